@@ -1,0 +1,325 @@
+//! # The batch format
+//!
+//! What a Raft entry carries, what the log stores, what peers send and what apply reads: flat, 8-byte aligned, little endian,
+//! versioned, readable in place. Nothing is encoded a second time on the way.
+//!
+//! ```text
+//! entry   = BatchHeader (64 bytes), then chunks
+//! chunk   = ChunkHeader (40 bytes): gateway u64 | sequence u64 | code version u64 | record bytes u32 | blob bytes u32 | calls u32 | crc-free 0 u32
+//!           records (8-aligned), blob (padded to 8 with zeros)
+//! record  = handler u24 | db u8 | words u32, then `words` × u64
+//! ```
+//!
+//! A call's words are its argument slots: the fixed part that the command's grammar lays out, then the elements of its list
+//! arguments. One parameter takes: int, float, bool, flag, enum 1 word; bytes 1 word ([`BytesWord`], offset relative to the
+//! chunk's *blob*); key 2 words (bytes, hash); `T?` and unions 1 + the payload's; a list (`rest`) 1 word
+//! ([`ListWord`]: where its elements start among the call's words, and how many there are).
+
+use crate::base::{GatewayId, Millis};
+use bytes::Bytes;
+use std::fmt;
+
+pub use crate::base::words::{BytesWord, ListWord};
+
+pub const FORMAT_VERSION: u32 = 1;
+pub const BATCH_HEADER_BYTES: usize = 64;
+pub const CHUNK_HEADER_BYTES: usize = 40;
+/// Largest blob of a chunk: [`BytesWord`] has 30 bits for an offset.
+pub const BLOB_BYTES_MAX: usize = 1 << 30;
+
+/// Most words of one call: 1,048,576 arguments of at most three words.
+pub const WORDS_MAX: usize = 1 << 22;
+
+/// Handler numbers with a meaning of their own; all others are numbers of the code table.
+pub mod handler {
+    /// MULTI/EXEC: words = [calls n, watches m, then m × (db, key word, hash, epoch)]; the next n records are one epoch.
+    pub const EXEC: u32 = 0xff_ffff;
+    /// LOOK.ONCE: words = [token word, body digest]; the next record (or EXEC group) runs at most once per token.
+    pub const ONCE: u32 = 0xff_fffe;
+    /// Replicated change outside any command (configuration, hash seed): words = [kind, argument word, …]
+    pub const SYSTEM: u32 = 0xff_fffd;
+}
+
+/// The start of every entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct BatchHeader {
+    /// The leader's wall clock when it closed the batch; made monotone by apply.
+    pub time_ms: Millis,
+    /// Seed of every random choice in this batch.
+    pub seed: u64,
+    pub chunks: u32,
+}
+
+/// One connection's calls from one read, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    pub gateway: GatewayId,
+    pub sequence: u64,
+    pub code_version: u64,
+    pub calls: u32,
+    pub records: Bytes,
+    pub blob: Bytes,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    pub header: BatchHeader,
+    pub chunks: Vec<Chunk>,
+}
+
+/// One call, as it lies in a chunk.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    pub handler: u32,
+    pub db: u8,
+    /// Argument words; not necessarily aligned when the entry came from a peer, hence bytes.
+    pub words: Words<'a>,
+}
+
+/// A run of argument words.
+#[derive(Clone, Copy)]
+pub struct Words<'a>(&'a [u8]);
+
+impl<'a> Words<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Words(bytes)
+    }
+    pub fn len(self) -> usize {
+        self.0.len() / 8
+    }
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+    /// The word at `i`, 0 past the end.
+    #[inline]
+    pub fn get(self, i: usize) -> u64 {
+        self.0.get(i * 8..i * 8 + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap_or_default()))
+    }
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+    pub fn iter(self) -> impl Iterator<Item = u64> + 'a {
+        (0..self.len()).map(move |i| self.get(i))
+    }
+}
+
+impl fmt::Debug for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// Why bytes are not a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    #[error("batch is cut short")]
+    Short,
+    #[error("batch format {0} is not known to this version; upgrade this node")]
+    Version(u32),
+    #[error("batch is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+fn u32_at(b: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(b.get(at..at + 4)?.try_into().ok()?))
+}
+fn u64_at(b: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(b.get(at..at + 8)?.try_into().ok()?))
+}
+fn padded(n: usize) -> usize {
+    n.next_multiple_of(8)
+}
+
+impl Batch {
+    /// Bytes that [`Batch::write_to`] will produce.
+    pub fn encoded_len(&self) -> usize {
+        BATCH_HEADER_BYTES + self.chunks.iter().map(Chunk::encoded_len).sum::<usize>()
+    }
+
+    /// Hands the entry's bytes to `out`, piece by piece and in order; values are not copied here.
+    pub fn write_to(&self, mut out: impl FnMut(&[u8])) {
+        let mut head = [0u8; BATCH_HEADER_BYTES];
+        head[0..4].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        head[4..8].copy_from_slice(&(self.chunks.len() as u32).to_le_bytes());
+        head[8..16].copy_from_slice(&self.header.time_ms.to_le_bytes());
+        head[16..24].copy_from_slice(&self.header.seed.to_le_bytes());
+        out(&head);
+        for chunk in &self.chunks {
+            chunk.write_to(&mut out);
+        }
+    }
+
+    pub fn to_bytes(&self) -> Bytes {
+        let mut v = Vec::with_capacity(self.encoded_len());
+        self.write_to(|piece| v.extend_from_slice(piece));
+        v.into()
+    }
+
+    /// Reads an entry in place: chunks are slices of `bytes`. Checks every length and every record once.
+    pub fn parse(bytes: Bytes) -> Result<Batch, FormatError> {
+        let version = u32_at(&bytes, 0).ok_or(FormatError::Short)?;
+        if version != FORMAT_VERSION {
+            return Err(FormatError::Version(version));
+        }
+        if bytes.len() < BATCH_HEADER_BYTES {
+            return Err(FormatError::Short);
+        }
+        let count = u32_at(&bytes, 4).ok_or(FormatError::Short)?;
+        let header = BatchHeader {
+            time_ms: u64_at(&bytes, 8).ok_or(FormatError::Short)? as i64,
+            seed: u64_at(&bytes, 16).ok_or(FormatError::Short)?,
+            chunks: count,
+        };
+        let mut rest = bytes.slice(BATCH_HEADER_BYTES..);
+        let mut chunks = Vec::with_capacity((count as usize).min(rest.len() / CHUNK_HEADER_BYTES));
+        for _ in 0..count {
+            let chunk = Chunk::parse(&mut rest)?;
+            chunks.push(chunk);
+        }
+        if !rest.is_empty() {
+            return Err(FormatError::Damaged("bytes after the last chunk"));
+        }
+        Ok(Batch { header, chunks })
+    }
+}
+
+impl Chunk {
+    pub fn encoded_len(&self) -> usize {
+        CHUNK_HEADER_BYTES + self.records.len() + padded(self.blob.len())
+    }
+
+    pub fn write_to(&self, mut out: impl FnMut(&[u8])) {
+        let mut head = [0u8; CHUNK_HEADER_BYTES];
+        head[0..8].copy_from_slice(&self.gateway.0.to_le_bytes());
+        head[8..16].copy_from_slice(&self.sequence.to_le_bytes());
+        head[16..24].copy_from_slice(&self.code_version.to_le_bytes());
+        head[24..28].copy_from_slice(&(self.records.len() as u32).to_le_bytes());
+        head[28..32].copy_from_slice(&(self.blob.len() as u32).to_le_bytes());
+        head[32..36].copy_from_slice(&self.calls.to_le_bytes());
+        out(&head);
+        out(&self.records);
+        out(&self.blob);
+        out(&[0u8; 8][..padded(self.blob.len()) - self.blob.len()]);
+    }
+
+    /// Takes one chunk off the front of `rest`.
+    pub fn parse(rest: &mut Bytes) -> Result<Chunk, FormatError> {
+        let field = |at| u64_at(rest, at).ok_or(FormatError::Short);
+        let (gateway, sequence, code_version) = (GatewayId(field(0)?), field(8)?, field(16)?);
+        let lens = field(24)?;
+        let (record_bytes, blob_bytes) = (lens as u32 as usize, (lens >> 32) as usize);
+        let calls = field(32)? as u32;
+        let total = CHUNK_HEADER_BYTES + record_bytes + padded(blob_bytes);
+        if record_bytes % 8 != 0 || blob_bytes > BLOB_BYTES_MAX {
+            return Err(FormatError::Damaged("chunk lengths"));
+        }
+        if rest.len() < total {
+            return Err(FormatError::Short);
+        }
+        let bytes = rest.split_to(total);
+        let chunk = Chunk {
+            gateway,
+            sequence,
+            code_version,
+            calls,
+            records: bytes.slice(CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES + record_bytes),
+            blob: bytes.slice(CHUNK_HEADER_BYTES + record_bytes..CHUNK_HEADER_BYTES + record_bytes + blob_bytes),
+        };
+        let mut seen = 0;
+        let mut at = 0;
+        while at < record_bytes {
+            let words = u32_at(&chunk.records, at + 4).ok_or(FormatError::Short)? as usize;
+            at += 8 + words * 8;
+            seen += 1;
+        }
+        if at != record_bytes || seen != calls {
+            return Err(FormatError::Damaged("call records"));
+        }
+        Ok(chunk)
+    }
+
+    pub fn calls(&self) -> Calls<'_> {
+        Calls { rest: &self.records }
+    }
+}
+
+/// The calls of a chunk, in order.
+#[derive(Clone)]
+pub struct Calls<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Calls<'a> {
+    type Item = Call<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Call<'a>> {
+        let head = u64_at(self.rest, 0)?;
+        let words = (head >> 32) as usize;
+        let (record, rest) = self.rest.split_at_checked(8 + words * 8)?;
+        self.rest = rest;
+        Some(Call { handler: head as u32 & 0xff_ffff, db: (head >> 24) as u8, words: Words(&record[8..]) })
+    }
+}
+
+/// Writes calls: the argument parser fills it, the gateway sends it off as a chunk (or runs it where it is).
+#[derive(Default, Debug)]
+pub struct ChunkBuilder {
+    pub words: Vec<u64>,
+    pub blob: Vec<u8>,
+    pub calls: u32,
+    open: usize,
+}
+
+impl ChunkBuilder {
+    pub fn begin(&mut self, handler: u32, db: u8) {
+        self.open = self.words.len();
+        self.words.push(handler as u64 & 0xff_ffff | (db as u64) << 24);
+    }
+    /// Appends a word to the open call and tells its number among the call's words.
+    #[inline]
+    pub fn word(&mut self, word: u64) -> usize {
+        self.words.push(word);
+        self.words.len() - self.open - 2
+    }
+    /// Changes a word of the open call.
+    #[inline]
+    pub fn set_word(&mut self, number: usize, word: u64) {
+        let at = self.open + 1 + number;
+        self.words[at] = word;
+    }
+    /// Words of the open call so far.
+    pub fn open_words(&self) -> usize {
+        self.words.len() - self.open - 1
+    }
+    /// Copies an argument into the blob.
+    #[inline]
+    pub fn bytes(&mut self, bytes: &[u8]) -> BytesWord {
+        let at = self.blob.len();
+        self.blob.extend_from_slice(bytes);
+        BytesWord::argument(at as u32, bytes.len() as u32)
+    }
+    /// Closes the open call. False (and the call is taken back) when it has more words than a record can hold.
+    #[must_use]
+    pub fn end(&mut self) -> bool {
+        let words = self.words.len() - self.open - 1;
+        if words > WORDS_MAX || self.blob.len() > BLOB_BYTES_MAX {
+            self.words.truncate(self.open);
+            return false;
+        }
+        self.words[self.open] |= (words as u64) << 32;
+        self.calls += 1;
+        true
+    }
+    /// Takes the open call back (its arguments were wrong). Its blob bytes stay, unreferenced, unless `blob` says where it began.
+    pub fn cancel(&mut self, blob: usize) {
+        self.words.truncate(self.open);
+        self.blob.truncate(blob);
+    }
+    pub fn is_empty(&self) -> bool {
+        self.calls == 0
+    }
+    pub fn clear(&mut self) {
+        *self = ChunkBuilder::default();
+    }
+}

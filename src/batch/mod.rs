@@ -1,0 +1,3 @@
+//! # batch: from chunks to log entries (being built)
+
+pub mod format;
