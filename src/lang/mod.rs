@@ -2,5 +2,14 @@
 //!
 //! Syntax, types, bounds, IR, interpreter, JIT and helpers. Knows neither users nor connections.
 
+pub mod ast;
+pub mod diag;
+pub mod grammar;
 pub mod ir;
+mod lex;
 pub mod machine;
+mod parse;
+mod parse_expr;
+pub mod poly;
+pub mod table;
+pub mod types;
