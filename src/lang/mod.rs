@@ -1,15 +1,23 @@
-//! # lang: the Look language (being built)
+//! # lang: the Look language
 //!
 //! Syntax, types, bounds, IR, interpreter, JIT and helpers. Knows neither users nor connections.
+//!
+//! The way of a source text: `lex` → `parse` (syntax tree, [`ast`]) → [`lower`] (types, effects, bounds, life of views, IR in one
+//! walk) → [`module::Module`]. What the body may call is the helper [`table`]; what the header says is the [`grammar`].
 
 pub mod ast;
 pub mod diag;
 pub mod grammar;
 pub mod ir;
 mod lex;
+mod lower;
 pub mod machine;
+pub mod module;
 mod parse;
 mod parse_expr;
 pub mod poly;
 pub mod table;
 pub mod types;
+
+pub use lower::{Effects, LineCost};
+pub use module::{Command, Example, Module, compile_module};
