@@ -7,7 +7,7 @@
 use crate::base::KeyHasher;
 use crate::base::batch::ChunkBuilder;
 use crate::base::words::{BytesWord, ListWord};
-use crate::lang::grammar::{Case, Element, Grammar, Kind, Param, Scalar, width};
+use crate::lang::grammar::{Case, Element, Grammar, Kind, Param, Scalar};
 use crate::resp::number::parse_int;
 
 /// One argument of a request: where it lies in the connection's buffer.
@@ -398,5 +398,3 @@ pub fn fits(grammar: &Grammar, words: usize, word: impl Fn(usize) -> u64) -> boo
         })
 }
 
-/// Words of `fields`, for callers that lay out calls by hand.
-pub fn fields_width(fields: &[Scalar]) -> usize { width(fields) }
