@@ -34,7 +34,9 @@ pub const NOT_FLOAT: &str = "ERR value is not a valid float";
 pub type ArgError = String;
 
 /// `ERR wrong number of arguments …`; `name` is the command's full name, lower case, `|` before a subcommand.
-pub fn arity_error(name: &str) -> ArgError { format!("ERR wrong number of arguments for '{name}' command") }
+pub fn arity_error(name: &str) -> ArgError {
+    format!("ERR wrong number of arguments for '{name}' command")
+}
 
 /// Appends the words of one call (between `builder.begin` and `builder.end`). `args` are those after the command's name.
 pub fn parse(
@@ -90,9 +92,13 @@ impl<'a> Parser<'a> {
         self.buffer.get(arg.at as usize..arg.at as usize + arg.len as usize).unwrap_or_default()
     }
 
-    fn left(&self) -> usize { self.args.len() - self.next }
+    fn left(&self) -> usize {
+        self.args.len() - self.next
+    }
 
-    fn arity(&self) -> ArgError { self.grammar.errors.arity.clone().unwrap_or_else(|| arity_error(self.name)) }
+    fn arity(&self) -> ArgError {
+        self.grammar.errors.arity.clone().unwrap_or_else(|| arity_error(self.name))
+    }
 
     fn syntax(&self) -> ArgError {
         match &self.grammar.errors.syntax {
@@ -110,7 +116,9 @@ impl<'a> Parser<'a> {
         if self.grammar.params.iter().any(|p| optional(&p.kind)) { self.syntax() } else { self.arity() }
     }
 
-    fn set(&mut self, slot: usize, word: u64) { self.builder.set_word(self.base + slot, word); }
+    fn set(&mut self, slot: usize, word: u64) {
+        self.builder.set_word(self.base + slot, word);
+    }
 
     fn param(&mut self, param: &Param) -> Result<(), ArgError> {
         let slot = param.slot as usize;
@@ -153,7 +161,8 @@ impl<'a> Parser<'a> {
                     Kind::Flag(name) if word.eq_ignore_ascii_case(name.as_bytes()) => self.take_flag(slot, &mut taken),
                     Kind::Opt(cases) => {
                         let Some(tag) = self.case_here(cases) else { continue };
-                        let before = self.builder.words[self.builder.words.len() - self.builder.open_words() + self.base + slot];
+                        let before =
+                            self.builder.words[self.builder.words.len() - self.builder.open_words() + self.base + slot];
                         let repeats_word = before == tag as u64 && cases[tag - 1].fields.is_empty();
                         if before != 0 && !repeats_word {
                             return Err(self.syntax());
@@ -324,7 +333,9 @@ impl<'a> Parser<'a> {
 }
 
 /// A float as Redis's `strtod` check takes it: no blanks, `inf` in any case, hexadecimal too; never NaN.
-pub fn parse_float(bytes: &[u8]) -> Option<f64> { crate::lang::helpers::number::parse_float(bytes) }
+pub fn parse_float(bytes: &[u8]) -> Option<f64> {
+    crate::lang::helpers::number::float(bytes)
+}
 
 /// Fewest and most arguments after the name; None = no upper limit.
 pub fn count_range(grammar: &Grammar) -> (usize, Option<usize>) {
@@ -397,4 +408,3 @@ pub fn fits(grammar: &Grammar, words: usize, word: impl Fn(usize) -> u64) -> boo
             _ => true,
         })
 }
-
