@@ -408,3 +408,81 @@ pub fn fits(grammar: &Grammar, words: usize, word: impl Fn(usize) -> u64) -> boo
             _ => true,
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::GatewayId;
+    use crate::lang::grammar::ErrorTexts;
+
+    fn case(word: &str, fields: Vec<Scalar>) -> Case {
+        Case { word: word.into(), fields }
+    }
+    fn int(min: i64, range: Option<&str>) -> Scalar {
+        Scalar::Int { min, max: i64::MAX, not_int: None, range: range.map(Into::into) }
+    }
+
+    fn set() -> Grammar {
+        let expire = Some("ERR invalid expire time in 'set' command");
+        Grammar::new(
+            vec![
+                ("key".into(), Kind::One(Scalar::Key { max: None })),
+                ("value".into(), Kind::One(Scalar::Bytes { max: None })),
+                ("cond".into(), Kind::Opt(vec![case("NX", vec![]), case("XX", vec![])])),
+                ("GET".into(), Kind::Flag("GET".into())),
+                ("exp".into(), Kind::Opt(vec![case("EX", vec![int(1, expire)]), case("KEEPTTL", vec![])])),
+            ],
+            ErrorTexts::default(),
+        )
+    }
+
+    fn words(grammar: &Grammar, request: &str) -> Result<Vec<u64>, String> {
+        let args: Vec<Arg> = request
+            .split(' ')
+            .filter(|w| !w.is_empty())
+            .map(|w| Arg { at: (w.as_ptr() as usize - request.as_ptr() as usize) as u32, len: w.len() as u32 })
+            .collect();
+        let mut b = ChunkBuilder::default();
+        b.begin(1, 0);
+        parse(grammar, "set", request.as_bytes(), &args, Place::Blob, &KeyHasher::new(1), &mut b)?;
+        assert!(b.end());
+        let chunk = b.finish(GatewayId(1), 1, 1);
+        let call = chunk.calls().next().unwrap();
+        assert!(fits(grammar, call.words.len(), |i| call.words.get(i)));
+        Ok(call.words.iter().collect())
+    }
+
+    #[test]
+    fn options_come_in_any_order_and_lie_where_the_grammar_says() {
+        let w = words(&set(), "k v ex 10 GET nx").unwrap();
+        assert_eq!(&w[3..], [1, 1, 1, 10]);
+        assert_eq!(&words(&set(), "k v KEEPTTL XX").unwrap()[3..], [2, 0, 2, 0]);
+    }
+
+    #[test]
+    fn the_errors_are_redis_own() {
+        let error = |r| words(&set(), r).unwrap_err();
+        assert_eq!(error("k"), "ERR wrong number of arguments for 'set' command");
+        assert_eq!(error("k v NX XX"), SYNTAX);
+        assert_eq!(error("k v EX"), SYNTAX);
+        assert_eq!(error("k v EX 1 KEEPTTL"), SYNTAX);
+        assert_eq!(error("k v EX a"), NOT_INT);
+        assert_eq!(error("k v EX 0"), "ERR invalid expire time in 'set' command");
+        assert_eq!(error("k v EX a WHAT"), SYNTAX, "syntax errors win over values");
+    }
+
+    #[test]
+    fn a_list_argument_names_its_elements_and_its_keys() {
+        let pair = vec![Scalar::Key { max: None }, Scalar::Bytes { max: None }];
+        let rest = Kind::Rest { element: Element::Fields(pair), min: 1, max: None };
+        let mset = Grammar::new(vec![("pairs".into(), rest)], ErrorTexts::default());
+        let w = words(&mset, "a 1 b 2").unwrap();
+        assert_eq!((ListWord(w[0]).first_word(), ListWord(w[0]).count(), w.len()), (1, 2, 7));
+        let mut hashes = vec![];
+        for_each_key(&mset, |i| w[i], |_, hash| hashes.push(hash));
+        assert_eq!(hashes, [b"a", b"b"].map(|k| KeyHasher::new(1).hash(k)));
+        assert!(words(&mset, "a 1 b").unwrap_err().starts_with("ERR wrong number"));
+        assert_eq!(count_range(&mset), (2, None));
+        assert_eq!(count_range(&set()), (2, None));
+    }
+}
