@@ -1,11 +1,13 @@
 //! What every black-box test needs: servers as child processes, a raw RESP client, a seeded generator of
 //! random numbers. Promises that no process and no directory outlives its test.
-#![allow(dead_code)] // each test binary uses its own part
+#![allow(dead_code, unused_imports)] // each test binary uses its own part
 
+pub mod ledger;
 pub mod random;
 pub mod resp;
 pub mod server;
 
+pub use ledger::Ledger;
 pub use random::Random;
 pub use resp::{Connection, Reply};
 pub use server::Server;
