@@ -2,11 +2,13 @@
 //! random numbers. Promises that no process and no directory outlives its test.
 #![allow(dead_code, unused_imports)] // each test binary uses its own part
 
+pub mod cluster;
 pub mod ledger;
 pub mod random;
 pub mod resp;
 pub mod server;
 
+pub use cluster::Cluster;
 pub use ledger::Ledger;
 pub use random::Random;
 pub use resp::{Connection, Reply};
