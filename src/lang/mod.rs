@@ -4,5 +4,14 @@
 
 pub mod grammar;
 pub mod helpers;
+pub mod ast;
+pub mod diag;
+pub mod grammar;
 pub mod ir;
+mod lex;
 pub mod machine;
+mod parse;
+mod parse_expr;
+pub mod poly;
+pub mod table;
+pub mod types;
