@@ -297,6 +297,9 @@ impl ChunkBuilder {
         let at = self.open + 1 + number;
         self.words[at] = word;
     }
+    pub fn get_word(&self, number: usize) -> u64 {
+        self.words[self.open + 1 + number]
+    }
     /// Words of the open call so far.
     pub fn open_words(&self) -> usize {
         self.words.len() - self.open - 1

@@ -2,11 +2,10 @@
 //!
 //! Syntax, types, bounds, IR, interpreter, JIT and helpers. Knows neither users nor connections.
 
-pub mod grammar;
-pub mod helpers;
 pub mod ast;
 pub mod diag;
 pub mod grammar;
+pub mod helpers;
 pub mod ir;
 mod lex;
 pub mod machine;
