@@ -3,5 +3,12 @@
 //! Syntax, types, bounds, IR, interpreter, JIT and helpers. Knows neither users nor connections.
 
 pub mod helpers;
+pub mod encode;
+pub mod engine;
+pub mod flow;
+pub mod interp;
 pub mod ir;
+pub mod jit;
 pub mod machine;
+pub mod random;
+pub mod verify;
