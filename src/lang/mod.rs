@@ -2,6 +2,16 @@
 //!
 //! Syntax, types, bounds, IR, interpreter, JIT and helpers. Knows neither users nor connections.
 
+pub mod helpers;
+pub mod encode;
+pub mod engine;
+pub mod flow;
+pub mod interp;
+pub mod ir;
+pub mod jit;
+pub mod machine;
+pub mod random;
+pub mod verify;
 pub mod ast;
 pub mod diag;
 pub mod grammar;
@@ -14,12 +24,3 @@ mod parse_expr;
 pub mod poly;
 pub mod table;
 pub mod types;
-pub mod encode;
-pub mod engine;
-pub mod flow;
-pub mod interp;
-pub mod ir;
-pub mod jit;
-pub mod machine;
-pub mod random;
-pub mod verify;
