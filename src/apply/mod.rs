@@ -1,1 +1,3 @@
-//! (being built)
+//! # apply: the loop that changes the store (being built)
+
+pub mod machine;

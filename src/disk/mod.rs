@@ -1,3 +1,5 @@
+//! (being built)
+pub mod pages;
 //! # disk: bytes that survive
 //!
 //! Owns the [`Disk`] trait (the machine's own files, and files in memory with faults), the segments of the replicated
