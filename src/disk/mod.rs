@@ -1,5 +1,3 @@
-//! (being built)
-pub mod pages;
 //! # disk: bytes that survive
 //!
 //! Owns the [`Disk`] trait (the machine's own files, and files in memory with faults), the segments of the replicated
@@ -10,6 +8,7 @@ use std::io;
 
 pub mod highwater;
 pub mod log;
+pub mod pages;
 pub mod real;
 pub mod record;
 pub mod recovery;
