@@ -5,9 +5,8 @@
 //! `PING`) stay on the gateway's node, here; the steps say how the three kinds interleave.
 
 use crate::base::Epoch;
-use crate::batch::format::ChunkBuilder;
+use crate::base::batch::ChunkBuilder;
 use crate::resp::ReplyBuf;
-use tokio::sync::oneshot;
 
 /// One answer, or a run of answers of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +99,6 @@ impl Plan {
 }
 
 /// A chunk that its gateway waits for. Registered with its sequence before the chunk can be applied.
-#[derive(Debug)]
 pub struct Pending {
     pub plan: Plan,
     /// Empty, in the client's dialect; apply writes the answers here.
@@ -108,17 +106,18 @@ pub struct Pending {
     /// Once `reply` is longer, riders are no longer run and the outcome is [`Outcome::TooLong`] (records still are:
     /// the log has decided them).
     pub reply_bytes_max: usize,
-    pub done: oneshot::Sender<Completion>,
+    /// Takes the filled reply; called once, from apply's thread. Dropped uncalled: the node stops.
+    pub done: Box<dyn FnOnce(Completion) + Send>,
 }
 
 impl Pending {
     /// Hands the reply over; nobody may be listening any more.
     pub fn finish(self, epoch: Epoch, outcome: Outcome) {
-        let _ = self.done.send(Completion { reply: self.reply, plan: self.plan, epoch, outcome });
+        (self.done)(Completion { reply: self.reply, plan: self.plan, epoch, outcome });
     }
 }
 
-/// How a chunk ended on its gateway's node. A dropped sender means that the node stops: the outcome is unknown.
+/// How a chunk ended on its gateway's node. When `done` is dropped uncalled the outcome is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Applied,

@@ -5,7 +5,7 @@
 
 use crate::apply::pending::{Pending, Plan, Watch};
 use crate::base::{Epoch, Millis};
-use crate::batch::format::ChunkBuilder;
+use crate::base::batch::ChunkBuilder;
 use crate::resp::{ReplyBuf, Request};
 use std::future::Future;
 use std::sync::Arc;

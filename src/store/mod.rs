@@ -1,1 +1,3 @@
-//! (being built)
+//! # store: persistent data structures in an arena, one writer, many readers
+
+pub mod arena;
