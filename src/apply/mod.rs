@@ -2,3 +2,4 @@
 
 pub mod machine;
 pub mod positions;
+pub mod pending;
