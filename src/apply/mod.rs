@@ -1,1 +1,4 @@
-//! (being built)
+//! # apply: the loop that changes the store (being built)
+
+pub mod machine;
+pub mod pending;

@@ -1,1 +1,3 @@
-//! (being built)
+//! # command: the code table and the argument parser (being built)
+
+pub mod args;

@@ -2,6 +2,7 @@
 //!
 //! Syntax, types, bounds, IR, interpreter, JIT and helpers. Knows neither users nor connections.
 
+pub mod grammar;
 pub mod helpers;
 pub mod encode;
 pub mod engine;
