@@ -6,8 +6,8 @@
 use super::types::{RaftEntry, RaftLogId, RaftVote, Types, entry_of, log_id, payload_of, position};
 use crate::disk::{Append, Completion, Log, LogError, Position, Vote};
 use futures_util::Stream;
-use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::vote::leader_id_std;
 use std::collections::VecDeque;
 use std::fmt::Debug;
