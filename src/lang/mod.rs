@@ -2,6 +2,7 @@
 //!
 //! Syntax, types, bounds, IR, interpreter, JIT and helpers. Knows neither users nor connections.
 
+pub mod helpers;
 pub mod encode;
 pub mod engine;
 pub mod flow;
@@ -11,3 +12,12 @@ pub mod jit;
 pub mod machine;
 pub mod random;
 pub mod verify;
+pub mod ast;
+pub mod diag;
+pub mod grammar;
+mod lex;
+mod parse;
+mod parse_expr;
+pub mod poly;
+pub mod table;
+pub mod types;
