@@ -2,7 +2,6 @@
 //!
 //! Syntax, types, bounds, IR, interpreter, JIT and helpers. Knows neither users nor connections.
 
-pub mod grammar;
 pub mod helpers;
 pub mod encode;
 pub mod engine;
@@ -16,6 +15,7 @@ pub mod verify;
 pub mod ast;
 pub mod diag;
 pub mod grammar;
+pub mod helpers;
 pub mod ir;
 mod lex;
 pub mod machine;

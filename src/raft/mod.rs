@@ -1,1 +1,3 @@
-//! (being built)
+pub mod log_store;
+pub mod runtime;
+pub mod types;
