@@ -1,1 +1,5 @@
-//! (being built)
+//! # apply: the loop that changes the store (being built)
+
+pub mod machine;
+pub mod pending;
+pub mod positions;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+pub mod batch;
 pub mod limits;
 pub mod words;
 

@@ -1,3 +1,3 @@
 //! # batch: from chunks to log entries (being built)
 
-pub mod format;
+pub use crate::base::batch as format;

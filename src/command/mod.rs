@@ -1,1 +1,3 @@
-//! (being built)
+//! # command: the code table (being built)
+
+pub mod args;
