@@ -193,8 +193,13 @@ impl Writer {
     }
 
     /// As [`Writer::put`] for a value that was taken from this entry and changed: the old trees live on in it.
+    /// A collection that became empty takes its key with it.
     #[inline]
     pub fn put_back(&mut self, slot: &mut Slot, key: &[u8], value: Value<'_>, due: Option<Millis>) {
+        if value.coll().is_some_and(|coll| coll.len == 0) {
+            self.take_out(slot, key, false);
+            return;
+        }
         self.write(slot, key, value, due, false);
     }
 
@@ -298,7 +303,7 @@ impl Writer {
         bytes
     }
 
-    /// Removes the key and drops its value. False when it was not there.
+    /// Removes the key and drops its value, which must be as stored (else: [`Writer::put_back`]). False when it was not there.
     pub fn remove(&mut self, slot: &mut Slot, key: &[u8]) -> bool {
         self.take_out(slot, key, true)
     }
