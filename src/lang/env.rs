@@ -1,0 +1,413 @@
+//! # env: what a running program sees
+//!
+//! Owns the environment behind the machine's [`Head`]: the call's arguments, the state it reads or writes, the tables that handle
+//! words index (views, slots, iterators), the call's scratch memory and where its reply goes. One environment serves one thread and is
+//! used for call after call without allocating.
+//!
+//! Handle words come from verified programs, but verification does not type them: every index is checked here, and a wrong
+//! one ends the call with [`Trap::Index`].
+
+use super::helpers::collections::OpenCollection;
+use super::helpers::lcs::Lcs;
+use super::helpers::scratch::Scratch;
+use super::helpers::walk::Walk;
+use super::ir::{BytesWord, Program, Trap};
+use super::machine::{Head, HelperFn, RESULTS_MAX};
+use crate::base::{KeyHasher, Millis, mix64};
+use crate::resp::{Mark, ReplyBuf, Version};
+use crate::store::rope::{self, Rope};
+use crate::store::{Arena, Read, Snapshot, Writer};
+use smallvec::SmallVec;
+use std::borrow::Cow;
+use std::ptr::NonNull;
+
+/// Loop iterations that any one call may take: the net under the static bounds.
+pub const FUEL: u64 = 1 << 40;
+
+/// What a call is given.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// Argument words: the fixed slots, then elements of list arguments.
+    pub words: &'a [u64],
+    /// The chunk's blob, which argument words point into.
+    pub blob: &'a [u8],
+    /// The selected database.
+    pub db: u8,
+    /// Log time of the call: keys due at it or before do not exist.
+    pub now: Millis,
+    /// The epoch that the call makes, or that it reads.
+    pub epoch: u64,
+    /// Source of random numbers: a function of (batch seed, log index, call number).
+    pub random: u64,
+}
+
+/// The random source of a call.
+pub fn random_source(seed: u64, log_index: u64, call: u64) -> u64 {
+    mix64(seed ^ mix64(log_index ^ mix64(call.wrapping_add(0x9e37_79b9_7f4a_7c15))))
+}
+
+/// The state that a call works on.
+pub enum State<'a, 'b> {
+    Write(&'a mut Writer),
+    Read(&'a Snapshot<'b>),
+}
+
+/// A call that ended early: its reply is the error `text`, and what it wrote must be undone by the caller when `wrote` is set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aborted {
+    pub trap: Trap,
+    pub wrote: bool,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Held {
+    None,
+    Write(NonNull<Writer>),
+    Read(NonNull<Snapshot<'static>>),
+}
+
+/// A bytes value that a helper gave out.
+#[derive(Clone, Copy)]
+pub(super) enum View {
+    Flat(NonNull<[u8]>),
+    /// `from .. to` of a rope.
+    Rope(Rope, u64, u64),
+}
+
+/// A container of the reply that is still open.
+#[derive(Clone, Copy)]
+enum Nest {
+    /// Values that must still come.
+    Known(u64),
+    /// Values that came.
+    Open(u64),
+}
+
+/// See the module's head.
+#[repr(C)]
+pub struct Env {
+    pub(super) head: Head,
+    pub(super) held: Held,
+    pub(super) db: u8,
+    pub(super) now: Millis,
+    pub(super) epoch: u64,
+    pub(super) hasher: KeyHasher,
+    random: u64,
+    drawn: u64,
+    blob: NonNull<[u8]>,
+    literals: NonNull<[Vec<u8>]>,
+    pub(super) views: Vec<View>,
+    pub(super) scratch: Scratch,
+    pub(super) slots: Vec<super::helpers::keys::SlotState>,
+    /// Slots with an open collection.
+    pub(super) open: SmallVec<[(u32, OpenCollection); 4]>,
+    pub(super) walks: Vec<Walk>,
+    pub(super) found: Vec<Lcs>,
+    reply: NonNull<ReplyBuf>,
+    nest: SmallVec<[Nest; 8]>,
+    pub(super) error: Cow<'static, str>,
+    pub(super) wrote: bool,
+}
+
+// SAFETY: the raw pointers in it are set and cleared within one `call`, so between calls an Env holds none that is used.
+unsafe impl Send for Env {}
+
+impl Env {
+    /// `helpers` is the table that programs were compiled against; it outlives the environment.
+    pub fn new(hasher: KeyHasher, helpers: &'static [HelperFn]) -> Box<Env> {
+        Box::new(Env {
+            head: Head {
+                args: std::ptr::null(),
+                args_len: 0,
+                ops: 0,
+                locs: 0,
+                fuel: FUEL,
+                fail_text: 0,
+                results: [0; RESULTS_MAX],
+                helpers: helpers.as_ptr(),
+                helpers_len: helpers.len() as u64,
+            },
+            held: Held::None,
+            db: 0,
+            now: 0,
+            epoch: 0,
+            hasher,
+            random: 0,
+            drawn: 0,
+            blob: NonNull::from(&[][..]),
+            literals: NonNull::from(&[][..]),
+            views: Vec::new(),
+            scratch: Scratch::default(),
+            slots: Vec::new(),
+            open: SmallVec::new(),
+            walks: Vec::new(),
+            found: Vec::new(),
+            reply: NonNull::dangling(),
+            nest: SmallVec::new(),
+            error: Cow::Borrowed(""),
+            wrote: false,
+        })
+    }
+
+    /// The hash seed is replicated state: it is known only after the first log entry.
+    pub fn set_hasher(&mut self, hasher: KeyHasher) {
+        self.hasher = hasher;
+    }
+
+    /// Operations and places that the last call took.
+    pub fn spent(&self) -> (u64, u64) {
+        (self.head.ops, self.head.locs)
+    }
+
+    /// Runs one call: `run` is given the head and executes the program on it (an engine's code). The reply, also an error's, is
+    /// appended to `reply` as exactly one value. When it is `Err`, the caller undoes what was written.
+    pub fn call(
+        &mut self,
+        program: &Program,
+        input: Input<'_>,
+        state: State<'_, '_>,
+        reply: &mut ReplyBuf,
+        run: impl FnOnce(*mut Head) -> Result<(), Trap>,
+    ) -> Result<(), Aborted> {
+        let start = reply.len();
+        self.begin(program, input, state, reply);
+        let ended = run(&raw mut self.head);
+        let ended = ended.and_then(|()| self.close_all());
+        self.held = Held::None;
+        let whole = self.nest.is_empty() && (reply.is_null() || reply.len() > start);
+        match ended {
+            Ok(()) if whole => Ok(()),
+            Ok(()) => {
+                reply.rollback(start);
+                reply.error("ERR internal error: the program's reply is not one value");
+                Ok(())
+            }
+            Err(trap) => {
+                reply.rollback(start);
+                reply.error(self.error_text(program, trap).as_bytes());
+                Err(Aborted { trap, wrote: self.wrote })
+            }
+        }
+    }
+
+    fn begin(&mut self, program: &Program, input: Input<'_>, state: State<'_, '_>, reply: &mut ReplyBuf) {
+        self.head.args = input.words.as_ptr();
+        self.head.args_len = input.words.len() as u64;
+        (self.head.ops, self.head.locs, self.head.fuel) = (0, 0, FUEL);
+        (self.db, self.now, self.epoch) = (input.db, input.now, input.epoch);
+        (self.random, self.drawn) = (input.random, 0);
+        self.blob = NonNull::from(input.blob);
+        self.literals = NonNull::from(&program.literals[..]);
+        self.reply = NonNull::from(reply);
+        self.held = match state {
+            State::Write(writer) => Held::Write(NonNull::from(writer)),
+            State::Read(snapshot) => Held::Read(NonNull::from(snapshot).cast()),
+        };
+        self.views.clear();
+        self.slots.clear();
+        self.open.clear();
+        self.walks.clear();
+        self.found.clear();
+        self.nest.clear();
+        self.scratch.clear();
+        self.wrote = false;
+    }
+
+    /// The error line that a trap replies.
+    fn error_text<'a>(&'a self, program: &'a Program, trap: Trap) -> &'a str {
+        let text = |n: Option<u16>, or: &'static str| n.and_then(|n| program.texts.get(n as usize)).map_or(or, |s| s);
+        match trap {
+            Trap::Fail => text(u16::try_from(self.head.fail_text).ok(), "ERR failed"),
+            Trap::Overflow => text(program.on_overflow, "ERR increment or decrement would overflow"),
+            Trap::DivZero => text(program.on_div_zero, "ERR division by zero"),
+            Trap::NotANumber => text(program.on_nan, "ERR resulting score is not a number (NaN)"),
+            Trap::Error => &self.error,
+            Trap::Index => "ERR internal error: index out of range",
+            Trap::Fuel => "ERR internal error: the program ran past its bound",
+            Trap::Panic => "ERR internal error: a helper panicked",
+            Trap::Wait => "ERR this command cannot wait here",
+        }
+    }
+
+    /// Ends the call with an error line of the helper's own.
+    pub(super) fn fail<T>(&mut self, text: impl Into<Cow<'static, str>>) -> Result<T, Trap> {
+        self.error = text.into();
+        Err(Trap::Error)
+    }
+
+    /// Counts what a helper did.
+    #[inline]
+    pub(super) fn charge(&mut self, ops: u64, locs: u64) {
+        self.head.ops += ops;
+        self.head.locs += locs;
+    }
+
+    #[inline]
+    pub(super) fn set_result(&mut self, index: usize, word: u64) {
+        self.head.results[index] = word;
+    }
+
+    // ---- state
+
+    /// The writer of a writing call; a reading one that gets here (hostile IR) ends.
+    #[inline]
+    pub(super) fn writer<'e>(&mut self) -> Result<&'e mut Writer, Trap> {
+        match self.held {
+            Held::Write(mut writer) => {
+                self.wrote = true;
+                // SAFETY: the writer was lent to `call` exclusively and helpers run one at a time; each helper asks once and
+                // lets go before it returns.
+                Ok(unsafe { writer.as_mut() })
+            }
+            _ => Err(Trap::Index),
+        }
+    }
+
+    /// The arena that everything lives in.
+    #[inline]
+    pub(super) fn arena<'e>(&self) -> Result<&'e Arena, Trap> {
+        match self.held {
+            // SAFETY: lent to `call` for its whole length; the arena is shared and never moves.
+            Held::Write(writer) => Ok(unsafe { writer.as_ref() }.arena()),
+            // SAFETY: as above.
+            Held::Read(snapshot) => Ok(unsafe { snapshot.as_ref() }.arena()),
+            Held::None => Err(Trap::Index),
+        }
+    }
+
+    // ---- bytes
+
+    /// The bytes that a word names, as they lie.
+    #[inline]
+    pub(super) fn view(&self, word: u64) -> Result<View, Trap> {
+        let word = BytesWord(word);
+        match word.space() {
+            0 => {
+                // SAFETY: the blob was lent to `call` for its whole length.
+                let blob = unsafe { self.blob.as_ref() };
+                let end = word.offset() + word.len();
+                blob.get(word.offset()..end).map(|b| View::Flat(NonNull::from(b))).ok_or(Trap::Index)
+            }
+            1 => self.views.get(word.index()).copied().ok_or(Trap::Index),
+            2 => {
+                // SAFETY: the program was lent to `call` for its whole length.
+                let literals = unsafe { self.literals.as_ref() };
+                literals.get(word.index()).map(|b| View::Flat(NonNull::from(&b[..]))).ok_or(Trap::Index)
+            }
+            _ => Err(Trap::Index),
+        }
+    }
+
+    /// The bytes in one piece; a rope is copied to the scratch memory first.
+    ///
+    /// The slice is valid until the call ends, or until the page that it lies in is written: no helper keeps it across a write,
+    /// and programs that use a view after a write to its collection are refused by the checker.
+    #[inline]
+    pub(super) fn bytes<'e>(&mut self, word: u64) -> Result<&'e [u8], Trap> {
+        match self.view(word)? {
+            // SAFETY: see above.
+            View::Flat(slice) => Ok(unsafe { slice.as_ref() }),
+            View::Rope(rope, from, to) => {
+                let arena = self.arena()?;
+                let out = self.scratch.take((to - from) as usize);
+                let mut at = 0;
+                rope::read(arena, rope, from, to - from, |piece| {
+                    out[at..at + piece.len()].copy_from_slice(piece);
+                    at += piece.len();
+                });
+                Ok(out)
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn len_of(&self, word: u64) -> Result<u64, Trap> {
+        Ok(match self.view(word)? {
+            // SAFETY: only the length is read, which is in the pointer.
+            View::Flat(slice) => slice.len() as u64,
+            View::Rope(_, from, to) => to - from,
+        })
+    }
+
+    /// A word for bytes that stay where they are until the call ends (or their page is written).
+    #[inline]
+    pub(super) fn lend(&mut self, bytes: &[u8]) -> u64 {
+        self.push_view(View::Flat(NonNull::from(bytes)))
+    }
+
+    #[inline]
+    pub(super) fn push_view(&mut self, view: View) -> u64 {
+        self.views.push(view);
+        BytesWord::view(self.views.len() as u32 - 1).0
+    }
+
+    /// A word for a copy of `bytes` in the call's own memory.
+    #[inline]
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> u64 {
+        let copy = self.scratch.take(bytes.len());
+        copy.copy_from_slice(bytes);
+        self.lend(copy)
+    }
+
+    #[inline]
+    pub(super) fn hash(&self, bytes: &[u8]) -> u64 {
+        self.hasher.hash(bytes)
+    }
+
+    /// The next random word of this call.
+    pub(super) fn draw(&mut self) -> u64 {
+        self.drawn += 1;
+        mix64(self.random.wrapping_add(mix64(self.drawn)))
+    }
+
+    // ---- reply
+
+    /// The reply buffer, if anybody reads it.
+    #[inline]
+    pub(super) fn reply<'e>(&mut self) -> &'e mut ReplyBuf {
+        // SAFETY: lent to `call` exclusively for its whole length; helpers run one at a time.
+        unsafe { self.reply.as_mut() }
+    }
+
+    /// Notes that one value was written, which may complete the containers around it.
+    #[inline]
+    pub(super) fn replied(&mut self) {
+        while let Some(top) = self.nest.last_mut() {
+            match top {
+                Nest::Open(count) => {
+                    *count += 1;
+                    return;
+                }
+                Nest::Known(left) => {
+                    *left -= 1;
+                    if *left > 0 {
+                        return;
+                    }
+                    self.nest.pop();
+                }
+            }
+        }
+    }
+
+    /// Notes that the header of a container with `values` values was written.
+    #[inline]
+    pub(super) fn expect_values(&mut self, values: u64) {
+        if values == 0 { self.replied() } else { self.nest.push(Nest::Known(values)) }
+    }
+
+    pub(super) fn open_container(&mut self) -> u64 {
+        self.nest.push(Nest::Open(0));
+        self.reply().open().to_word()
+    }
+
+    pub(super) fn close_container(&mut self, mark: u64) -> Result<(), Trap> {
+        let Some(Nest::Open(count)) = self.nest.pop() else { return Err(Trap::Index) };
+        self.reply().close(Mark::from_word(mark), count as usize);
+        self.replied();
+        Ok(())
+    }
+
+    pub(super) fn speaks_resp3(&mut self) -> bool {
+        self.reply().version() == Version::Resp3
+    }
+}
