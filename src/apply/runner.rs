@@ -9,7 +9,6 @@ use crate::base::batch::{Batch, Call, Calls, Chunk, Words, handler};
 use crate::base::words::BytesWord;
 use crate::base::{Epoch, KeyHasher, LogIndex, Millis};
 use crate::command::{Counter, Table};
-use crate::lang::engine::Code;
 use crate::lang::env::{Call as ProgramCall, Ended, Env, random_source};
 use crate::resp::{ReplyBuf, Version};
 use crate::store::{Read, Writer};
@@ -324,7 +323,10 @@ impl Runner {
         if undo {
             writer.mark();
         }
-        let ended = self.run(command, call, blob, reply, |env, code, call, reply| env.write(code, call, writer, reply));
+        let words = self.take_words(call.words);
+        let program_call = self.program_call(command, call.db, &words, blob);
+        let ended = self.env.write(self.table.code(), &program_call, writer, reply);
+        self.words = words;
         match ended {
             Ended::Done if undo => writer.commit(),
             _ if undo => writer.rollback(),
@@ -340,40 +342,46 @@ impl Runner {
         Ok(())
     }
 
-    /// Runs one read against any version, at `self.now`.
+    /// Runs one read of a plan against any version, at `self.now`.
     pub fn read<R: Read>(&mut self, state: &R, call: &Call<'_>, blob: &[u8], reply: &mut ReplyBuf) {
-        match self.table.by_handler(call.handler) {
-            Some(command) => {
-                let ended =
-                    self.run(command, call, blob, reply, |env, code, call, reply| env.read(code, call, state, reply));
-                self.count(command, ended);
-            }
-            None => reply.error("ERR this command is not known to this node"),
-        }
+        let words = self.take_words(call.words);
+        self.read_words(state, call.handler, call.db, &words, blob, reply);
+        self.words = words;
     }
 
-    fn run(
+    /// The same, for words that are aligned already.
+    pub fn read_words<R: Read>(
         &mut self,
-        command: usize,
-        call: &Call<'_>,
+        state: &R,
+        handler: u32,
+        db: u8,
+        words: &[u64],
         blob: &[u8],
         reply: &mut ReplyBuf,
-        run: impl FnOnce(&mut Env, &Code, &ProgramCall<'_>, &mut ReplyBuf) -> Ended,
-    ) -> Ended {
-        let words = self.take_words(call.words);
-        let program_call = ProgramCall {
+    ) {
+        let Some(command) = self.table.by_handler(handler) else {
+            return reply.error("ERR this command is not known to this node");
+        };
+        self.call += 1;
+        let call = self.program_call(command, db, words, blob);
+        let ended = self.env.read(self.table.code(), &call, state, reply);
+        self.count(command, ended);
+    }
+
+    fn program_call<'a>(&self, command: usize, db: u8, words: &'a [u64], blob: &'a [u8]) -> ProgramCall<'a> {
+        ProgramCall {
             program: self.table[command].program,
-            db: call.db,
-            words: &words,
+            db,
+            words,
             blob,
             now: self.now,
             epoch: self.epoch,
             seed: random_source(self.seed, self.index.0, self.call),
-        };
-        let ended = run(&mut self.env, self.table.code(), &program_call, reply);
-        self.words = words;
-        ended
+        }
     }
+
+    /// For reads that no batch gives a seed.
+    pub fn set_seed(&mut self, seed: u64) { self.seed = seed; }
 
     /// Argument words, aligned for the machine code.
     fn take_words(&mut self, words: Words<'_>) -> Vec<u64> {
