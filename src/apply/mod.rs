@@ -102,7 +102,8 @@ impl Progress {
     /// Adds what a reader counted.
     pub fn add_counters(&self, more: &mut [Counter]) {
         let mut all = lock(&self.counters);
-        all.resize(all.len().max(more.len()), Counter::default());
+        let len = all.len().max(more.len());
+        all.resize(len, Counter::default());
         for (total, counter) in all.iter_mut().zip(more) {
             total.add(std::mem::take(counter));
         }
