@@ -7,16 +7,17 @@
 //! Handle words come from verified programs, but verification does not type them: every index is checked here, and a wrong
 //! one ends the call with [`Trap::Index`].
 
+use super::engine::Code;
 use super::helpers::collections::OpenCollection;
 use super::helpers::lcs::Lcs;
 use super::helpers::scratch::Scratch;
 use super::helpers::walk::Walk;
 use super::ir::{BytesWord, Program, Trap};
-use super::machine::{Head, HelperFn, RESULTS_MAX};
-use crate::base::{KeyHasher, Millis, mix64};
+use super::machine::{Head, RESULTS_MAX};
+use crate::base::{Epoch, KeyHasher, Millis, mix64};
 use crate::resp::{Mark, ReplyBuf};
 use crate::store::rope::{self, Rope};
-use crate::store::{Arena, Entry, OwnedSnapshot, Read, Snapshot, Writer};
+use crate::store::{Arena, Entry, Read, Writer};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::ptr::NonNull;
@@ -26,19 +27,21 @@ pub const FUEL: u64 = 1 << 40;
 
 /// What a call is given.
 #[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
+pub struct Call<'a> {
+    /// Number of its program in the code table.
+    pub program: usize,
+    /// The selected database.
+    pub db: u8,
     /// Argument words: the fixed slots, then elements of list arguments.
     pub words: &'a [u64],
     /// What argument words point into.
     pub blob: &'a [u8],
-    /// The selected database.
-    pub db: u8,
     /// Log time: keys due at it or before do not exist.
     pub now: Millis,
     /// The epoch that the call makes, or that it reads.
-    pub epoch: u64,
-    /// Source of its random numbers: see [`random_source`].
-    pub random: u64,
+    pub epoch: Epoch,
+    /// Source of its random numbers, mixed from (batch seed, log index, call number): see [`random_source`].
+    pub seed: u64,
 }
 
 /// The random source of a call.
@@ -46,19 +49,16 @@ pub fn random_source(seed: u64, log_index: u64, call: u64) -> u64 {
     mix64(seed ^ mix64(log_index ^ mix64(call.wrapping_add(0x9e37_79b9_7f4a_7c15))))
 }
 
-/// The state that a call works on. A call that only reads may run on a writer too: a rider, or one that looks into a replay.
-pub enum State<'a, 'b> {
-    Write(&'a mut Writer),
-    Read(&'a Snapshot<'b>),
-    /// A version that is pinned by itself: long reads on the pool.
-    Owned(&'a OwnedSnapshot),
-}
-
-/// A call that ended early: its reply is an error, and what it wrote must be undone by the caller when `wrote` is set.
+/// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Aborted {
-    pub trap: Trap,
-    pub wrote: bool,
+pub enum Ended {
+    Done,
+    /// The reply is an error; what the call wrote before ([`Env::wrote`]) must be undone.
+    Failed,
+    /// The program asks to be run again when its key is written; no reply.
+    Wait,
+    /// A helper panicked: as [`Ended::Failed`], and the state the helper was changing may be half changed.
+    Panicked,
 }
 
 /// The parts of [`Read`] that helpers use, for any version of the state.
@@ -96,16 +96,6 @@ pub(super) enum Held {
     Read(NonNull<dyn Version>),
 }
 
-fn hold(state: State<'_, '_>) -> Held {
-    let version: NonNull<dyn Version + '_> = match state {
-        State::Write(writer) => return Held::Write(NonNull::from(writer)),
-        State::Read(snapshot) => NonNull::from(snapshot),
-        State::Owned(snapshot) => NonNull::from(snapshot),
-    };
-    // SAFETY: only the lifetime changes; `Env::call` forgets the pointer before it returns.
-    Held::Read(unsafe { std::mem::transmute::<NonNull<dyn Version + '_>, NonNull<dyn Version>>(version) })
-}
-
 /// A bytes value that a helper gave out.
 #[derive(Clone, Copy)]
 pub(super) enum View {
@@ -121,7 +111,7 @@ pub struct Env {
     pub(super) held: Held,
     pub(super) db: u8,
     pub(super) now: Millis,
-    pub(super) epoch: u64,
+    pub(super) epoch: Epoch,
     pub(super) hasher: KeyHasher,
     random: u64,
     drawn: u64,
@@ -145,9 +135,10 @@ pub struct Env {
 unsafe impl Send for Env {}
 
 impl Env {
-    /// `helpers` is the table that programs were compiled against.
-    pub fn new(hasher: KeyHasher, helpers: &'static [HelperFn]) -> Box<Env> {
-        Box::new(Env {
+    /// An environment for programs that were verified against [`helpers::table`](super::helpers::table).
+    pub fn new(hasher: KeyHasher) -> Env {
+        let helpers = super::helpers::calls();
+        Env {
             head: Head {
                 args: std::ptr::null(),
                 args_len: 0,
@@ -162,7 +153,7 @@ impl Env {
             held: Held::Nothing,
             db: 0,
             now: 0,
-            epoch: 0,
+            epoch: Epoch::ZERO,
             hasher,
             random: 0,
             drawn: 0,
@@ -178,7 +169,7 @@ impl Env {
             open_replies: SmallVec::new(),
             error: Cow::Borrowed(""),
             wrote: false,
-        })
+        }
     }
 
     /// The hash seed is replicated state: it is known only after the first log entry.
@@ -186,39 +177,60 @@ impl Env {
         self.hasher = hasher;
     }
 
-    /// Operations and places that the last call took.
-    pub fn spent(&self) -> (u64, u64) {
-        (self.head.ops, self.head.locs)
+    /// Operations that the last call took.
+    pub fn ops(&self) -> u64 {
+        self.head.ops
     }
 
-    /// Runs one call: `run` is given the head and executes the program on it (an engine's code). Exactly one value is appended to
-    /// `reply`, also when the call fails (none for [`Trap::Wait`]). When it is `Err`, the caller undoes what was written.
-    pub fn call(
-        &mut self,
-        program: &Program,
-        input: Input<'_>,
-        state: State<'_, '_>,
-        reply: &mut ReplyBuf,
-        run: impl FnOnce(*mut Head) -> Result<(), Trap>,
-    ) -> Result<(), Aborted> {
+    /// Places that the last call touched.
+    pub fn locs(&self) -> u64 {
+        self.head.locs
+    }
+
+    /// Whether the last call changed the state (as far as it came).
+    pub fn wrote(&self) -> bool {
+        self.wrote
+    }
+
+    /// Runs a writing call. Exactly one reply is appended (none for [`Ended::Wait`]).
+    #[inline]
+    pub fn write(&mut self, code: &Code, call: &Call<'_>, writer: &mut Writer, reply: &mut ReplyBuf) -> Ended {
+        self.run(code, call, Held::Write(NonNull::from(writer)), reply)
+    }
+
+    /// Runs a reading call against any version of the state.
+    #[inline]
+    pub fn read<R: Read>(&mut self, code: &Code, call: &Call<'_>, state: &R, reply: &mut ReplyBuf) -> Ended {
+        let state: NonNull<dyn Version + '_> = NonNull::from(state);
+        // SAFETY: only the lifetime changes; `run` forgets the pointer before it returns.
+        let state = unsafe { std::mem::transmute::<NonNull<dyn Version + '_>, NonNull<dyn Version>>(state) };
+        self.run(code, call, Held::Read(state), reply)
+    }
+
+    fn run(&mut self, code: &Code, call: &Call<'_>, held: Held, reply: &mut ReplyBuf) -> Ended {
         let start = reply.len();
-        self.begin(program, &input, hold(state), reply);
-        let ended = run(&raw mut self.head).and_then(|()| self.settle());
+        let program = code.program(call.program);
+        self.begin(program, call, held, reply);
+        // SAFETY: the head is ours, its words are the call's, and its helpers are the table that programs are verified against,
+        // made for this environment.
+        let ended = unsafe { code.run(call.program, &raw mut self.head) };
+        let ended = ended.and_then(|()| self.settle());
         self.held = Held::Nothing;
-        let Err(trap) = ended else { return Ok(()) };
+        let Err(trap) = ended else { return Ended::Done };
         reply.rollback(start);
-        if trap != Trap::Wait {
-            reply.error(self.error_text(program, trap).as_bytes());
+        match trap {
+            Trap::Wait => return Ended::Wait,
+            _ => reply.error(self.error_text(program, trap).as_bytes()),
         }
-        Err(Aborted { trap, wrote: self.wrote })
+        if trap == Trap::Panic { Ended::Panicked } else { Ended::Failed }
     }
 
-    fn begin(&mut self, program: &Program, call: &Input<'_>, held: Held, reply: &mut ReplyBuf) {
+    fn begin(&mut self, program: &Program, call: &Call<'_>, held: Held, reply: &mut ReplyBuf) {
         self.head.args = call.words.as_ptr();
         self.head.args_len = call.words.len() as u64;
         (self.head.ops, self.head.locs, self.head.fuel) = (0, 0, FUEL);
         (self.db, self.now, self.epoch) = (call.db, call.now, call.epoch);
-        (self.random, self.drawn) = (call.random, 0);
+        (self.random, self.drawn) = (call.seed, 0);
         self.blob = NonNull::from(call.blob);
         self.literals = NonNull::from(&program.literals[..]);
         self.reply = NonNull::from(reply);

@@ -244,7 +244,7 @@ helpers! {
     /// The call's epoch.
     fn epoch(env) {
         env.charge(1, 0);
-        Ok(env.epoch)
+        Ok(env.epoch.0)
     }
 }
 
