@@ -26,7 +26,7 @@ use positions::{Place, Positions};
 use runner::{RunError, Runner};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Keys fetched into the cache ahead of their calls.
 const PREFETCH: usize = 32;
@@ -110,6 +110,13 @@ impl Progress {
     }
 }
 
+/// This node's gateway: known once its batcher runs. Whatever is applied before that came from earlier starts.
+pub struct Own {
+    pub gateway: GatewayId,
+    /// Tells the batcher how far its own chunks have come.
+    pub on_applied: Box<dyn Fn(u64) + Send + Sync>,
+}
+
 /// The loop's state; lives on the apply thread.
 pub struct Applier {
     writer: Writer,
@@ -118,10 +125,8 @@ pub struct Applier {
     ledger: Ledger,
     waiting: Arc<Waiting>,
     progress: Arc<Progress>,
-    gateway: GatewayId,
+    own: Arc<OnceLock<Own>>,
     applied: Applied,
-    /// Tells the batcher how far its own chunks have come.
-    on_applied: Box<dyn Fn(u64) + Send>,
     keys: Vec<(u8, u64)>,
     finished: Vec<(Pending, Epoch, Outcome)>,
 }
@@ -136,15 +141,18 @@ impl Applier {
         frontier: Frontier,
         waiting: Arc<Waiting>,
         progress: Arc<Progress>,
-        gateway: GatewayId,
-        on_applied: Box<dyn Fn(u64) + Send>,
+        own: Arc<OnceLock<Own>>,
     ) -> Applier {
         let ledger = Ledger::load(&writer);
         let seed = ledger::hash_seed(&writer);
         let runner = Runner::new(table, KeyHasher::new(seed.unwrap_or(0)), frontier.epoch, frontier.now);
         *lock(&progress.hash_seed) = seed;
         progress.now.store(frontier.now, Ordering::Release);
-        progress.positions.push(Place { epoch: frontier.epoch, index: frontier.applied.last.index });
+        progress.positions.push(Place {
+            epoch: frontier.epoch,
+            index: frontier.applied.last.index,
+            chunks: usize::MAX,
+        });
         *lock(&progress.frontier) = frontier.clone();
         Applier {
             writer,
@@ -153,9 +161,8 @@ impl Applier {
             ledger,
             waiting,
             progress,
-            gateway,
+            own,
             applied: frontier.applied,
-            on_applied,
             keys: Vec::new(),
             finished: Vec::new(),
         }
@@ -167,7 +174,9 @@ impl Applier {
 
     /// Applies entries in order and publishes the state after each.
     pub fn apply(&mut self, entries: Vec<Committed>) -> Result<(), RunError> {
-        let before = self.ledger.last(self.gateway);
+        let own = self.own.clone();
+        let own = own.get();
+        let before = own.map_or(0, |own| self.ledger.last(own.gateway));
         for entry in entries {
             match &entry.body {
                 Body::Blank => {}
@@ -175,11 +184,14 @@ impl Applier {
                 Body::Batch(batch) => self.batch(entry.position.index, batch)?,
             }
             self.applied.last = entry.position;
-            self.publish_batch(entry.position.index);
+            let chunks = if let Body::Batch(batch) = &entry.body { batch.chunks.len() } else { 0 };
+            self.publish_batch(Place { epoch: self.runner.epoch, index: entry.position.index, chunks });
         }
-        let last = self.ledger.last(self.gateway);
-        if last != before {
-            (self.on_applied)(last);
+        if let Some(own) = own {
+            let last = self.ledger.last(own.gateway);
+            if last != before {
+                (own.on_applied)(last);
+            }
         }
         Ok(())
     }
@@ -192,8 +204,8 @@ impl Applier {
         let mut since_root = 0;
         let mut call = 0;
         let mut fetched = 0;
-        for chunk in &batch.chunks {
-            self.runner.check(chunk)?;
+        for (number, chunk) in batch.chunks.iter().enumerate() {
+            self.runner.begin_chunk(number, chunk)?;
             if fetched < call + chunk.calls as usize {
                 let from = fetched.max(call);
                 let to = (call + chunk.calls as usize).max(from + PREFETCH).min(self.keys.len());
@@ -202,7 +214,7 @@ impl Applier {
             }
             call += chunk.calls as usize;
             if since_root > 0 && since_root + chunk.calls as usize > SUB_BATCH_CALLS_MAX {
-                self.publish(index);
+                self.publish(Place { epoch: self.runner.epoch, index, chunks: number });
                 since_root = 0;
             }
             since_root += chunk.calls as usize;
@@ -224,7 +236,8 @@ impl Applier {
         if !self.ledger.admit(chunk.gateway, chunk.sequence, self.runner.now) {
             return Ok(());
         }
-        let pending = if chunk.gateway == self.gateway { self.waiting.take(chunk.sequence) } else { None };
+        let own = self.own.get().is_some_and(|own| own.gateway == chunk.gateway);
+        let pending = if own { self.waiting.take(chunk.sequence) } else { None };
         let Some(mut pending) = pending else { return self.runner.run_silently(&mut self.writer, chunk) };
         let max = pending.reply_bytes_max;
         let too_long = self.runner.run_answering(&mut self.writer, chunk, &pending.plan, &mut pending.reply, max)?;
@@ -234,21 +247,21 @@ impl Applier {
     }
 
     /// Shows readers what has been applied so far.
-    fn publish(&mut self, index: LogIndex) {
+    fn publish(&mut self, place: Place) {
         self.writer.publish();
         self.progress.now.store(self.runner.now, Ordering::Release);
-        self.progress.positions.push(Place { epoch: self.runner.epoch, index });
+        self.progress.positions.push(place);
     }
 
     /// Ends a batch: first the root, then the replies, so that a client that has its reply finds its write.
-    fn publish_batch(&mut self, index: LogIndex) {
+    fn publish_batch(&mut self, place: Place) {
         {
             let mut frontier = lock(&self.progress.frontier);
             self.writer.publish();
             *frontier = Frontier { applied: self.applied.clone(), epoch: self.runner.epoch, now: self.runner.now };
         }
         self.progress.now.store(self.runner.now, Ordering::Release);
-        self.progress.positions.push(Place { epoch: self.runner.epoch, index });
+        self.progress.positions.push(place);
         self.progress.positions.release(self.store.since());
         for (pending, epoch, outcome) in self.finished.drain(..) {
             pending.finish(epoch, outcome);

@@ -10,9 +10,8 @@
 pub mod args;
 pub mod builtin;
 
+use crate::lang::engine::Code;
 use crate::lang::grammar::Grammar;
-use crate::lang::handlers::Handlers;
-use crate::lang::machine::HelperFn;
 use crate::lang::poly::Cost;
 use ahash::AHashMap;
 use std::ops::Index;
@@ -82,16 +81,15 @@ pub struct Table {
     commands: Vec<Command>,
     /// By lower-case first word.
     names: AHashMap<Vec<u8>, Named>,
-    handlers: Handlers,
+    code: Code,
     by_handler: HandlerIndex,
-    helpers: &'static [HelperFn],
 }
 
 /// Longest name that is looked up; anything longer is unknown.
 const NAME_BYTES_MAX: usize = 64;
 
 impl Table {
-    pub fn new(commands: Vec<Command>, handlers: Handlers, helpers: &'static [HelperFn]) -> Table {
+    pub fn new(commands: Vec<Command>, code: Code) -> Table {
         let mut names = AHashMap::<Vec<u8>, Named>::new();
         for (number, command) in commands.iter().enumerate() {
             match command.name.split_once('|') {
@@ -107,7 +105,7 @@ impl Table {
             }
         }
         let by_handler = HandlerIndex::new(&commands);
-        Table { version: LEVEL, commands, names, handlers, by_handler, helpers }
+        Table { version: LEVEL, commands, names, code, by_handler }
     }
 
     pub fn version(&self) -> u64 {
@@ -119,12 +117,9 @@ impl Table {
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
     }
-    pub fn handlers(&self) -> &Handlers {
-        &self.handlers
-    }
-    /// What programs were compiled against.
-    pub fn helpers(&self) -> &'static [HelperFn] {
-        self.helpers
+    /// The programs, ready to run.
+    pub fn code(&self) -> &Code {
+        &self.code
     }
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Command> {
         self.commands.iter()

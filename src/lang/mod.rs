@@ -9,7 +9,6 @@ pub mod engine;
 pub mod env;
 pub mod flow;
 pub mod grammar;
-pub mod handlers;
 pub mod helpers;
 pub mod interp;
 pub mod ir;
