@@ -9,7 +9,7 @@ use crate::lang::env::{Env, Held, View};
 use crate::lang::ir::Trap;
 use crate::lang::table::{Kills, Row};
 use crate::store::rope::{self, Rope};
-use crate::store::{Entry, Read, Slot, Value};
+use crate::store::{Entry, Slot, Value};
 use std::ptr::NonNull;
 
 pub const WRONGTYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
