@@ -34,7 +34,16 @@ const PLACES: &[(&str, &[&str])] = &[
     ("tokio", &["src/main.rs", "src/node", "src/gateway/", "src/batch/", "src/raft/"]),
     (
         "unsafe",
-        &["src/store/arena", "src/store/mutator.rs", "src/lang/jit", "src/lang/machine.rs", "src/lang/helpers/"],
+        &[
+            "src/store/arena",
+            "src/store/mutator.rs",
+            "src/lang/jit",
+            "src/lang/engine.rs",
+            "src/lang/interp.rs",
+            "src/lang/random.rs",
+            "src/lang/machine.rs",
+            "src/lang/helpers/",
+        ],
     ),
 ];
 

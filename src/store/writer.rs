@@ -568,11 +568,4 @@ impl Writer {
         }
         self.m.collect(SubBatch(oldest), budget)
     }
-
-    // ---- prefetch ----
-
-    /// Brings the ways to these keys near, level by level and all together, so that their cache misses overlap. Best 16 to 64 at a time.
-    pub fn prefetch(&self, keys: &[(u8, u64)]) {
-        super::prefetch::keys(self.m.arena(), &self.state, keys);
-    }
 }

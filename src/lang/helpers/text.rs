@@ -52,7 +52,10 @@ helpers! {
     fn at(env, s, i) {
         env.charge(3, 0);
         Ok(match env.view(s)? {
-            View::Rope(..) => env.bytes(slice_word(env, s, i, i.wrapping_add(1))?)?.first().map_or(u64::MAX, |b| *b as u64),
+            View::Rope(..) => {
+                let part = slice_word(env, s, i, i.wrapping_add(1))?;
+                env.bytes(part)?.first().map_or(u64::MAX, |b| *b as u64)
+            }
             View::Flat(_) => {
                 let bytes = env.bytes(s)?;
                 usize::try_from(i).ok().and_then(|i| bytes.get(i)).map_or(u64::MAX, |b| *b as u64)
@@ -241,7 +244,7 @@ helpers! {
     /// The call's epoch.
     fn epoch(env) {
         env.charge(1, 0);
-        Ok(env.epoch)
+        Ok(env.epoch.0)
     }
 }
 

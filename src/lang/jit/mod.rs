@@ -49,9 +49,13 @@ pub struct CodeBuffer {
 
 impl CodeBuffer {
     /// Compiles all programs into one immutable buffer.
+    ///
+    /// Its bytes differ from run to run (constants are hidden by a word that programs' authors cannot guess), its meaning
+    /// does not.
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     pub fn compile(programs: &[Verified]) -> Result<CodeBuffer, JitError> {
-        let emitted = emit::emit::<Native>(programs, blind()).map_err(|error| JitError::Assemble(error.to_string()))?;
+        let emitted = emit::emit::<Native>(programs, crate::base::unguessable())
+            .map_err(|error| JitError::Assemble(error.to_string()))?;
         let pages = Pages::new(&emitted.code).map_err(JitError::Memory)?;
         Ok(CodeBuffer { pages, entries: emitted.entries })
     }
@@ -85,10 +89,4 @@ impl CodeBuffer {
     pub fn prepare_thread(&self) {
         dynasmrt::cache_control::prepare_for_execution(self.pages.bytes());
     }
-}
-
-/// A word that a program's author cannot guess. It shapes code bytes only, never state: replicas may differ in it.
-fn blind() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
