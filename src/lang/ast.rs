@@ -156,9 +156,16 @@ pub enum ForOver {
 pub enum ReplySyntax {
     Value(Expr),
     /// `array(n) { … }`, `array { … }`, `pair { … }`
-    Container { word: Ident, args: Vec<Expr>, body: Block },
+    Container {
+        word: Ident,
+        args: Vec<Expr>,
+        body: Block,
+    },
     /// `status "text"`
-    Word { word: Ident, args: Vec<Expr> },
+    Word {
+        word: Ident,
+        args: Vec<Expr>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -175,19 +182,53 @@ pub enum ExprKind {
     Bool(bool),
     None,
     Name(String),
-    Call { name: Ident, args: Vec<Expr> },
+    Call {
+        name: Ident,
+        args: Vec<Expr>,
+    },
     /// `args` None: a property.
-    Method { on: Box<Expr>, name: Ident, args: Option<Vec<Expr>> },
-    Index { on: Box<Expr>, index: Box<Expr> },
-    Unary { op: UnOp, value: Box<Expr> },
-    Binary { op: BinOp, a: Box<Expr>, b: Box<Expr> },
-    Is { value: Box<Expr>, case: Ident },
-    Ternary { condition: Box<Expr>, yes: Box<Expr>, no: Box<Expr> },
+    Method {
+        on: Box<Expr>,
+        name: Ident,
+        args: Option<Vec<Expr>>,
+    },
+    Index {
+        on: Box<Expr>,
+        index: Box<Expr>,
+    },
+    Unary {
+        op: UnOp,
+        value: Box<Expr>,
+    },
+    Binary {
+        op: BinOp,
+        a: Box<Expr>,
+        b: Box<Expr>,
+    },
+    Is {
+        value: Box<Expr>,
+        case: Ident,
+    },
+    Ternary {
+        condition: Box<Expr>,
+        yes: Box<Expr>,
+        no: Box<Expr>,
+    },
     /// `value else otherwise`; the block leaves or gives the value.
-    Else { value: Box<Expr>, otherwise: Block },
+    Else {
+        value: Box<Expr>,
+        otherwise: Block,
+    },
     Tuple(Vec<Expr>),
-    If { condition: Box<Expr>, yes: Block, no: Option<Block> },
-    Match { on: Box<Expr>, arms: Vec<Arm> },
+    If {
+        condition: Box<Expr>,
+        yes: Block,
+        no: Option<Block>,
+    },
+    Match {
+        on: Box<Expr>,
+        arms: Vec<Arm>,
+    },
     Block(Block),
 }
 

@@ -57,10 +57,20 @@ pub enum ParamKind {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shape {
-    Int { min: i64, max: i64, texts: Texts },
-    Float { texts: Texts },
-    Bytes { max: Option<u32> },
-    Key { max: Option<u32> },
+    Int {
+        min: i64,
+        max: i64,
+        texts: Texts,
+    },
+    Float {
+        texts: Texts,
+    },
+    Bytes {
+        max: Option<u32>,
+    },
+    Key {
+        max: Option<u32>,
+    },
     /// One of some words, case-insensitive, with payload: tag 1, 2, …
     Words(Vec<Alternative>),
     Tuple(Vec<Shape>),
@@ -88,9 +98,7 @@ impl Shape {
     }
     /// Fewest and most arguments it takes (the words themselves included).
     pub fn arguments(&self) -> (u32, u32) {
-        let sum = |shapes: &[Shape]| {
-            shapes.iter().map(Shape::arguments).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
-        };
+        let sum = |shapes: &[Shape]| shapes.iter().map(Shape::arguments).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         match self {
             Shape::Words(alts) => {
                 let each: Vec<_> = alts.iter().map(|a| sum(&a.payload)).collect();
@@ -117,8 +125,9 @@ impl Shape {
             }
             TypeSyntaxKind::Optional(inner) => Shape::Optional(Box::new(Shape::of(inner)?)),
             TypeSyntaxKind::Bool | TypeSyntaxKind::Named(_) => {
-                return Err(Diagnostic::new(Code::Type, t.span, "an argument cannot have this type")
-                    .help("arguments are key, bytes, int, float, words (A | B), tuples and `T?` of them; a bool is a `flag`"));
+                return Err(Diagnostic::new(Code::Type, t.span, "an argument cannot have this type").help(
+                    "arguments are key, bytes, int, float, words (A | B), tuples and `T?` of them; a bool is a `flag`",
+                ));
             }
         })
     }
@@ -212,7 +221,11 @@ impl Grammar {
 
     fn push(&mut self, p: &ParamSyntax) -> Result<(), Diagnostic> {
         if self.params.iter().any(|q| q.name == p.name.name) {
-            return Err(Diagnostic::new(Code::Duplicate, p.name.span, format!("the parameter `{}` is there already", p.name.name)));
+            return Err(Diagnostic::new(
+                Code::Duplicate,
+                p.name.span,
+                format!("the parameter `{}` is there already", p.name.name),
+            ));
         }
         let (kind, words) = match &p.kind {
             ParamSyntaxKind::One(t) => {

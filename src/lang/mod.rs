@@ -7,8 +7,15 @@
 
 pub mod ast;
 pub mod diag;
+pub mod encode;
+pub mod engine;
+pub mod env;
+pub mod flow;
 pub mod grammar;
+pub mod helpers;
+pub mod interp;
 pub mod ir;
+pub mod jit;
 mod lex;
 mod lower;
 pub mod machine;
@@ -16,8 +23,10 @@ pub mod module;
 mod parse;
 mod parse_expr;
 pub mod poly;
+pub mod random;
 pub mod table;
 pub mod types;
 
 pub use lower::{Effects, LineCost};
 pub use module::{Command, Example, Module, compile_module};
+pub mod verify;

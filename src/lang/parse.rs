@@ -115,8 +115,7 @@ impl Parser {
     }
     fn size(&mut self) -> Parsed<u32> {
         let span = self.span();
-        u32::try_from(self.signed_int()?)
-            .map_err(|_| Diagnostic::new(Code::Syntax, span, "a size is 0 ..= 4294967295"))
+        u32::try_from(self.signed_int()?).map_err(|_| Diagnostic::new(Code::Syntax, span, "a size is 0 ..= 4294967295"))
     }
     pub(super) fn deeper<T>(&mut self, f: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         if self.depth == DEPTH_MAX {
@@ -505,9 +504,8 @@ impl Parser {
             }
             return Ok(TypeSyntaxKind::Tuple(fields));
         }
-        let is_case = |w: &str| {
-            w.chars().all(|c| !c.is_ascii_lowercase()) && w.starts_with(|c: char| c.is_ascii_uppercase())
-        };
+        let is_case =
+            |w: &str| w.chars().all(|c| !c.is_ascii_lowercase()) && w.starts_with(|c: char| c.is_ascii_uppercase());
         if matches!(self.peek(), Tok::Word(w) if is_case(w)) {
             return Ok(TypeSyntaxKind::Alts(self.alternatives()?));
         }

@@ -7,8 +7,26 @@ use super::parse::{Parsed, Parser};
 
 /// Words that begin a statement or separate parts of one: never names.
 const RESERVED: &[&str] = &[
-    "let", "var", "if", "else", "match", "for", "in", "limit", "repeat", "exhausted", "break", "return", "fail",
-    "require", "reply", "emit", "is", "true", "false", "none",
+    "let",
+    "var",
+    "if",
+    "else",
+    "match",
+    "for",
+    "in",
+    "limit",
+    "repeat",
+    "exhausted",
+    "break",
+    "return",
+    "fail",
+    "require",
+    "reply",
+    "emit",
+    "is",
+    "true",
+    "false",
+    "none",
 ];
 
 fn binary(punct: &str) -> Option<(BinOp, u8)> {
@@ -139,8 +157,7 @@ impl Parser {
             return Err(self.unexpected("`in`"));
         }
         let first = self.expr_no_else()?;
-        let over =
-            if self.eat("..") { ForOver::Range(first, self.expr_no_else()?) } else { ForOver::Each(first) };
+        let over = if self.eat("..") { ForOver::Range(first, self.expr_no_else()?) } else { ForOver::Each(first) };
         let limit = if self.eat_word("limit") { Some(self.expr_no_else()?) } else { None };
         let body = self.block()?;
         let exhausted = self.exhausted()?;
@@ -206,7 +223,8 @@ impl Parser {
         while self.eat_word("else") {
             let otherwise = if self.is("{") {
                 self.block()?
-            } else if matches!(self.peek(), Tok::Word(w) if matches!(w.as_str(), "fail" | "return" | "break" | "reply")) {
+            } else if matches!(self.peek(), Tok::Word(w) if matches!(w.as_str(), "fail" | "return" | "break" | "reply"))
+            {
                 Self::block_of(self.stmt()?)
             } else {
                 let e = self.expr_no_else()?;
@@ -228,8 +246,7 @@ impl Parser {
             p.expect(":")?;
             let no = p.expr_no_else()?;
             let span = condition.span.to(no.span);
-            let kind =
-                ExprKind::Ternary { condition: Box::new(condition), yes: Box::new(yes), no: Box::new(no) };
+            let kind = ExprKind::Ternary { condition: Box::new(condition), yes: Box::new(yes), no: Box::new(no) };
             Ok(Expr { kind, span })
         })
     }
@@ -281,7 +298,8 @@ impl Parser {
         loop {
             let kind = if self.eat(".") {
                 let name = self.ident()?;
-                let args = if self.is("(") && !self.fresh_line() { Some(self.list("(", ")", Self::expr)?) } else { None };
+                let args =
+                    if self.is("(") && !self.fresh_line() { Some(self.list("(", ")", Self::expr)?) } else { None };
                 ExprKind::Method { on: Box::new(e.clone()), name, args }
             } else if self.is("[") && !self.fresh_line() {
                 self.advance();
