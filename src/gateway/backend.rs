@@ -4,8 +4,8 @@
 //! The node implements it for real, the gateway's tests with a small map.
 
 use crate::apply::pending::{Pending, Plan, Watch};
-use crate::base::{Epoch, Millis};
 use crate::base::batch::ChunkBuilder;
+use crate::base::{Epoch, Millis};
 use crate::resp::{ReplyBuf, Request};
 use std::future::Future;
 use std::sync::Arc;
@@ -114,7 +114,7 @@ pub enum Consistency {
     Eventual,
 }
 
-/// Why a chunk was not taken, or a read cannot be answered: a whole error line without `-`.
+/// Why a read cannot be answered: a whole error line without `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused(pub std::borrow::Cow<'static, str>);
 
@@ -158,7 +158,13 @@ pub trait Reads: Send + 'static {
     /// Runs `plan` (riders, literals, read-only transactions) from `place` on, against the newest published root, which stays
     /// pinned until the return. Never returns [`Ran::Large`] when `patient`.
     fn run(
-        &mut self, code: &Self::Code, plan: &Plan, place: &mut Place, reply_bytes: usize, patient: bool, out: &mut ReplyBuf,
+        &mut self,
+        code: &Self::Code,
+        plan: &Plan,
+        place: &mut Place,
+        reply_bytes: usize,
+        patient: bool,
+        out: &mut ReplyBuf,
     ) -> Ran;
 }
 
@@ -218,16 +224,18 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn now_ms(&self) -> Millis;
 
     /// Hands a chunk with writes to the batcher; waits while it is full. Chunks of one connection are submitted in order,
-    /// one after the other.
-    fn submit(
-        &self, records: ChunkBuilder, code_version: u64, pending: Pending,
-    ) -> impl Future<Output = Result<(), Refused>> + Send;
+    /// one after the other. A chunk that cannot be taken is finished with `Outcome::Refused`.
+    fn submit(&self, records: ChunkBuilder, code_version: u64, pending: Pending) -> impl Future<Output = ()> + Send;
     /// Returns when a read on this node's newest root keeps the promise. `last` is the connection's last written epoch.
     fn fence(&self, consistency: Consistency, last: Epoch) -> impl Future<Output = Result<(), Refused>> + Send;
     /// Runs a plan of reads at a past epoch, on a thread that may take its time.
     fn read_at(
-        &self, at: Epoch, code: Arc<Self::Code>, plan: Plan, reply: ReplyBuf,
-    ) -> impl Future<Output = Result<ReplyBuf, PastError>> + Send;
+        &self,
+        at: Epoch,
+        code: Arc<Self::Code>,
+        plan: Plan,
+        reply: ReplyBuf,
+    ) -> impl Future<Output = Result<(ReplyBuf, Plan), (PastError, Plan)>> + Send;
     /// The newest epoch at that time, as far as history reaches.
     fn epoch_at(&self, time: Millis) -> Result<Epoch, PastError>;
     /// Oldest epoch that can be read.

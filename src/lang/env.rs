@@ -7,16 +7,17 @@
 //! Handle words come from verified programs, but verification does not type them: every index is checked here, and a wrong
 //! one ends the call with [`Trap::Index`].
 
+use super::engine::Code;
 use super::helpers::collections::OpenCollection;
 use super::helpers::lcs::Lcs;
 use super::helpers::scratch::Scratch;
 use super::helpers::walk::Walk;
 use super::ir::{BytesWord, Program, Trap};
-use super::machine::{Head, HelperFn, RESULTS_MAX};
-use crate::base::{KeyHasher, Millis, mix64};
-use crate::resp::{Mark, ReplyBuf, Version};
+use super::machine::{Head, RESULTS_MAX};
+use crate::base::{Epoch, KeyHasher, Millis, mix64};
+use crate::resp::{Mark, ReplyBuf};
 use crate::store::rope::{self, Rope};
-use crate::store::{Arena, Read, Snapshot, Writer};
+use crate::store::{Arena, Entry, Read, Writer};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::ptr::NonNull;
@@ -25,20 +26,22 @@ use std::ptr::NonNull;
 pub const FUEL: u64 = 1 << 40;
 
 /// What a call is given.
-#[derive(Clone, Copy)]
-pub struct Input<'a> {
-    /// Argument words: the fixed slots, then elements of list arguments.
-    pub words: &'a [u64],
-    /// The chunk's blob, which argument words point into.
-    pub blob: &'a [u8],
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// Number of its program in the code table.
+    pub program: usize,
     /// The selected database.
     pub db: u8,
-    /// Log time of the call: keys due at it or before do not exist.
+    /// Argument words: the fixed slots, then elements of list arguments.
+    pub words: &'a [u64],
+    /// What argument words point into.
+    pub blob: &'a [u8],
+    /// Log time: keys due at it or before do not exist.
     pub now: Millis,
     /// The epoch that the call makes, or that it reads.
-    pub epoch: u64,
-    /// Source of random numbers: a function of (batch seed, log index, call number).
-    pub random: u64,
+    pub epoch: Epoch,
+    /// Source of its random numbers, mixed from (batch seed, log index, call number): see [`random_source`].
+    pub seed: u64,
 }
 
 /// The random source of a call.
@@ -46,24 +49,51 @@ pub fn random_source(seed: u64, log_index: u64, call: u64) -> u64 {
     mix64(seed ^ mix64(log_index ^ mix64(call.wrapping_add(0x9e37_79b9_7f4a_7c15))))
 }
 
-/// The state that a call works on.
-pub enum State<'a, 'b> {
-    Write(&'a mut Writer),
-    Read(&'a Snapshot<'b>),
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Done,
+    /// The reply is an error; what the call wrote before ([`Env::wrote`]) must be undone.
+    Failed,
+    /// The program asks to be run again when its key is written; no reply.
+    Wait,
+    /// A helper panicked: as [`Ended::Failed`], and the state the helper was changing may be half changed.
+    Panicked,
 }
 
-/// A call that ended early: its reply is the error `text`, and what it wrote must be undone by the caller when `wrote` is set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Aborted {
-    pub trap: Trap,
-    pub wrote: bool,
+/// The parts of [`Read`] that helpers use, for any version of the state.
+pub(super) trait Version {
+    fn arena(&self) -> &Arena;
+    fn len(&self, db: u8) -> u64;
+    fn entry(&self, db: u8, hash: u64, key: &[u8]) -> Option<Entry<'_>>;
+    fn show_keys(&self, db: u8, cursor: u64, go_on: &mut dyn FnMut(Entry<'_>) -> bool) -> u64;
+    fn random_entry(&self, db: u8, random: &mut dyn FnMut() -> u64) -> Option<Entry<'_>>;
 }
 
+impl<R: Read> Version for R {
+    fn arena(&self) -> &Arena {
+        Read::arena(self)
+    }
+    fn len(&self, db: u8) -> u64 {
+        self.db_len(db)
+    }
+    fn entry(&self, db: u8, hash: u64, key: &[u8]) -> Option<Entry<'_>> {
+        self.find(db, hash, key)
+    }
+    fn show_keys(&self, db: u8, cursor: u64, go_on: &mut dyn FnMut(Entry<'_>) -> bool) -> u64 {
+        self.scan(db, cursor, go_on)
+    }
+    fn random_entry(&self, db: u8, random: &mut dyn FnMut() -> u64) -> Option<Entry<'_>> {
+        self.random_key(db, random)
+    }
+}
+
+/// The state that a call works on, lent for the call.
 #[derive(Clone, Copy)]
 pub(super) enum Held {
-    None,
+    Nothing,
     Write(NonNull<Writer>),
-    Read(NonNull<Snapshot<'static>>),
+    Read(NonNull<dyn Version>),
 }
 
 /// A bytes value that a helper gave out.
@@ -74,15 +104,6 @@ pub(super) enum View {
     Rope(Rope, u64, u64),
 }
 
-/// A container of the reply that is still open.
-#[derive(Clone, Copy)]
-enum Nest {
-    /// Values that must still come.
-    Known(u64),
-    /// Values that came.
-    Open(u64),
-}
-
 /// See the module's head.
 #[repr(C)]
 pub struct Env {
@@ -90,7 +111,7 @@ pub struct Env {
     pub(super) held: Held,
     pub(super) db: u8,
     pub(super) now: Millis,
-    pub(super) epoch: u64,
+    pub(super) epoch: Epoch,
     pub(super) hasher: KeyHasher,
     random: u64,
     drawn: u64,
@@ -104,7 +125,8 @@ pub struct Env {
     pub(super) walks: Vec<Walk>,
     pub(super) found: Vec<Lcs>,
     reply: NonNull<ReplyBuf>,
-    nest: SmallVec<[Nest; 8]>,
+    /// Aggregates of the reply whose count is not known yet, inner ones last.
+    pub(super) open_replies: SmallVec<[Mark; 8]>,
     pub(super) error: Cow<'static, str>,
     pub(super) wrote: bool,
 }
@@ -113,9 +135,10 @@ pub struct Env {
 unsafe impl Send for Env {}
 
 impl Env {
-    /// `helpers` is the table that programs were compiled against; it outlives the environment.
-    pub fn new(hasher: KeyHasher, helpers: &'static [HelperFn]) -> Box<Env> {
-        Box::new(Env {
+    /// An environment for programs that were verified against [`helpers::table`](super::helpers::table).
+    pub fn new(hasher: KeyHasher) -> Env {
+        let helpers = super::helpers::calls();
+        Env {
             head: Head {
                 args: std::ptr::null(),
                 args_len: 0,
@@ -127,10 +150,10 @@ impl Env {
                 helpers: helpers.as_ptr(),
                 helpers_len: helpers.len() as u64,
             },
-            held: Held::None,
+            held: Held::Nothing,
             db: 0,
             now: 0,
-            epoch: 0,
+            epoch: Epoch::ZERO,
             hasher,
             random: 0,
             drawn: 0,
@@ -143,10 +166,10 @@ impl Env {
             walks: Vec::new(),
             found: Vec::new(),
             reply: NonNull::dangling(),
-            nest: SmallVec::new(),
+            open_replies: SmallVec::new(),
             error: Cow::Borrowed(""),
             wrote: false,
-        })
+        }
     }
 
     /// The hash seed is replicated state: it is known only after the first log entry.
@@ -154,61 +177,70 @@ impl Env {
         self.hasher = hasher;
     }
 
-    /// Operations and places that the last call took.
-    pub fn spent(&self) -> (u64, u64) {
-        (self.head.ops, self.head.locs)
+    /// Operations that the last call took.
+    pub fn ops(&self) -> u64 {
+        self.head.ops
     }
 
-    /// Runs one call: `run` is given the head and executes the program on it (an engine's code). The reply, also an error's, is
-    /// appended to `reply` as exactly one value. When it is `Err`, the caller undoes what was written.
-    pub fn call(
-        &mut self,
-        program: &Program,
-        input: Input<'_>,
-        state: State<'_, '_>,
-        reply: &mut ReplyBuf,
-        run: impl FnOnce(*mut Head) -> Result<(), Trap>,
-    ) -> Result<(), Aborted> {
+    /// Places that the last call touched.
+    pub fn locs(&self) -> u64 {
+        self.head.locs
+    }
+
+    /// Whether the last call changed the state (as far as it came).
+    pub fn wrote(&self) -> bool {
+        self.wrote
+    }
+
+    /// Runs a writing call. Exactly one reply is appended (none for [`Ended::Wait`]).
+    #[inline]
+    pub fn write(&mut self, code: &Code, call: &Call<'_>, writer: &mut Writer, reply: &mut ReplyBuf) -> Ended {
+        self.run(code, call, Held::Write(NonNull::from(writer)), reply)
+    }
+
+    /// Runs a reading call against any version of the state.
+    #[inline]
+    pub fn read<R: Read>(&mut self, code: &Code, call: &Call<'_>, state: &R, reply: &mut ReplyBuf) -> Ended {
+        let state: NonNull<dyn Version + '_> = NonNull::from(state);
+        // SAFETY: only the lifetime changes; `run` forgets the pointer before it returns.
+        let state = unsafe { std::mem::transmute::<NonNull<dyn Version + '_>, NonNull<dyn Version>>(state) };
+        self.run(code, call, Held::Read(state), reply)
+    }
+
+    fn run(&mut self, code: &Code, call: &Call<'_>, held: Held, reply: &mut ReplyBuf) -> Ended {
         let start = reply.len();
-        self.begin(program, input, state, reply);
-        let ended = run(&raw mut self.head);
-        let ended = ended.and_then(|()| self.close_all());
-        self.held = Held::None;
-        let whole = self.nest.is_empty() && (reply.is_null() || reply.len() > start);
-        match ended {
-            Ok(()) if whole => Ok(()),
-            Ok(()) => {
-                reply.rollback(start);
-                reply.error("ERR internal error: the program's reply is not one value");
-                Ok(())
-            }
-            Err(trap) => {
-                reply.rollback(start);
-                reply.error(self.error_text(program, trap).as_bytes());
-                Err(Aborted { trap, wrote: self.wrote })
-            }
+        let program = code.program(call.program);
+        self.begin(program, call, held, reply);
+        // SAFETY: the head is ours, its words are the call's, and its helpers are the table that programs are verified against,
+        // made for this environment.
+        let ended = unsafe { code.run(call.program, &raw mut self.head) };
+        let ended = ended.and_then(|()| self.settle());
+        self.held = Held::Nothing;
+        let Err(trap) = ended else { return Ended::Done };
+        reply.rollback(start);
+        match trap {
+            Trap::Wait => return Ended::Wait,
+            _ => reply.error(self.error_text(program, trap).as_bytes()),
         }
+        if trap == Trap::Panic { Ended::Panicked } else { Ended::Failed }
     }
 
-    fn begin(&mut self, program: &Program, input: Input<'_>, state: State<'_, '_>, reply: &mut ReplyBuf) {
-        self.head.args = input.words.as_ptr();
-        self.head.args_len = input.words.len() as u64;
+    fn begin(&mut self, program: &Program, call: &Call<'_>, held: Held, reply: &mut ReplyBuf) {
+        self.head.args = call.words.as_ptr();
+        self.head.args_len = call.words.len() as u64;
         (self.head.ops, self.head.locs, self.head.fuel) = (0, 0, FUEL);
-        (self.db, self.now, self.epoch) = (input.db, input.now, input.epoch);
-        (self.random, self.drawn) = (input.random, 0);
-        self.blob = NonNull::from(input.blob);
+        (self.db, self.now, self.epoch) = (call.db, call.now, call.epoch);
+        (self.random, self.drawn) = (call.seed, 0);
+        self.blob = NonNull::from(call.blob);
         self.literals = NonNull::from(&program.literals[..]);
         self.reply = NonNull::from(reply);
-        self.held = match state {
-            State::Write(writer) => Held::Write(NonNull::from(writer)),
-            State::Read(snapshot) => Held::Read(NonNull::from(snapshot).cast()),
-        };
+        self.held = held;
         self.views.clear();
         self.slots.clear();
         self.open.clear();
         self.walks.clear();
         self.found.clear();
-        self.nest.clear();
+        self.open_replies.clear();
         self.scratch.clear();
         self.wrote = false;
     }
@@ -255,24 +287,30 @@ impl Env {
         match self.held {
             Held::Write(mut writer) => {
                 self.wrote = true;
-                // SAFETY: the writer was lent to `call` exclusively and helpers run one at a time; each helper asks once and
-                // lets go before it returns.
+                // SAFETY: lent to `run` exclusively for the call; helpers run one at a time, and each lets go of it (and of what
+                // `version` gave) before it asks again.
                 Ok(unsafe { writer.as_mut() })
             }
             _ => Err(Trap::Index),
         }
     }
 
+    /// The state, to read.
+    #[inline]
+    pub(super) fn version<'e>(&self) -> Result<&'e dyn Version, Trap> {
+        match self.held {
+            // SAFETY: lent to `run` for the call; not kept across a write.
+            Held::Write(writer) => Ok(unsafe { &*writer.as_ptr() }),
+            // SAFETY: lent to `run` for the call.
+            Held::Read(state) => Ok(unsafe { &*state.as_ptr() }),
+            Held::Nothing => Err(Trap::Index),
+        }
+    }
+
     /// The arena that everything lives in.
     #[inline]
     pub(super) fn arena<'e>(&self) -> Result<&'e Arena, Trap> {
-        match self.held {
-            // SAFETY: lent to `call` for its whole length; the arena is shared and never moves.
-            Held::Write(writer) => Ok(unsafe { writer.as_ref() }.arena()),
-            // SAFETY: as above.
-            Held::Read(snapshot) => Ok(unsafe { snapshot.as_ref() }.arena()),
-            Held::None => Err(Trap::Index),
-        }
+        Ok(self.version()?.arena())
     }
 
     // ---- bytes
@@ -349,6 +387,18 @@ impl Env {
         self.lend(copy)
     }
 
+    /// The bytes, copied to the call's memory when they may lie in a page: for what writes to pages.
+    #[inline]
+    pub(super) fn stable_bytes<'e>(&mut self, word: u64) -> Result<&'e [u8], Trap> {
+        let bytes = self.bytes(word)?;
+        if BytesWord(word).space() != 1 {
+            return Ok(bytes);
+        }
+        let copy = self.scratch.take(bytes.len());
+        copy.copy_from_slice(bytes);
+        Ok(copy)
+    }
+
     #[inline]
     pub(super) fn hash(&self, bytes: &[u8]) -> u64 {
         self.hasher.hash(bytes)
@@ -367,47 +417,5 @@ impl Env {
     pub(super) fn reply<'e>(&mut self) -> &'e mut ReplyBuf {
         // SAFETY: lent to `call` exclusively for its whole length; helpers run one at a time.
         unsafe { self.reply.as_mut() }
-    }
-
-    /// Notes that one value was written, which may complete the containers around it.
-    #[inline]
-    pub(super) fn replied(&mut self) {
-        while let Some(top) = self.nest.last_mut() {
-            match top {
-                Nest::Open(count) => {
-                    *count += 1;
-                    return;
-                }
-                Nest::Known(left) => {
-                    *left -= 1;
-                    if *left > 0 {
-                        return;
-                    }
-                    self.nest.pop();
-                }
-            }
-        }
-    }
-
-    /// Notes that the header of a container with `values` values was written.
-    #[inline]
-    pub(super) fn expect_values(&mut self, values: u64) {
-        if values == 0 { self.replied() } else { self.nest.push(Nest::Known(values)) }
-    }
-
-    pub(super) fn open_container(&mut self) -> u64 {
-        self.nest.push(Nest::Open(0));
-        self.reply().open().to_word()
-    }
-
-    pub(super) fn close_container(&mut self, mark: u64) -> Result<(), Trap> {
-        let Some(Nest::Open(count)) = self.nest.pop() else { return Err(Trap::Index) };
-        self.reply().close(Mark::from_word(mark), count as usize);
-        self.replied();
-        Ok(())
-    }
-
-    pub(super) fn speaks_resp3(&mut self) -> bool {
-        self.reply().version() == Version::Resp3
     }
 }

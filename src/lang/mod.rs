@@ -2,22 +2,23 @@
 //!
 //! Syntax, types, bounds, IR, interpreter, JIT and helpers. Knows neither users nor connections.
 
-pub mod helpers;
+pub mod ast;
+pub mod diag;
 pub mod encode;
 pub mod engine;
+pub mod env;
 pub mod flow;
+pub mod grammar;
+pub mod helpers;
 pub mod interp;
 pub mod ir;
 pub mod jit;
-pub mod machine;
-pub mod random;
-pub mod verify;
-pub mod ast;
-pub mod diag;
-pub mod grammar;
 mod lex;
+pub mod machine;
 mod parse;
 mod parse_expr;
 pub mod poly;
+pub mod random;
 pub mod table;
 pub mod types;
+pub mod verify;

@@ -6,8 +6,8 @@
 use super::types::{RaftEntry, RaftLogId, RaftVote, Types, entry_of, log_id, payload_of, position};
 use crate::disk::{Append, Completion, Log, LogError, Position, Vote};
 use futures_util::Stream;
-use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::vote::leader_id_std;
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -271,5 +271,83 @@ impl RaftLogStorage<Types> for LogStore {
         }
         // Nobody waits: a purge that is lost is done again
         Ok(self.0.log.purge(position(&id), Box::new(|_| {}))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::{ApplyThread, Machine};
+    use super::*;
+    use crate::apply::machine::{Applied, Body, Checkpoint, Committed, Receive, StateMachine};
+    use crate::disk::LogOptions;
+    use crate::disk::sim::SimDisk;
+    use bytes::Bytes;
+    use openraft::testing::log::{StoreBuilder, Suite};
+    use std::any::Any;
+
+    /// A state that is nothing but its position.
+    #[derive(Clone, Default)]
+    struct Nothing(Applied);
+
+    impl StateMachine for Nothing {
+        fn applied(&self) -> Applied {
+            self.0.clone()
+        }
+        fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String> {
+            for entry in entries {
+                self.0.last = entry.position;
+                if let Body::Membership(bytes) = entry.body {
+                    self.0.membership = Some((entry.position, bytes));
+                }
+            }
+            Ok(())
+        }
+        fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
+            Some(Box::new(self.clone()))
+        }
+        fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
+            Ok(Box::new(Nothing::default()))
+        }
+        fn install(&mut self, meta: Applied, _: Box<dyn Receive>) -> Result<(), String> {
+            self.0 = meta;
+            Ok(())
+        }
+    }
+
+    impl Checkpoint for Nothing {
+        fn meta(&self) -> Applied {
+            self.0.clone()
+        }
+        fn next(&mut self) -> Result<Option<Bytes>, String> {
+            Ok(None)
+        }
+    }
+
+    impl Receive for Nothing {
+        fn piece(&mut self, _: Bytes) -> Result<(), String> {
+            Ok(())
+        }
+        fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+            self
+        }
+    }
+
+    struct Stores;
+
+    impl StoreBuilder<Types, LogStore, Machine, ApplyThread> for Stores {
+        async fn build(&self) -> Result<(ApplyThread, LogStore, Machine), openraft::StorageError<Types>> {
+            let options = LogOptions { segment_bytes: 64 << 10, prepare_ahead: false, ..LogOptions::new(0, 9) };
+            let log = Log::open(Arc::new(SimDisk::new(1)), options).expect("opens");
+            let (apply, progress, applied) = ApplyThread::start(Box::new(Nothing::default())).expect("starts");
+            let machine = apply.machine(progress, applied);
+            Ok((apply, LogStore::new(log), machine))
+        }
+    }
+
+    #[test]
+    fn openrafts_suite_passes() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("starts");
+        runtime.block_on(Suite::test_all(Stores)).expect("passes");
     }
 }

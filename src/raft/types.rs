@@ -7,8 +7,8 @@ use crate::base::batch::Batch;
 use crate::disk::{Kind, LogError, Payload, Position, Record};
 use bytes::Bytes;
 use openraft::impls::{BasicNode, BoxedErrorSource, EntryPayload, InlineBatch};
-use openraft::vote::leader_id_std;
 use openraft::raft::responder::Responder;
+use openraft::vote::leader_id_std;
 use openraft::{LogId, Membership, OptionalSend, RaftTypeConfig, StoredMembership};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -112,9 +112,9 @@ pub fn entry_of(record: Record) -> Result<RaftEntry, LogError> {
             Ok(batch) => EntryPayload::Normal(Proposal(Arc::new(batch))),
             Err(_) => return Err(damaged("an entry is not a batch")),
         },
-        Kind::Membership => {
-            EntryPayload::Membership(parse_membership(&record.payload).ok_or_else(|| damaged("an entry is not a membership"))?)
-        }
+        Kind::Membership => EntryPayload::Membership(
+            parse_membership(&record.payload).ok_or_else(|| damaged("an entry is not a membership"))?,
+        ),
         _ => return Err(damaged("a record is not an entry")),
     };
     let position = Position { term: record.term, index: record.index };
@@ -198,9 +198,7 @@ pub fn stored(applied: &Applied) -> (Option<RaftLogId>, RaftStored) {
 
 pub fn applied_of(last: Option<&RaftLogId>, membership: &RaftStored) -> Applied {
     let last = last.map_or_else(LogPosition::default, |id| log_position(position(id)));
-    let membership = membership
-        .log_id()
-        .as_ref()
-        .map(|id| (log_position(position(id)), membership_bytes(membership.membership())));
+    let membership =
+        membership.log_id().as_ref().map(|id| (log_position(position(id)), membership_bytes(membership.membership())));
     Applied { last, membership }
 }

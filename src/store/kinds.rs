@@ -1,7 +1,7 @@
 //! Kinds of nodes, and where each keeps its children. Freeing and the checkpoint know nodes only through this file.
 
 use super::arena::Node;
-use super::{blob, entry, map, rope, slots, trie};
+use super::{blob, entry, map, rope, slots, tree, trie};
 
 pub const BRANCH: u8 = 1;
 pub const BUCKET: u8 = 2;
@@ -12,8 +12,9 @@ pub const BLOB: u8 = 6;
 pub const ROOT: u8 = 7;
 pub const SLOTS: u8 = 8;
 pub const SLOT_LEAF: u8 = 9;
-/// 16..=31 belong to the counted B+tree.
-pub const TREE_FIRST: u8 = 16;
+pub const TREE_LEAF: u8 = 16;
+pub const TREE_BRANCH: u8 = 17;
+pub const TREE_BRANCH_ORDERED: u8 = 18;
 
 /// Calls `visit` with the byte offset of every child cell of a node. A cell may be null.
 pub fn cells(node: Node<'_>, visit: impl FnMut(usize)) {
@@ -24,6 +25,7 @@ pub fn cells(node: Node<'_>, visit: impl FnMut(usize)) {
         ROPE_BRANCH => rope::cells(node, visit),
         SLOTS => slots::cells(node, visit),
         ROPE_CHUNK | BLOB | SLOT_LEAF => blob::cells(node, visit),
+        TREE_LEAF | TREE_BRANCH | TREE_BRANCH_ORDERED => tree::cells(node, visit),
         ROOT => {}
         kind => unreachable!("a node of unknown kind {kind}"),
     }

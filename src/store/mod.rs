@@ -13,6 +13,8 @@
 //! | [`root`], [`slots`] | a version's top; last deletions |
 //! | [`read`], [`snapshot`], [`writer`] | reading any version; pinning one; making new ones |
 //! | [`pins`], [`window`] | publish, pin, and the versions kept |
+//! | [`tree`] | counted B+trees: lists, the order of sorted sets |
+//! | [`page`], [`checkpoint`], [`recovery`] | versions on disk: layout, writing and deleting, opening and transfer |
 //! | [`kinds`] | where each kind of node keeps its children |
 //!
 //! Promises: a version, once published, never changes while anybody can reach it. The same calls give the same content and
@@ -20,23 +22,28 @@
 
 pub mod arena;
 pub mod blob;
+pub mod checkpoint;
 pub mod entry;
 pub mod garbage;
 pub mod kinds;
 pub mod map;
 pub mod mutator;
+pub mod page;
 pub mod pins;
 mod prefetch;
 pub mod read;
+pub mod recovery;
 pub mod root;
 pub mod rope;
 pub mod slots;
 pub mod snapshot;
+pub mod tree;
 pub mod trie;
 pub mod window;
 pub mod writer;
 
 pub use arena::{Arena, ArenaError, PageError, PageFault, PageSource, Ref};
+pub use checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord};
 pub use entry::{Coll, Entry, Value, ValueKind};
 pub use map::MapRoot;
 pub use mutator::Mutator;

@@ -85,6 +85,10 @@ impl Store {
     pub fn published(&self) -> SubBatch {
         SubBatch(self.0.published.sub_batch())
     }
+    /// The oldest sub-batch that a kept or pinned version shows: what such a version may still load stays on disk.
+    pub fn oldest_sub_batch(&self) -> SubBatch {
+        SubBatch(self.0.pins.oldest(self.0.window.oldest().sub_batch.0))
+    }
     /// The newest epoch at log time `time` or before; None when that is before the window.
     pub fn epoch_at(&self, time: Millis) -> Option<Epoch> {
         self.0.window.epoch_at(time)
@@ -180,6 +184,10 @@ macro_rules! read_root {
             fn view(&self) -> RootView<'_> {
                 let $shared = self;
                 RootView($get.arena.node(self.root))
+            }
+            /// Bytes of the root's own node.
+            pub fn root_bytes(&self) -> u64 {
+                self.view().0.capacity() as u64
             }
             /// The sub-batch that ended with this version.
             pub fn sub_batch(&self) -> SubBatch {

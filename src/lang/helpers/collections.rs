@@ -83,7 +83,8 @@ impl Env {
         }
         // Two slots of one key must not change the same trees behind each other's back.
         let state = self.slot(slot)?;
-        let twice = self.open.iter().any(|(s, _)| self.slot(*s as u64).is_ok_and(|o| o.db == state.db && o.hash == state.hash));
+        let twice =
+            self.open.iter().any(|(s, _)| self.slot(*s as u64).is_ok_and(|o| o.db == state.db && o.hash == state.hash));
         if twice {
             self.settle()?;
         }
@@ -210,7 +211,7 @@ helpers! {
     /// `set.add`: whether it is new.
     fn add(env, handle, m) {
         let mut map = env.opened_as(handle, ValueKind::Set)?.coll.map();
-        let member = env.bytes(m)?;
+        let member = env.stable_bytes(m)?;
         env.charge(40 + blocks(member.len()), depth(map.len) + 1);
         let hash = env.hash(member);
         if map::get(env.arena()?, &map, hash, member).is_some() {
@@ -270,7 +271,7 @@ helpers! {
     /// `hash.put`: whether the field is new.
     fn put_field(env, handle, f, v) {
         let mut map = env.opened_as(handle, ValueKind::Hash)?.coll.map();
-        let (field, value) = (env.bytes(f)?, env.bytes(v)?);
+        let (field, value) = (env.stable_bytes(f)?, env.stable_bytes(v)?);
         env.charge(40 + blocks(field.len()) + blocks(value.len()), depth(map.len) + 1);
         let hash = env.hash(field);
         let new = map::put(env.writer()?.mutator(), &mut map, hash, field, value);
@@ -288,7 +289,7 @@ helpers! {
     /// `zset.put`: adds the member or moves it; whether it is new.
     fn put_score(env, handle, m, score) {
         let mut open = env.opened_as(handle, ValueKind::Zset)?;
-        let member = env.bytes(m)?;
+        let member = env.stable_bytes(m)?;
         env.charge(120 + 3 * blocks(member.len()), 3 * depth(open.coll.len) + 2);
         let mut map = open.coll.map();
         let mut tree = open.tree();
@@ -369,7 +370,7 @@ fn push(
     push: impl FnOnce(&mut crate::store::Mutator, &mut Tree, &[u8]),
 ) -> Result<u64, Trap> {
     let mut tree = env.opened_as(handle, ValueKind::List)?.tree();
-    let item = env.bytes(b)?;
+    let item = env.stable_bytes(b)?;
     env.charge(40 + blocks(item.len()), 2);
     push(env.writer()?.mutator(), &mut tree, item);
     env.changed(handle, |open| open.set_tree(tree))?;

@@ -9,7 +9,7 @@ use crate::lang::env::{Env, Held, View};
 use crate::lang::ir::Trap;
 use crate::lang::table::{Kills, Row};
 use crate::store::rope::{self, Rope};
-use crate::store::{Entry, Read, Slot, Value};
+use crate::store::{Entry, Slot, Value};
 use std::ptr::NonNull;
 
 pub const WRONGTYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -36,19 +36,22 @@ pub const ROWS: &[Row] = &[
     Row::read("Slot.text -> bytes?", "6", "1", text_of),
     Row::read("Slot.size -> int", "4", "1", size).bound("536870912").fails(),
     Row::read("Slot.due -> time?", "2", "0", due),
-    Row::write("Slot.put(str(value: bytes), due: time?)", "30 + blocks(value)", "2", put_str),
-    Row::write("Slot.put(int(value: int), due: time?)", "30", "2", put_int),
+    Row::write("Slot.put_str(value: bytes, due: time?)", "30 + blocks(value)", "2", put_str),
+    Row::write("Slot.put_int(value: int, due: time?)", "30", "2", put_int),
     Row::trim("Slot.set_due(due: time?)", "30", "2", set_due),
     Row::trim("Slot.remove() -> bool", "40", "depth + 1", remove),
     Row::write("Slot.append(tail: bytes) -> int", "104 + blocks(tail)", "depth + 2", append).fails().bound("536870912"),
-    Row::write("Slot.write(offset: int, part: bytes) -> int", "104 + blocks(part)", "depth + 2", write).fails().bound("536870912"),
+    Row::write("Slot.write(offset: int, part: bytes) -> int", "104 + blocks(part)", "depth + 2", write)
+        .fails()
+        .bound("536870912"),
     Row::read("Slot.bits(offset: int, width: int, sign: bool) -> int", "30", "1", bits_of).fails(),
     Row::write("Slot.set_bits(offset: int, width: int, value: int)", "144", "depth + 2", set_bits).fails(),
     Row::trim("Slot.move_to(db: int, to: key)", "60 + blocks(to)", "2*depth", move_to).fails(),
     Row::write("Slot.copy_to(db: int, to: key)", "60 + blocks(to) + 50*len", "2*depth + len", copy_to).fails(),
     Row::read("Slot.encoding -> bytes", "600", "1", encoding_of).bound("1").own(),
     Row::read("Slot.dump -> bytes", "60 + 8*len", "1 + len", dump).own(),
-    Row::write("Slot.restore(payload: bytes, due: time?)", "60 + 1024*blocks(payload)", "8*blocks(payload)", restore).fails(),
+    Row::write("Slot.restore(payload: bytes, due: time?)", "60 + 1024*blocks(payload)", "8*blocks(payload)", restore)
+        .fails(),
     Row::read("KeyIter.next -> (bytes, int)?", "12", "1", super::walk::next_key).kills(Kills::Nothing),
 ];
 
@@ -80,11 +83,9 @@ impl Env {
     pub(super) fn find(&mut self, db: u8, key: u64, hash: u64) -> Result<u64, Trap> {
         let key = self.bytes(key)?;
         let found = match self.held {
-            // SAFETY: lent to `call` for its whole length; not a write.
-            Held::Write(mut writer) => Found::Write(unsafe { writer.as_mut() }.find_slot(db, hash, key)),
-            // SAFETY: lent to `call` for its whole length.
-            Held::Read(snapshot) => Found::Read(unsafe { snapshot.as_ref() }.find(db, hash, key)),
-            Held::None => return Err(Trap::Index),
+            // SAFETY: lent to `run` for the call; not a write.
+            Held::Write(writer) => Found::Write(unsafe { &*writer.as_ptr() }.find_slot(db, hash, key)),
+            _ => Found::Read(self.version()?.entry(db, hash, key)),
         };
         let depth = depth(self.db_len(db)?);
         self.charge(20 + blocks(key.len()), depth);
@@ -99,11 +100,13 @@ impl Env {
 
     /// The live entry of a slot.
     #[inline]
-    pub(super) fn entry<'e>(&self, slot: u64) -> Result<Option<Entry<'e>>, Trap> {
-        let found: Option<Entry<'e>> = match (self.slot(slot)?.found, self.held) {
-            // SAFETY: lent to `call` for its whole length; an entry is not kept across a write (see `Env::bytes`).
-            (Found::Write(slot), Held::Write(writer)) => unsafe { &*writer.as_ptr() }.entry(&slot),
-            (Found::Read(entry), _) => entry,
+    pub(super) fn entry<'e>(&mut self, slot: u64) -> Result<Option<Entry<'e>>, Trap> {
+        let state = self.slots.get_mut(slot as usize).ok_or(Trap::Index)?;
+        let key = state.key();
+        let found: Option<Entry<'e>> = match (&mut state.found, self.held) {
+            // SAFETY: lent to `run` for the call; an entry is not kept across a write (see `Env::bytes`).
+            (Found::Write(slot), Held::Write(writer)) => unsafe { &*writer.as_ptr() }.entry(slot, key),
+            (Found::Read(entry), _) => *entry,
             _ => return Err(Trap::Index),
         };
         Ok(found.filter(|e| e.due().is_none_or(|due| due > self.now)))
@@ -128,28 +131,17 @@ impl Env {
         Ok(())
     }
 
-    /// Removes a slot's entry; its value is dropped, or when `kept`, has been emptied or moved by the caller.
-    fn take_out(&mut self, slot: u64, kept: bool) -> Result<bool, Trap> {
+    /// Removes a slot's entry and drops its value.
+    pub(super) fn drop_entry(&mut self, slot: u64) -> Result<(), Trap> {
         let state = self.slot(slot)?;
         let Found::Write(mut found) = state.found else { return Err(Trap::Index) };
-        let writer = self.writer()?;
-        let was = if kept { writer.take(&mut found, state.key()).is_some() } else { writer.remove(&mut found, state.key()) };
+        self.writer()?.remove(&mut found, state.key());
         self.slots[slot as usize].found = Found::Write(found);
-        Ok(was)
-    }
-
-    pub(super) fn forget_emptied(&mut self, slot: u64) -> Result<(), Trap> {
-        self.take_out(slot, true).map(|_| ())
+        Ok(())
     }
 
     pub(super) fn db_len(&self, db: u8) -> Result<u64, Trap> {
-        match self.held {
-            // SAFETY: lent to `call` for its whole length.
-            Held::Write(writer) => Ok(unsafe { writer.as_ref() }.db_len(db)),
-            // SAFETY: as above.
-            Held::Read(snapshot) => Ok(unsafe { snapshot.as_ref() }.db_len(db)),
-            Held::None => Err(Trap::Index),
-        }
+        Ok(self.version()?.len(db))
     }
 
     /// A database by its handle: 0 is the selected one, `n + 1` database `n`.
@@ -159,17 +151,6 @@ impl Env {
 
     fn db_numbered(&mut self, index: u64) -> Result<u8, Trap> {
         if index < DATABASES as u64 { Ok(index as u8) } else { self.fail("ERR DB index is out of range") }
-    }
-
-    /// Shows entries of a database in the order of SCAN.
-    pub(super) fn scan_db(&self, db: u8, cursor: u64, go_on: impl FnMut(Entry<'_>) -> bool) -> Result<u64, Trap> {
-        match self.held {
-            // SAFETY: lent to `call` for its whole length.
-            Held::Write(writer) => Ok(unsafe { writer.as_ref() }.scan(db, cursor, go_on)),
-            // SAFETY: as above.
-            Held::Read(snapshot) => Ok(unsafe { snapshot.as_ref() }.scan(db, cursor, go_on)),
-            Held::None => Err(Trap::Index),
-        }
     }
 }
 
@@ -200,17 +181,12 @@ helpers! {
         let db = env.db_of(db)?;
         for _ in 0..DRAWS_MAX {
             env.charge(2, depth(env.db_len(db)?));
-            let (a, b) = (env.draw(), env.draw());
-            let mut draws = [a, b].into_iter();
-            let mut more = a ^ b;
-            let mut rng = || draws.next().unwrap_or_else(|| { more = crate::base::mix64(more.wrapping_add(1)); more });
-            let picked = match env.held {
-                // SAFETY: lent to `call` for its whole length.
-                Held::Write(writer) => unsafe { writer.as_ref() }.random_key(db, &mut rng),
-                // SAFETY: as above.
-                Held::Read(snapshot) => unsafe { snapshot.as_ref() }.random_key(db, &mut rng),
-                Held::None => None,
+            let mut state = env.draw();
+            let mut rng = || {
+                state = crate::base::mix64(state.wrapping_add(0x9e37_79b9_7f4a_7c15));
+                state
             };
+            let picked = env.version()?.random_entry(db, &mut rng);
             let Some(entry) = picked else { return Ok(0) };
             if entry.due().is_none_or(|due| due > env.now) {
                 let key = env.lend(entry.key());
@@ -224,11 +200,11 @@ helpers! {
         let db = env.db_of(db)?;
         let mut left = (count as i64).max(1);
         let mut seen = 0;
-        let end = env.scan_db(db, cursor, |_| {
+        let end = env.version()?.show_keys(db, cursor, &mut |_| {
             seen += 1;
             left -= 1;
             left > 0
-        })?;
+        });
         env.charge(10 + 4 * seen, seen);
         Ok(end)
     }
@@ -321,15 +297,7 @@ helpers! {
     /// Stores a string; integers in canonical spelling are kept as numbers.
     fn put_str(env, slot, value, tag, due) {
         let due = optional(tag, due);
-        if let View::Rope(rope, from, to) = env.view(value)? {
-            env.charge(30 + blocks((to - from) as usize), 2);
-            if from == 0 && to == rope.len {
-                let bytes = env.bytes(value)?;
-                env.put(slot, Value::Str(bytes), due)?;
-                return Ok(0);
-            }
-        }
-        let bytes = env.bytes(value)?;
+        let bytes = env.stable_bytes(value)?;
         env.charge(30 + blocks(bytes.len()), 2);
         let value = if bytes.len() <= 20 { number::int(bytes).map(Value::Int) } else { None };
         env.put(slot, value.unwrap_or(Value::Str(bytes)), due)?;
@@ -361,12 +329,12 @@ helpers! {
             return Ok(0);
         }
         env.settle()?;
-        env.take_out(slot, false)?;
+        env.drop_entry(slot)?;
         Ok(1)
     }
     /// Adds to the end of a string; its new length.
     fn append(env, slot, tail) {
-        let tail = env.bytes(tail)?;
+        let tail = env.stable_bytes(tail)?;
         let depth = depth(env.db_len(env.slot(slot)?.db)?);
         env.charge(104 + blocks(tail.len()), depth + 2);
         let len = string_len(env, slot)?;
@@ -374,7 +342,7 @@ helpers! {
     }
     /// Writes at a place of a string, zeros before it if it is too short; its new length.
     fn write(env, slot, offset, part) {
-        let part = env.bytes(part)?;
+        let part = env.stable_bytes(part)?;
         let depth = depth(env.db_len(env.slot(slot)?.db)?);
         env.charge(104 + blocks(part.len()), depth + 2);
         write_at(env, slot, offset, part)
@@ -402,34 +370,17 @@ helpers! {
     }
     /// Moves value and deadline to another key.
     fn move_to(env, slot, db, key, hash) {
-        let db = env.db_numbered(db)?;
-        env.settle()?;
-        if env.entry(slot)?.is_none() {
-            return Ok(0);
-        }
-        let from = env.slot(slot)?;
-        let Found::Write(mut source) = from.found else { return Err(Trap::Index) };
-        let target = env.find(db, key, hash)?;
-        env.charge(40, depth(env.db_len(db)?));
-        env.take_out(target, false)?;
-        let Some((value, due)) = env.writer()?.take(&mut source, from.key()) else { return Ok(0) };
-        env.slots[slot as usize].found = Found::Write(source);
-        env.put_back(target, value.value(), due)?;
-        Ok(0)
+        relocate(env, [slot, db, key, hash], crate::store::Writer::move_entry)
     }
     /// Copies value and deadline to another key.
     fn copy_to(env, slot, db, key, hash) {
-        let db = env.db_numbered(db)?;
-        env.settle()?;
-        let Some(entry) = env.entry(slot)? else { return Ok(0) };
-        let (value, due) = (entry.value(), entry.due());
-        let len = value.coll().map_or(0, |c| c.len);
-        env.charge(40 + 50 * len, depth(env.db_len(db)?) + len);
-        let copy = super::copy::copy(env, value)?;
-        let target = env.find(db, key, hash)?;
-        env.take_out(target, false)?;
-        env.put_back(target, copy, due)?;
-        Ok(0)
+        let len = env.entry(slot)?.map_or(0, |e| match e.value() {
+            Value::Str(s) => blocks(s.len()),
+            Value::Rope(r) => blocks(r.len as usize),
+            value => value.coll().map_or(0, |c| c.len),
+        });
+        env.charge(50 * len, len);
+        relocate(env, [slot, db, key, hash], crate::store::Writer::copy_entry)
     }
     /// What OBJECT ENCODING says.
     fn encoding_of(env, slot) {
@@ -456,9 +407,31 @@ helpers! {
             Ok(value) => value,
             Err(error) => return env.fail(error.to_string()),
         };
-        super::copy::store(env, slot, value, optional(tag, due))?;
+        super::restore::store(env, slot, value, optional(tag, due))?;
         Ok(0)
     }
+}
+
+type Relocate = fn(&mut crate::store::Writer, &mut Slot, &[u8], &mut Slot, &[u8]) -> bool;
+
+/// Gives a slot's value to another key, whose own is dropped.
+fn relocate(env: &mut Env, [slot, db, key, hash]: [u64; 4], relocate: Relocate) -> Result<u64, Trap> {
+    let db = env.db_numbered(db)?;
+    env.settle()?;
+    if env.entry(slot)?.is_none() {
+        return Ok(0);
+    }
+    let target = env.find(db, key, hash)?;
+    let depth = depth(env.db_len(db)?);
+    env.charge(40, depth);
+    let (from, to) = (env.slot(slot)?, env.slot(target)?);
+    if from.db == to.db && from.key() == to.key() {
+        return Ok(0);
+    }
+    let (Found::Write(mut source), Found::Write(mut target)) = (from.found, to.found) else { return Err(Trap::Index) };
+    relocate(env.writer()?, &mut source, from.key(), &mut target, to.key());
+    env.slots[slot as usize].found = Found::Write(source);
+    Ok(0)
 }
 
 fn string_view(env: &mut Env, value: Value<'_>) -> Option<u64> {

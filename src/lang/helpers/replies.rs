@@ -4,23 +4,24 @@ use super::edge::{blocks, helpers};
 use crate::lang::env::{Env, View};
 use crate::lang::ir::Trap;
 use crate::lang::table::Row;
+use crate::resp::ReplyBuf;
 use crate::store::rope;
 
 pub const ROWS: &[Row] = &[
-    Row::reply("reply(ok)", "6", "0", ok),
-    Row::reply("reply(nil)", "6", "0", nil),
-    Row::reply("reply(nil_array)", "6", "0", nil_array),
-    Row::reply("reply(pair)", "6", "0", pair),
-    Row::reply("reply(status(text: bytes))", "6 + blocks(text)", "0", status),
-    Row::reply("reply(x: int)", "6", "0", int),
-    Row::reply("reply(x: float)", "12", "0", double),
-    Row::reply("reply(x: bytes)", "6 + blocks(x)", "0", bulk),
+    Row::reply("reply_ok()", "6", "0", ok),
+    Row::reply("reply_nil()", "6", "0", nil),
+    Row::reply("reply_nil_array()", "6", "0", nil_array),
+    Row::reply("reply_status(text: bytes)", "6 + blocks(text)", "0", status),
+    Row::reply("reply_int(x: int)", "6", "0", int),
+    Row::reply("reply_double(x: float)", "12", "0", double),
+    Row::reply("reply_bytes(x: bytes)", "6 + blocks(x)", "0", bulk),
     Row::reply("reply_array(n: int)", "6", "0", array),
     Row::reply("reply_map(n: int)", "6", "0", map),
     Row::reply("reply_set(n: int)", "6", "0", set),
     Row::reply("reply_pairs(n: int)", "6", "0", pairs),
-    Row::reply("reply_array_open() -> int", "6", "0", open),
-    Row::reply("reply_array_close(mark: int)", "6", "0", close),
+    Row::reply("reply_pair()", "6", "0", pair),
+    Row::reply("reply_open() -> int", "6", "0", open),
+    Row::reply("reply_close(mark: int, n: int)", "6", "0", close),
 ];
 
 helpers! {
@@ -31,14 +32,7 @@ helpers! {
     /// Null, where an array was due.
     fn nil_array(env) { value(env, 6, |r| r.nil_array()) }
     /// One pair begins: a nested array in RESP3, nothing in RESP2.
-    fn pair(env) {
-        env.charge(6, 0);
-        env.reply().pair();
-        if env.speaks_resp3() {
-            env.expect_values(2);
-        }
-        Ok(0)
-    }
+    fn pair(env) { value(env, 6, |r| r.pair()) }
     /// A simple string.
     fn status(env, text) {
         let text = env.bytes(text)?;
@@ -68,41 +62,38 @@ helpers! {
         }
     }
     /// An array of a known count begins.
-    fn array(env, n) { header(env, n, 1, |r, n| r.array(n)) }
+    fn array(env, n) { value(env, 6, |r| r.array(count(n))) }
     /// A map of a known count of pairs begins.
-    fn map(env, n) { header(env, n, 2, |r, n| r.map(n)) }
+    fn map(env, n) { value(env, 6, |r| r.map(count(n))) }
     /// A set of a known count begins.
-    fn set(env, n) { header(env, n, 1, |r, n| r.set(n)) }
+    fn set(env, n) { value(env, 6, |r| r.set(count(n))) }
     /// Pairs of a known count begin: nested in RESP3, flat in RESP2.
-    fn pairs(env, n) {
-        let each = if env.speaks_resp3() { 1 } else { 2 };
-        header(env, n, each, |r, n| r.pairs(n))
-    }
+    fn pairs(env, n) { value(env, 6, |r| r.pairs(count(n))) }
     /// An array whose count is not known yet begins.
     fn open(env) {
         env.charge(6, 0);
-        Ok(env.open_container())
+        let mark = env.reply().open();
+        env.open_replies.push(mark);
+        Ok(env.open_replies.len() as u64)
     }
-    /// It ends.
-    fn close(env, mark) {
-        env.charge(6, 0);
-        env.close_container(mark)?;
-        Ok(0)
+    /// It ends. Marks are checked against the environment's own list, so that a wrong one ends the call on every node, also where
+    /// nobody reads the reply.
+    fn close(env, mark, n) {
+        if mark != env.open_replies.len() as u64 {
+            return Err(Trap::Index);
+        }
+        let mark = env.open_replies.pop().ok_or(Trap::Index)?;
+        value(env, 6, |r| r.close(mark, count(n)))
     }
 }
 
 #[inline]
-fn value(env: &mut Env, ops: u64, write: impl FnOnce(&mut crate::resp::ReplyBuf)) -> Result<u64, Trap> {
+fn value(env: &mut Env, ops: u64, write: impl FnOnce(&mut ReplyBuf)) -> Result<u64, Trap> {
     env.charge(ops, 0);
     write(env.reply());
-    env.replied();
     Ok(0)
 }
 
-fn header(env: &mut Env, n: u64, each: u64, write: impl FnOnce(&mut crate::resp::ReplyBuf, usize)) -> Result<u64, Trap> {
-    env.charge(6, 0);
-    let n = (n as i64).max(0) as u64;
-    write(env.reply(), n as usize);
-    env.expect_values(n * each);
-    Ok(0)
+fn count(n: u64) -> usize {
+    (n as i64).max(0) as usize
 }

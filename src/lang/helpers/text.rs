@@ -21,7 +21,9 @@ pub const ROWS: &[Row] = &[
     Row::pure("cursor_text(c: int) -> bytes", "20", "0", cursor_text).bound("1").own(),
     Row::pure("bytes.to_float() -> float?", "60 + blocks(self)", "0", to_float),
     Row::pure("int_text(i: int) -> bytes", "20", "0", int_text).bound("1").own(),
-    Row::pure("bytes.add_decimal(b: bytes) -> bytes?", "400 + blocks(self) + blocks(b)", "0", add_decimal).bound("80").own(),
+    Row::pure("bytes.add_decimal(b: bytes) -> bytes?", "400 + blocks(self) + blocks(b)", "0", add_decimal)
+        .bound("80")
+        .own(),
     Row::pure("bytes.is_decimal() -> bool", "200 + blocks(self)", "0", is_decimal),
     Row::pure("bytes.glob(text: bytes) -> bool", "20 + 64*blocks(self)*blocks(text)", "0", glob_matches),
     Row::pure("bytes.count_bits(from: int, to: int) -> int", "10 + 4*blocks(self)", "0", count_bits),
@@ -52,7 +54,10 @@ helpers! {
     fn at(env, s, i) {
         env.charge(3, 0);
         Ok(match env.view(s)? {
-            View::Rope(..) => env.bytes(slice_word(env, s, i, i.wrapping_add(1))?)?.first().map_or(u64::MAX, |b| *b as u64),
+            View::Rope(..) => {
+                let part = slice_word(env, s, i, i.wrapping_add(1))?;
+                env.bytes(part)?.first().map_or(u64::MAX, |b| *b as u64)
+            }
             View::Flat(_) => {
                 let bytes = env.bytes(s)?;
                 usize::try_from(i).ok().and_then(|i| bytes.get(i)).map_or(u64::MAX, |b| *b as u64)
@@ -241,7 +246,7 @@ helpers! {
     /// The call's epoch.
     fn epoch(env) {
         env.charge(1, 0);
-        Ok(env.epoch)
+        Ok(env.epoch.0)
     }
 }
 

@@ -246,8 +246,8 @@ fn take(m: &mut Mutator, at: Ref, i: usize) {
 /// Items between two leaves: a node cannot be read while another is made.
 #[derive(Default)]
 struct Scratch {
-    bytes: SmallVec<[u8; LEAF_BYTES_MAX + INLINE_MAX]>,
-    pieces: SmallVec<[Held; LEAF_BYTES_MAX / SLOT + 1]>,
+    bytes: SmallVec<[u8; 0x600]>,
+    pieces: SmallVec<[Held; 0x100]>,
 }
 
 #[derive(Clone, Copy)]
@@ -301,7 +301,7 @@ impl Scratch {
 
     fn build(&self, m: &mut Mutator, which: std::ops::Range<usize>, bytes: usize) -> Ref {
         let bytes = bytes.max(self.need(which.clone()));
-        let pieces: SmallVec<[Piece<'_>; LEAF_BYTES_MAX / SLOT + 1]> = which.map(|i| self.piece(i)).collect();
+        let pieces: SmallVec<[Piece<'_>; 0x100]> = which.map(|i| self.piece(i)).collect();
         build(m, &pieces, bytes)
     }
 }

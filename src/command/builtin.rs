@@ -1,0 +1,1 @@
+//! The embedded sources of Redis's commands (being built).
