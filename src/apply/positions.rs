@@ -10,8 +10,9 @@ use std::sync::Mutex;
 pub struct Place {
     /// The last epoch that the root shows.
     pub epoch: Epoch,
-    /// The entry that this epoch came from.
+    /// The newest entry that it shows, and how many of that entry's chunks.
     pub index: LogIndex,
+    pub chunks: usize,
 }
 
 /// Places of the roots in the window, oldest first. Locked once a sub-batch by apply, and for a search by readers of the past.
@@ -21,10 +22,10 @@ pub struct Positions(Mutex<VecDeque<Place>>);
 impl Positions {
     pub fn push(&self, place: Place) {
         let mut all = self.lock();
-        if all.back().is_some_and(|last| last.epoch == place.epoch) {
-            return;
+        match all.back_mut() {
+            Some(last) if last.epoch == place.epoch => *last = place,
+            _ => all.push_back(place),
         }
-        all.push_back(place);
     }
 
     /// Forgets places before `since`, but keeps the newest of those.
@@ -35,13 +36,11 @@ impl Positions {
         }
     }
 
-    /// The entries that may hold `epoch`: from the one of the last place before it to the one of the first place at or after it.
-    pub fn entries_of(&self, epoch: Epoch) -> Option<(LogIndex, LogIndex)> {
+    /// The places around `epoch`: of the last root before it (none: the window does not reach so far) and of the first one that shows it.
+    pub fn around(&self, epoch: Epoch) -> Option<(Place, Place)> {
         let all = self.lock();
         let next = all.partition_point(|p| p.epoch < epoch);
-        let last = all.get(next)?;
-        let first = next.checked_sub(1).map_or(last, |i| &all[i]);
-        Some((first.index, last.index))
+        Some((*all.get(next.checked_sub(1)?)?, *all.get(next)?))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Place>> {

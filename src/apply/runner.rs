@@ -9,10 +9,9 @@ use crate::base::batch::{Batch, Call, Calls, Chunk, Words, handler};
 use crate::base::words::BytesWord;
 use crate::base::{Epoch, KeyHasher, LogIndex, Millis};
 use crate::command::{Counter, Table};
-use crate::lang::env::{Aborted, Env, Input, State, random_source};
-use crate::lang::ir::Trap;
+use crate::lang::env::{Call as ProgramCall, Ended, Env, random_source};
 use crate::resp::{ReplyBuf, Version};
-use crate::store::{Read, Snapshot, Writer};
+use crate::store::{Read, Writer};
 use std::sync::Arc;
 
 /// Removals of expired keys before a batch, at most: bounded work, the rest waits for the next batch.
@@ -34,13 +33,13 @@ pub enum RunError {
 }
 
 pub struct Runner {
-    pub env: Box<Env>,
+    pub env: Env,
     pub table: Arc<Table>,
     /// The newest epoch made.
     pub epoch: Epoch,
     /// Log time: the leader's stamp, made monotone.
     pub now: Millis,
-    /// Calls of the current batch so far: part of each call's random seed.
+    /// Place of the current call: chunk << 32 | calls run in it. Part of its random seed.
     call: u64,
     index: LogIndex,
     seed: u64,
@@ -52,7 +51,7 @@ pub struct Runner {
 impl Runner {
     pub fn new(table: Arc<Table>, hasher: KeyHasher, epoch: Epoch, now: Millis) -> Runner {
         let counters = vec![Counter::default(); table.len()];
-        let env = Env::new(hasher, table.helpers());
+        let env = Env::new(hasher);
         Runner {
             env,
             table,
@@ -90,8 +89,15 @@ impl Runner {
         }
     }
 
-    /// Checks that this node can run a chunk.
-    pub fn check(&self, chunk: &Chunk) -> Result<(), RunError> {
+    /// Goes on in a batch whose beginning `writer` shows already.
+    pub fn resume_batch(&mut self, index: LogIndex, batch: &Batch) {
+        self.now = self.now.max(batch.header.time_ms);
+        (self.index, self.seed) = (index, batch.header.seed);
+    }
+
+    /// Checks that this node can run a chunk. `number` is its place in the batch: random choices depend on places, not on what else ran.
+    pub fn begin_chunk(&mut self, number: usize, chunk: &Chunk) -> Result<(), RunError> {
+        self.call = (number as u64) << 32;
         let have = self.table.version();
         if chunk.code_version == have {
             Ok(())
@@ -102,9 +108,15 @@ impl Runner {
 
     /// Runs all calls of a chunk whose gateway is elsewhere (or gone): replies go nowhere.
     pub fn run_silently(&mut self, writer: &mut Writer, chunk: &Chunk) -> Result<(), RunError> {
+        self.run_until(writer, chunk, Epoch(u64::MAX))
+    }
+
+    /// The same, up to and including `last`.
+    pub fn run_until(&mut self, writer: &mut Writer, chunk: &Chunk, last: Epoch) -> Result<(), RunError> {
         let mut calls = chunk.calls();
         let mut nowhere = ReplyBuf::null();
-        while let Some(call) = calls.next() {
+        while self.epoch < last {
+            let Some(call) = calls.next() else { break };
             self.unit(writer, chunk, call, &mut calls, &mut nowhere)?;
         }
         Ok(())
@@ -311,11 +323,14 @@ impl Runner {
         if undo {
             writer.mark();
         }
-        let ended = self.run(command, call, blob, State::Write(writer), reply);
-        match &ended {
-            Ok(()) if undo => writer.commit(),
-            Err(_) if undo => writer.rollback(),
-            Err(aborted) if aborted.trap == Trap::Panic => {
+        let words = self.take_words(call.words);
+        let program_call = self.program_call(command, call.db, &words, blob);
+        let ended = self.env.write(self.table.code(), &program_call, writer, reply);
+        self.words = words;
+        match ended {
+            Ended::Done if undo => writer.commit(),
+            _ if undo => writer.rollback(),
+            Ended::Panicked => {
                 return Err(match writer.arena().pages().fault() {
                     Some(fault) => RunError::Page(fault.to_string()),
                     None => RunError::Panicked(self.index, self.table[command].name.clone()),
@@ -327,51 +342,46 @@ impl Runner {
         Ok(())
     }
 
-    /// Runs one read at its place among the writes of a batch.
-    pub fn read(&mut self, writer: &mut Writer, call: &Call<'_>, blob: &[u8], reply: &mut ReplyBuf) {
-        match self.table.by_handler(call.handler) {
-            Some(command) => {
-                let ended = self.run(command, call, blob, State::Write(writer), reply);
-                self.count(command, ended);
-            }
-            None => reply.error("ERR this command is not known to this node"),
-        }
-    }
-
-    /// Runs one read against a pinned version, at `self.now` and the version's epoch.
-    pub fn read_snapshot(&mut self, state: &Snapshot<'_>, call: &Call<'_>, blob: &[u8], reply: &mut ReplyBuf) {
-        self.epoch = state.epoch();
-        match self.table.by_handler(call.handler) {
-            Some(command) => {
-                let ended = self.run(command, call, blob, State::Read(state), reply);
-                self.count(command, ended);
-            }
-            None => reply.error("ERR this command is not known to this node"),
-        }
-    }
-
-    fn run(
-        &mut self,
-        command: usize,
-        call: &Call<'_>,
-        blob: &[u8],
-        state: State<'_, '_>,
-        reply: &mut ReplyBuf,
-    ) -> Result<(), Aborted> {
+    /// Runs one read of a plan against any version, at `self.now`.
+    pub fn read<R: Read>(&mut self, state: &R, call: &Call<'_>, blob: &[u8], reply: &mut ReplyBuf) {
         let words = self.take_words(call.words);
-        let input = Input {
-            words: &words,
-            blob,
-            db: call.db,
-            now: self.now,
-            epoch: self.epoch.0,
-            random: random_source(self.seed, self.index.0, self.call),
-        };
-        let table = &self.table;
-        let ended = table.handlers().call(table[command].program, &mut self.env, input, state, reply);
+        self.read_words(state, call.handler, call.db, &words, blob, reply);
         self.words = words;
-        ended
     }
+
+    /// The same, for words that are aligned already.
+    pub fn read_words<R: Read>(
+        &mut self,
+        state: &R,
+        handler: u32,
+        db: u8,
+        words: &[u64],
+        blob: &[u8],
+        reply: &mut ReplyBuf,
+    ) {
+        let Some(command) = self.table.by_handler(handler) else {
+            return reply.error("ERR this command is not known to this node");
+        };
+        self.call += 1;
+        let call = self.program_call(command, db, words, blob);
+        let ended = self.env.read(self.table.code(), &call, state, reply);
+        self.count(command, ended);
+    }
+
+    fn program_call<'a>(&self, command: usize, db: u8, words: &'a [u64], blob: &'a [u8]) -> ProgramCall<'a> {
+        ProgramCall {
+            program: self.table[command].program,
+            db,
+            words,
+            blob,
+            now: self.now,
+            epoch: self.epoch,
+            seed: random_source(self.seed, self.index.0, self.call),
+        }
+    }
+
+    /// For reads that no batch gives a seed.
+    pub fn set_seed(&mut self, seed: u64) { self.seed = seed; }
 
     /// Argument words, aligned for the machine code.
     fn take_words(&mut self, words: Words<'_>) -> Vec<u64> {
@@ -381,13 +391,12 @@ impl Runner {
         aligned
     }
 
-    fn count(&mut self, command: usize, ended: Result<(), Aborted>) {
-        let (ops, locs) = self.env.spent();
+    fn count(&mut self, command: usize, ended: Ended) {
         let counter = &mut self.counters[command];
         counter.calls += 1;
-        counter.failed += u64::from(ended.is_err());
-        counter.ops += ops;
-        counter.locs += locs;
+        counter.failed += u64::from(ended != Ended::Done);
+        counter.ops += self.env.ops();
+        counter.locs += self.env.locs();
     }
 }
 

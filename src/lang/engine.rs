@@ -4,7 +4,7 @@
 //! memory, else the interpreter: the same results, a few times the time.
 
 use super::interp::{self, Prepared};
-use super::ir::Trap;
+use super::ir::{Program, Trap};
 use super::jit::{CodeBuffer, JitError};
 use super::machine::{Head, RESULTS_MAX};
 use super::verify::Verified;
@@ -17,6 +17,7 @@ pub enum Engine {
 
 /// All commands of one code epoch.
 pub struct Code {
+    programs: Vec<Program>,
     bodies: Bodies,
     needs: Vec<Needs>,
     refused: Option<JitError>,
@@ -45,7 +46,13 @@ impl Code {
             },
             Engine::Interp => (interpreted(programs), None),
         };
-        Code { bodies, needs, refused }
+        Code { programs: programs.iter().map(|p| p.program().clone()).collect(), bodies, needs, refused }
+    }
+
+    /// The program behind `which`: its literals and texts.
+    #[inline]
+    pub fn program(&self, which: usize) -> &Program {
+        &self.programs[which]
     }
 
     /// The engine that really serves.

@@ -6,6 +6,7 @@ pub mod ast;
 pub mod diag;
 pub mod encode;
 pub mod engine;
+pub mod env;
 pub mod flow;
 pub mod grammar;
 pub mod helpers;

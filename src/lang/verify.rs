@@ -29,9 +29,6 @@ impl Verified {
     pub fn program(&self) -> &Program {
         &self.0
     }
-    pub fn into_program(self) -> Program {
-        self.0
-    }
 }
 
 impl std::ops::Deref for Verified {

@@ -83,7 +83,8 @@ impl Env {
         }
         // Two slots of one key must not change the same trees behind each other's back.
         let state = self.slot(slot)?;
-        let twice = self.open.iter().any(|(s, _)| self.slot(*s as u64).is_ok_and(|o| o.db == state.db && o.hash == state.hash));
+        let twice =
+            self.open.iter().any(|(s, _)| self.slot(*s as u64).is_ok_and(|o| o.db == state.db && o.hash == state.hash));
         if twice {
             self.settle()?;
         }

@@ -9,7 +9,7 @@ use crate::lang::env::{Env, Held, View};
 use crate::lang::ir::Trap;
 use crate::lang::table::{Kills, Row};
 use crate::store::rope::{self, Rope};
-use crate::store::{Entry, Read, Slot, Value};
+use crate::store::{Entry, Slot, Value};
 use std::ptr::NonNull;
 
 pub const WRONGTYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -41,14 +41,17 @@ pub const ROWS: &[Row] = &[
     Row::trim("Slot.set_due(due: time?)", "30", "2", set_due),
     Row::trim("Slot.remove() -> bool", "40", "depth + 1", remove),
     Row::write("Slot.append(tail: bytes) -> int", "104 + blocks(tail)", "depth + 2", append).fails().bound("536870912"),
-    Row::write("Slot.write(offset: int, part: bytes) -> int", "104 + blocks(part)", "depth + 2", write).fails().bound("536870912"),
+    Row::write("Slot.write(offset: int, part: bytes) -> int", "104 + blocks(part)", "depth + 2", write)
+        .fails()
+        .bound("536870912"),
     Row::read("Slot.bits(offset: int, width: int, sign: bool) -> int", "30", "1", bits_of).fails(),
     Row::write("Slot.set_bits(offset: int, width: int, value: int)", "144", "depth + 2", set_bits).fails(),
     Row::trim("Slot.move_to(db: int, to: key)", "60 + blocks(to)", "2*depth", move_to).fails(),
     Row::write("Slot.copy_to(db: int, to: key)", "60 + blocks(to) + 50*len", "2*depth + len", copy_to).fails(),
     Row::read("Slot.encoding -> bytes", "600", "1", encoding_of).bound("1").own(),
     Row::read("Slot.dump -> bytes", "60 + 8*len", "1 + len", dump).own(),
-    Row::write("Slot.restore(payload: bytes, due: time?)", "60 + 1024*blocks(payload)", "8*blocks(payload)", restore).fails(),
+    Row::write("Slot.restore(payload: bytes, due: time?)", "60 + 1024*blocks(payload)", "8*blocks(payload)", restore)
+        .fails(),
     Row::read("KeyIter.next -> (bytes, int)?", "12", "1", super::walk::next_key).kills(Kills::Nothing),
 ];
 

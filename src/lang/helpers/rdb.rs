@@ -331,7 +331,12 @@ fn zset(members: Vec<(Vec<u8>, f64)>) -> Option<Restored> {
 }
 
 /// Entries between a header and a final 0xff.
-fn packed<'a>(bytes: &'a [u8], header: usize, count: u16, entry: impl Fn(&mut Input<'a>) -> Option<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
+fn packed<'a>(
+    bytes: &'a [u8],
+    header: usize,
+    count: u16,
+    entry: impl Fn(&mut Input<'a>) -> Option<Vec<u8>>,
+) -> Option<Vec<Vec<u8>>> {
     let total = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
     if total != bytes.len() {
         return None;

@@ -21,7 +21,9 @@ pub const ROWS: &[Row] = &[
     Row::pure("cursor_text(c: int) -> bytes", "20", "0", cursor_text).bound("1").own(),
     Row::pure("bytes.to_float() -> float?", "60 + blocks(self)", "0", to_float),
     Row::pure("int_text(i: int) -> bytes", "20", "0", int_text).bound("1").own(),
-    Row::pure("bytes.add_decimal(b: bytes) -> bytes?", "400 + blocks(self) + blocks(b)", "0", add_decimal).bound("80").own(),
+    Row::pure("bytes.add_decimal(b: bytes) -> bytes?", "400 + blocks(self) + blocks(b)", "0", add_decimal)
+        .bound("80")
+        .own(),
     Row::pure("bytes.is_decimal() -> bool", "200 + blocks(self)", "0", is_decimal),
     Row::pure("bytes.glob(text: bytes) -> bool", "20 + 64*blocks(self)*blocks(text)", "0", glob_matches),
     Row::pure("bytes.count_bits(from: int, to: int) -> int", "10 + 4*blocks(self)", "0", count_bits),

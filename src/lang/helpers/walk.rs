@@ -13,10 +13,18 @@ const KEYS_AT_ONCE: usize = 64;
 /// The state of one iteration.
 pub enum Walk {
     /// Keys of a database: (key, type tag) in hand, then where to fetch more; `None` = no more.
-    Keys { db: u8, next: Option<u64>, to: u64, in_hand: Vec<(View, u64)> },
+    Keys {
+        db: u8,
+        next: Option<u64>,
+        to: u64,
+        in_hand: Vec<(View, u64)>,
+    },
     Map(map::Cursor),
     List(tree::Cursor),
-    Ranked { cursor: tree::Cursor, reverse: bool },
+    Ranked {
+        cursor: tree::Cursor,
+        reverse: bool,
+    },
 }
 
 impl Walk {
