@@ -2,8 +2,11 @@
 //!
 //! Order of start and stop; holds no logic of its own.
 
+pub mod code;
 pub mod config;
 pub mod datadir;
+pub mod reads;
+pub mod state;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

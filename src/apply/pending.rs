@@ -7,6 +7,7 @@
 use crate::base::Epoch;
 use crate::base::batch::ChunkBuilder;
 use crate::resp::ReplyBuf;
+use std::borrow::Cow;
 
 /// One answer, or a run of answers of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct Plan {
     pub riders: ChunkBuilder,
     pub literals: Vec<u8>,
     pub watches: Vec<Watch>,
+    /// Runs do not grow over this number of steps: a transaction ends there.
+    sealed: usize,
 }
 
 impl Plan {
@@ -56,6 +59,7 @@ impl Plan {
     pub fn clear(&mut self) {
         const KEEP: usize = 64 * 1024;
         self.steps.clear();
+        self.sealed = 0;
         self.watches.clear();
         self.literals.clear();
         self.riders.words.clear();
@@ -70,17 +74,22 @@ impl Plan {
     }
 
     pub fn records(&mut self, count: u32) {
-        match self.steps.last_mut() {
+        match self.steps.get_mut(self.sealed..).and_then(<[Step]>::last_mut) {
             Some(Step::Records(n)) => *n += count,
             _ => self.steps.push(Step::Records(count)),
         }
     }
 
     pub fn rider(&mut self) {
-        match self.steps.last_mut() {
+        match self.steps.get_mut(self.sealed..).and_then(<[Step]>::last_mut) {
             Some(Step::Riders(n)) => *n += 1,
             _ => self.steps.push(Step::Riders(1)),
         }
+    }
+
+    /// What comes next is a step of its own, even if it is of the same kind as the last.
+    pub fn seal(&mut self) {
+        self.sealed = self.steps.len();
     }
 
     /// Appends an encoded answer.
@@ -91,7 +100,7 @@ impl Plan {
 
     /// The last `bytes` of [`Plan::literals`] are an answer.
     pub fn literal_bytes(&mut self, bytes: usize) {
-        match self.steps.last_mut() {
+        match self.steps.get_mut(self.sealed..).and_then(<[Step]>::last_mut) {
             Some(Step::Literal(n)) if (*n as usize + bytes) < u32::MAX as usize => *n += bytes as u32,
             _ => self.steps.push(Step::Literal(bytes as u32)),
         }
@@ -118,13 +127,15 @@ impl Pending {
 }
 
 /// How a chunk ended on its gateway's node. When `done` is dropped uncalled the outcome is unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Applied,
     /// The code table changed between parsing and applying; nothing was run, on any node.
     CodeChanged,
     /// The reply outgrew the client's limit: the connection is to be closed.
     TooLong,
+    /// The chunk was not taken (this node cannot write now): nothing was run. A whole error line without `-`.
+    Refused(Cow<'static, str>),
 }
 
 /// What apply hands back.

@@ -300,6 +300,10 @@ impl ChunkBuilder {
     pub fn get_word(&self, number: usize) -> u64 {
         self.words[self.open + 1 + number]
     }
+    /// The words of the open call so far.
+    pub fn open_call_words(&self) -> &[u64] {
+        &self.words[self.open + 1..]
+    }
     /// Words of the open call so far.
     pub fn open_words(&self) -> usize {
         self.words.len() - self.open - 1

@@ -33,6 +33,10 @@ pub struct Command {
     pub cost: Cost,
     pub write: bool,
     pub may_abort_after_write: bool,
+    /// No arguments make its bound large: it is not computed before a call.
+    pub always_cheap: bool,
+    /// For `LOOK.EXPLAIN`: line of the source, and what it adds to the bound.
+    pub lines: Vec<(u32, String)>,
     /// Which of a call's words is the hash of its first key: what apply fetches ahead.
     pub first_hash_word: Option<usize>,
     pub docs: Docs,
@@ -79,8 +83,8 @@ pub enum Named {
 pub struct Table {
     version: u64,
     commands: Vec<Command>,
-    /// By lower-case first word.
-    names: AHashMap<Vec<u8>, Named>,
+    /// By lower-case first word; with its rank among all of them in alphabetical order.
+    names: AHashMap<Vec<u8>, (Named, u32)>,
     code: Code,
     by_handler: HandlerIndex,
 }
@@ -104,6 +108,10 @@ impl Table {
                 }
             }
         }
+        let mut order: Vec<Vec<u8>> = names.keys().cloned().collect();
+        order.sort();
+        let rank = |name: &Vec<u8>| order.binary_search(name).map_or(0, |i| i as u32);
+        let names = names.into_iter().map(|(name, named)| { let at = rank(&name); (name, (named, at)) }).collect();
         let by_handler = HandlerIndex::new(&commands);
         Table { version: LEVEL, commands, names, code, by_handler }
     }
@@ -126,17 +134,17 @@ impl Table {
     }
     /// All first words.
     pub fn names(&self) -> impl Iterator<Item = (&[u8], &Named)> {
-        self.names.iter().map(|(n, c)| (&n[..], c))
+        self.names.iter().map(|(n, (named, _))| (&n[..], named))
     }
 
     /// By first word, in any case.
     #[inline]
-    pub fn lookup(&self, name: &[u8]) -> Option<&Named> {
+    pub fn lookup(&self, name: &[u8]) -> Option<(&Named, u32)> {
         let mut lower = [0u8; NAME_BYTES_MAX];
         let lower = lower.get_mut(..name.len())?;
         lower.copy_from_slice(name);
         lower.make_ascii_lowercase();
-        self.names.get(&*lower)
+        self.names.get(&*lower).map(|(named, rank)| (named, *rank))
     }
 
     /// A container's subcommand, in any case.

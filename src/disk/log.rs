@@ -156,7 +156,8 @@ impl Log {
             let mut done = Some(done);
             for entry in entries {
                 let last = queue.state.last.index;
-                if entry.position.index != last + 1 {
+                // A log that never had an entry may begin anywhere
+                if entry.position.index != last + 1 && last != 0 {
                     return Err(LogError::Gap { last, got: entry.position.index });
                 }
                 queue.state.last = entry.position;

@@ -114,7 +114,7 @@ pub enum Consistency {
     Eventual,
 }
 
-/// Why a chunk was not taken, or a read cannot be answered: a whole error line without `-`.
+/// Why a read cannot be answered: a whole error line without `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused(pub std::borrow::Cow<'static, str>);
 
@@ -224,13 +224,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn now_ms(&self) -> Millis;
 
     /// Hands a chunk with writes to the batcher; waits while it is full. Chunks of one connection are submitted in order,
-    /// one after the other.
-    fn submit(
-        &self,
-        records: ChunkBuilder,
-        code_version: u64,
-        pending: Pending,
-    ) -> impl Future<Output = Result<(), Refused>> + Send;
+    /// one after the other. A chunk that cannot be taken is finished with `Outcome::Refused`.
+    fn submit(&self, records: ChunkBuilder, code_version: u64, pending: Pending) -> impl Future<Output = ()> + Send;
     /// Returns when a read on this node's newest root keeps the promise. `last` is the connection's last written epoch.
     fn fence(&self, consistency: Consistency, last: Epoch) -> impl Future<Output = Result<(), Refused>> + Send;
     /// Runs a plan of reads at a past epoch, on a thread that may take its time.
@@ -240,7 +235,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
         code: Arc<Self::Code>,
         plan: Plan,
         reply: ReplyBuf,
-    ) -> impl Future<Output = Result<ReplyBuf, PastError>> + Send;
+    ) -> impl Future<Output = Result<(ReplyBuf, Plan), (PastError, Plan)>> + Send;
     /// The newest epoch at that time, as far as history reaches.
     fn epoch_at(&self, time: Millis) -> Result<Epoch, PastError>;
     /// Oldest epoch that can be read.
