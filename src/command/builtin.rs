@@ -51,7 +51,8 @@ pub fn table(engine: Engine) -> Result<Table, BuiltinError> {
         return Err(BuiltinError::Source(wrong.join("\n")));
     }
     let width = |t: &Type| t.width() as u8;
-    let shape = |h: &Helper| HelperShape { args: h.params.iter().map(|p| width(&p.1)).sum(), results: width(&h.result) };
+    let shape =
+        |h: &Helper| HelperShape { args: h.params.iter().map(|p| width(&p.1)).sum(), results: width(&h.result) };
     let shapes: Vec<HelperShape> = helpers::table().helpers.iter().map(shape).collect();
     let (mut commands, mut programs) = (Vec::new(), Vec::<Verified>::new());
     for command in compiled {

@@ -57,9 +57,13 @@ pub struct Keeper {
     pub last_bytes: AtomicU64,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> { mutex.lock().unwrap_or_else(PoisonError::into_inner) }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-fn generation_dir(dir: &Path, generation: u64) -> PathBuf { dir.join(format!("g{generation}")) }
+fn generation_dir(dir: &Path, generation: u64) -> PathBuf {
+    dir.join(format!("g{generation}"))
+}
 
 fn open_pages(dir: &Path, generation: u64) -> Result<Arc<FjallPages>, KeeperError> {
     Ok(Arc::new(FjallPages::open(&generation_dir(dir, generation), &PagesOptions::default())?))
@@ -69,7 +73,10 @@ fn current_generation(dir: &Path) -> Result<Option<u64>, KeeperError> {
     match fs::read_to_string(dir.join(CURRENT)) {
         Ok(text) => match text.trim().strip_prefix('g').and_then(|n| n.parse().ok()) {
             Some(generation) => Ok(Some(generation)),
-            None => Err(KeeperError::Other(format!("{}/CURRENT names no generation; restore it from a backup", dir.display()))),
+            None => Err(KeeperError::Other(format!(
+                "{}/CURRENT names no generation; restore it from a backup",
+                dir.display()
+            ))),
         },
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(KeeperError::Io(dir.into(), e)),
@@ -86,7 +93,9 @@ fn set_current(dir: &Path, generation: u64) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn encode_position(at: LogPosition) -> Vec<u8> { [at.term.to_le_bytes(), at.index.0.to_le_bytes()].concat() }
+fn encode_position(at: LogPosition) -> Vec<u8> {
+    [at.term.to_le_bytes(), at.index.0.to_le_bytes()].concat()
+}
 
 fn decode_position(bytes: &[u8]) -> Option<(LogPosition, &[u8])> {
     let (term, rest) = bytes.split_first_chunk::<8>()?;
@@ -154,9 +163,13 @@ impl Keeper {
         Ok(Opened { keeper, store, writer, frontier })
     }
 
-    pub fn in_progress(&self) -> bool { self.running.load(Ordering::Relaxed) }
+    pub fn in_progress(&self) -> bool {
+        self.running.load(Ordering::Relaxed)
+    }
 
-    fn checkpoints(&self) -> Arc<Checkpoints> { lock(&self.checkpoints).1.clone() }
+    fn checkpoints(&self) -> Arc<Checkpoints> {
+        lock(&self.checkpoints).1.clone()
+    }
 
     /// Makes a checkpoint of the newest state; returns when it is durable. Blocks. None: nothing changed since the last one.
     pub fn run(&self, state: &SharedState) -> Result<Option<(LogPosition, Checkpointed)>, KeeperError> {
@@ -234,7 +247,9 @@ struct Sent {
 }
 
 impl Checkpoint for Sent {
-    fn meta(&self) -> Applied { self.meta.clone() }
+    fn meta(&self) -> Applied {
+        self.meta.clone()
+    }
     fn next(&mut self) -> Result<Option<Bytes>, String> {
         self.pieces.next_piece().map(|p| p.map(Bytes::from)).map_err(|e| e.to_string())
     }
@@ -247,8 +262,12 @@ struct Received {
 }
 
 impl Receive for Received {
-    fn piece(&mut self, piece: Bytes) -> Result<(), String> { self.import.piece(&piece).map_err(|e| e.to_string()) }
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> { self }
+    fn piece(&mut self, piece: Bytes) -> Result<(), String> {
+        self.import.piece(&piece).map_err(|e| e.to_string())
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
 }
 
 impl OldStates for Keeper {
@@ -257,8 +276,16 @@ impl OldStates for Keeper {
         let frontier = frontier_of(view.record()).map_err(|e| e.to_string())?;
         let (store, writer) = store::open(view.record().state, Box::new(view.source())).map_err(|e| e.to_string())?;
         let index = frontier.applied.last.index;
-        Ok(Some(OldState { writer, epoch: frontier.epoch, now: frontier.now, index, kept: Some(Box::new((view, store))) }))
+        Ok(Some(OldState {
+            writer,
+            epoch: frontier.epoch,
+            now: frontier.now,
+            index,
+            kept: Some(Box::new((view, store))),
+        }))
     }
 
-    fn since(&self) -> Option<Epoch> { self.checkpoints().oldest_epoch() }
+    fn since(&self) -> Option<Epoch> {
+        self.checkpoints().oldest_epoch()
+    }
 }

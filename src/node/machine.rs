@@ -35,7 +35,9 @@ fn applier(store: Store, writer: Writer, frontier: Frontier, state: &SharedState
 }
 
 impl StateMachine for NodeMachine {
-    fn applied(&self) -> Applied { self.applier.applied() }
+    fn applied(&self) -> Applied {
+        self.applier.applied()
+    }
 
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String> {
         self.applier.apply(entries).map_err(|e| {
@@ -44,9 +46,13 @@ impl StateMachine for NodeMachine {
         })
     }
 
-    fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> { self.keeper.export() }
+    fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
+        self.keeper.export()
+    }
 
-    fn receive(&mut self) -> Result<Box<dyn Receive>, String> { self.keeper.receive().map_err(|e| e.to_string()) }
+    fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
+        self.keeper.receive().map_err(|e| e.to_string())
+    }
 
     fn install(&mut self, meta: Applied, received: Box<dyn Receive>) -> Result<(), String> {
         let (store, writer, frontier) = self.keeper.install(received).map_err(|e| e.to_string())?;
