@@ -10,9 +10,9 @@
 //! mark reads about one page in a hundred, and nothing that a crash or a shared subtree could upset needs to be kept.
 
 use super::arena::{Arena, Ref};
+use super::map::MapRoot;
 use super::page::{self, Packer};
 use super::root::{DBS, DbState, RootState};
-use super::map::MapRoot;
 use crate::base::{Epoch, Millis, PageId, SubBatch};
 use crate::disk::pages::{PageStore, PagesError};
 use std::collections::{BTreeMap, HashSet};
@@ -65,7 +65,8 @@ pub struct RootRecord {
 impl RootRecord {
     pub fn encode(&self) -> Vec<u8> {
         let (state, meta) = (&self.state, &self.meta);
-        let mut words = vec![self.sequence, self.next_page, state.sub_batch.0, state.epoch.0, state.time as u64, state.digest];
+        let mut words =
+            vec![self.sequence, self.next_page, state.sub_batch.0, state.epoch.0, state.time as u64, state.digest];
         words.extend([state.deletions.0, DBS as u64]);
         for db in &state.dbs {
             words.extend([db.keys.root.0, db.keys.len, db.expires.root.0, db.expires.len, db.cleared.0]);
@@ -240,7 +241,13 @@ impl Checkpoints {
 
     /// Makes a version durable: `state` as its snapshot tells it, which the caller keeps pinned until this returns. Returns
     /// when all of it is synced, so that the log up to it may be purged.
-    pub fn run(&self, arena: &Arena, state: &RootState, meta: Meta, retention: Retention) -> Result<Checkpointed, CheckpointError> {
+    pub fn run(
+        &self,
+        arena: &Arena,
+        state: &RootState,
+        meta: Meta,
+        retention: Retention,
+    ) -> Result<Checkpointed, CheckpointError> {
         let mut progress = lock(&self.run);
         // Sweeping does not need them, but somebody must empty the list.
         arena.pages().take_freed();
@@ -287,7 +294,8 @@ impl Checkpoints {
     fn split(&self, retention: Retention) -> (Vec<RootRecord>, Vec<u64>) {
         let records = lock(&self.records);
         let count = records.kept.len();
-        let for_memory = records.kept.partition_point(|record| record.state.sub_batch <= retention.oldest_live).saturating_sub(1);
+        let for_memory =
+            records.kept.partition_point(|record| record.state.sub_batch <= retention.oldest_live).saturating_sub(1);
         let from = for_memory.min(count.saturating_sub(retention.records.max(1)));
         let (mut keep, mut drop) = (records.kept[from..].to_vec(), Vec::new());
         for record in &records.kept[..from] {

@@ -43,8 +43,8 @@ pub mod window;
 pub mod writer;
 
 pub use arena::{Arena, ArenaError, PageError, PageFault, PageSource, Ref};
+pub use checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord};
 pub use entry::{Coll, Entry, Value, ValueKind};
-pub use checkpoint::{Checkpointed, Checkpoints, CheckpointError, Meta, Retention, RootRecord};
 pub use map::MapRoot;
 pub use mutator::Mutator;
 pub use read::{Keys, Read};

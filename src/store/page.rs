@@ -420,7 +420,8 @@ impl<'a> Packer<'a> {
 
     /// Makes a page of sibling subtrees, refers to them from the node at `start`, and tells the page's key.
     fn close(&mut self, start: usize, group: &[Span]) -> Result<PageId, PagesError> {
-        let mut links: Vec<PageId> = group.iter().flat_map(|span| &self.links[span.links.0..span.links.1]).copied().collect();
+        let mut links: Vec<PageId> =
+            group.iter().flat_map(|span| &self.links[span.links.0..span.links.1]).copied().collect();
         links.sort_unstable();
         links.dedup();
         let number = self.next;

@@ -63,7 +63,11 @@ impl Cursor {
         let level = self.path.iter().rposition(step)?;
         self.path.truncate(level + 1);
         let (at, i) = self.path.last_mut()?;
-        if forward { *i += 1 } else { *i -= 1 }
+        if forward {
+            *i += 1
+        } else {
+            *i -= 1
+        }
         let mut node = branch::child(arena, arena.node(*at), *i as usize);
         while branch::is_branch(node.kind()) {
             let i = if forward { 0 } else { branch::count(node) - 1 };

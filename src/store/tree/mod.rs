@@ -230,7 +230,9 @@ fn child_for(arena: &Arena, node: Node<'_>, order: Order, key: &[u8], prefix: &b
         let not_greater = match prefix_of(middle).cmp(prefix) {
             Ordering::Less => true,
             Ordering::Greater => false,
-            Ordering::Equal => order::compare(order, first_item(arena, branch::child(arena, node, middle)), key).is_le(),
+            Ordering::Equal => {
+                order::compare(order, first_item(arena, branch::child(arena, node, middle)), key).is_le()
+            }
         };
         if not_greater { low = middle } else { high = middle - 1 }
     }

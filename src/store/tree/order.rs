@@ -83,7 +83,17 @@ mod tests {
 
     #[test]
     fn scores_order_as_numbers_with_both_zeros_equal() {
-        let scores = [f64::NEG_INFINITY, f64::MIN, -1.5, -f64::MIN_POSITIVE, 0.0, f64::MIN_POSITIVE, 1.0, f64::MAX, f64::INFINITY];
+        let scores = [
+            f64::NEG_INFINITY,
+            f64::MIN,
+            -1.5,
+            -f64::MIN_POSITIVE,
+            0.0,
+            f64::MIN_POSITIVE,
+            1.0,
+            f64::MAX,
+            f64::INFINITY,
+        ];
         assert!(scores.is_sorted_by(|a, b| sortable(*a) < sortable(*b)));
         assert_eq!(sortable(-0.0), sortable(0.0));
     }

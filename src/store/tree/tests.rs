@@ -198,7 +198,10 @@ fn bounds_by_score_and_by_member_count_what_lies_below() {
     let count = |score, inclusive| below(m.arena(), &tree, score, inclusive);
     assert_eq!([count(f64::NEG_INFINITY, false), count(f64::NEG_INFINITY, true)], [0, 1]);
     assert_eq!([count(0.0, false), count(-0.0, false), count(0.0, true), count(-0.0, true)], [1, 1, 3, 3]);
-    assert_eq!([count(0.5, false), count(1.0, true), count(f64::INFINITY, false), count(f64::INFINITY, true)], [3, 4, 4, 5]);
+    assert_eq!(
+        [count(0.5, false), count(1.0, true), count(f64::INFINITY, false), count(f64::INFINITY, true)],
+        [3, 4, 4, 5]
+    );
     let (score, member) = split_score(get(m.arena(), &tree, 1).unwrap());
     assert!(score == 0.0 && score.is_sign_negative() && member == b"b");
 
@@ -208,7 +211,10 @@ fn bounds_by_score_and_by_member_count_what_lies_below() {
         insert(&mut m, &mut lex, Order::Score, &buffer);
     }
     let count = |member: &str, inclusive| below_lex(m.arena(), &lex, member.as_bytes(), inclusive);
-    assert_eq!([count("", false), count("", true), count("a", true), count("aa", true), count("z", false)], [0, 1, 2, 2, 4]);
+    assert_eq!(
+        [count("", false), count("", true), count("a", true), count("aa", true), count("z", false)],
+        [0, 1, 2, 2, 4]
+    );
 }
 
 #[test]
