@@ -309,6 +309,8 @@ fn crash_at_any_step_recovers_the_older_or_the_newer_version_whole() {
             let dump = rig.dump();
             let is_newer = rig.checkpoints.newest().unwrap().sequence == 2;
             assert_same(&dump, if is_newer { &after } else { &before });
+            let next = rig.checkpoints.newest().unwrap().next_page;
+            assert!(rig.pages.ids().unwrap().iter().all(|id| page::number(*id) < next), "an unfinished run left pages");
             assert!(is_newer || result.is_err(), "a checkpoint that was reported durable is gone");
             if is_newer {
                 newer += 1
