@@ -1,1 +1,107 @@
-fn main() {}
+//! The `look` program: arguments in, exit code out; everything else is the library.
+
+use clap::{Args, Parser, Subcommand};
+use look::node::{self, config::Config, config::ConfigError};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+// Per-chunk buffers are allocated on one thread and freed on another, which the system's allocator does slowly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A durable, replicated, time-travelling server for Redis clients.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a node (the default)
+    Serve(Serve),
+    /// Verify .look files and print every command's bound
+    Check {
+        /// Files to verify
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Args, Default)]
+struct Serve {
+    /// Addresses to listen on for clients
+    #[arg(long, value_name = "ADDRESS", num_args = 1..)]
+    bind: Vec<String>,
+    /// Port for clients [default: 6379]
+    #[arg(long)]
+    port: Option<String>,
+    /// Data directory [default: ./look-data]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<String>,
+    /// Number of this node in its cluster [default: 1]
+    #[arg(long, value_name = "N")]
+    node_id: Option<String>,
+    /// Address and port on which this node's peers reach it
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    peer_addr: Option<String>,
+    /// Voters of a new cluster: "1=A:P,2=A:P,3=A:P"
+    #[arg(long, value_name = "NODES")]
+    initial_cluster: Option<String>,
+    /// Configuration file of `name value` lines; flags override it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Any other parameter of the configuration, as `--set name=value`
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    set: Vec<String>,
+}
+
+impl Serve {
+    fn into_config(self) -> Result<Config, ConfigError> {
+        let mut config = match &self.config {
+            Some(path) => Config::read_file(path)?,
+            None => Config::default(),
+        };
+        let bind = (!self.bind.is_empty()).then(|| self.bind.join(" "));
+        let flags = [
+            ("bind", bind),
+            ("port", self.port),
+            ("dir", self.dir),
+            ("node-id", self.node_id),
+            ("peer-addr", self.peer_addr),
+            ("initial-cluster", self.initial_cluster),
+        ];
+        for (name, value) in flags {
+            if let Some(value) = value {
+                config.set(name, &value)?;
+            }
+        }
+        for pair in &self.set {
+            let (name, value) = pair
+                .split_once('=')
+                .ok_or_else(|| ConfigError::Value(format!("--set takes NAME=VALUE, not '{pair}'")))?;
+            config.set(name, value)?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(Command::Check { files }) => return node::check_files(&files),
+        Some(Command::Serve(serve)) => serve.into_config(),
+        None => cli.serve.into_config(),
+    };
+    match result.map_err(|e| e.to_string()).and_then(|config| node::serve(config).map_err(|e| e.to_string())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("look: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

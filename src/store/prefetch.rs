@@ -1,9 +1,9 @@
 //! Group prefetch: walks several keys down the trie in step. Each step only asks for the lines that the next one reads, so
 //! that the misses of the whole group overlap (Chen, Ailamaki, Gibbons, Mowry 2004).
 
-use super::arena::{Arena, Ref};
+use super::arena::Ref;
 use super::kinds;
-use super::root::RootState;
+use super::read::Read;
 use super::trie;
 
 const GROUP: usize = 32;
@@ -11,17 +11,18 @@ const GROUP: usize = 32;
 const STEPS_MAX: usize = 6;
 const LINE: usize = 64;
 
-pub(super) fn keys(arena: &Arena, state: &RootState, keys: &[(u8, u64)]) {
+pub(super) fn keys<R: Read + ?Sized>(version: &R, keys: &[(u8, u64)]) {
     for group in keys.chunks(GROUP) {
-        walk(arena, state, group);
+        walk(version, group);
     }
 }
 
-fn walk(arena: &Arena, state: &RootState, group: &[(u8, u64)]) {
+fn walk<R: Read + ?Sized>(version: &R, group: &[(u8, u64)]) {
+    let arena = version.arena();
     let mut at = [Ref::NULL; GROUP];
     let mut cells = [0u16; GROUP];
     for (at, &(db, _)) in at.iter_mut().zip(group) {
-        *at = state.dbs[db as usize].keys.root;
+        *at = version.db(db).keys.root;
     }
     for level in 0..STEPS_MAX {
         let mut going = false;

@@ -185,6 +185,10 @@ macro_rules! read_root {
                 let $shared = self;
                 RootView($get.arena.node(self.root))
             }
+            /// Bytes of the root's own node.
+            pub fn root_bytes(&self) -> u64 {
+                self.view().0.capacity() as u64
+            }
             /// The sub-batch that ended with this version.
             pub fn sub_batch(&self) -> SubBatch {
                 self.view().0.birth()

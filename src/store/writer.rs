@@ -193,8 +193,13 @@ impl Writer {
     }
 
     /// As [`Writer::put`] for a value that was taken from this entry and changed: the old trees live on in it.
+    /// A collection that became empty takes its key with it.
     #[inline]
     pub fn put_back(&mut self, slot: &mut Slot, key: &[u8], value: Value<'_>, due: Option<Millis>) {
+        if value.coll().is_some_and(|coll| coll.len == 0) {
+            self.take_out(slot, key, false);
+            return;
+        }
         self.write(slot, key, value, due, false);
     }
 
@@ -298,7 +303,7 @@ impl Writer {
         bytes
     }
 
-    /// Removes the key and drops its value. False when it was not there.
+    /// Removes the key and drops its value, which must be as stored (else: [`Writer::put_back`]). False when it was not there.
     pub fn remove(&mut self, slot: &mut Slot, key: &[u8]) -> bool {
         self.take_out(slot, key, true)
     }
@@ -562,12 +567,5 @@ impl Writer {
             self.m.free(root);
         }
         self.m.collect(SubBatch(oldest), budget)
-    }
-
-    // ---- prefetch ----
-
-    /// Brings the ways to these keys near, level by level and all together, so that their cache misses overlap. Best 16 to 64 at a time.
-    pub fn prefetch(&self, keys: &[(u8, u64)]) {
-        super::prefetch::keys(self.m.arena(), &self.state, keys);
     }
 }

@@ -34,10 +34,12 @@ pub const WORDS_MAX: usize = 1 << 22;
 pub mod handler {
     /// MULTI/EXEC: words = [calls n, watches m, then m × (db, key word, hash, epoch)]; the next n records are one epoch.
     pub const EXEC: u32 = 0xff_ffff;
-    /// LOOK.ONCE: words = [token word, body digest]; the next record (or EXEC group) runs at most once per token.
+    /// LOOK.ONCE: words = [token word, body digest, RESP version]; the next record (or EXEC group) runs at most once per token.
     pub const ONCE: u32 = 0xff_fffe;
     /// Replicated change outside any command (configuration, hash seed): words = [kind, argument word, …]
     pub const SYSTEM: u32 = 0xff_fffd;
+    /// Kind of a SYSTEM record: words = [kind, seed]. The cluster's hash seed; the first one wins.
+    pub const SYSTEM_HASH_SEED: u64 = 1;
 }
 
 /// The start of every entry.
@@ -249,6 +251,13 @@ pub struct Calls<'a> {
     rest: &'a [u8],
 }
 
+impl<'a> Calls<'a> {
+    /// Records as a [`ChunkBuilder`] lays them out.
+    pub fn new(records: &'a [u8]) -> Self {
+        Calls { rest: records }
+    }
+}
+
 impl<'a> Iterator for Calls<'a> {
     type Item = Call<'a>;
 
@@ -288,6 +297,13 @@ impl ChunkBuilder {
         let at = self.open + 1 + number;
         self.words[at] = word;
     }
+    pub fn get_word(&self, number: usize) -> u64 {
+        self.words[self.open + 1 + number]
+    }
+    /// The words of the open call so far.
+    pub fn open_call_words(&self) -> &[u64] {
+        &self.words[self.open + 1..]
+    }
     /// Words of the open call so far.
     pub fn open_words(&self) -> usize {
         self.words.len() - self.open - 1
@@ -316,10 +332,81 @@ impl ChunkBuilder {
         self.words.truncate(self.open);
         self.blob.truncate(blob);
     }
+    /// The chunk, ready to travel; the builder is empty afterwards.
+    pub fn finish(&mut self, gateway: GatewayId, sequence: u64, code_version: u64) -> Chunk {
+        let calls = std::mem::take(&mut self.calls);
+        let words = std::mem::take(&mut self.words);
+        let mut records = Vec::with_capacity(words.len() * 8);
+        words.iter().for_each(|w| records.extend_from_slice(&w.to_le_bytes()));
+        let blob = std::mem::take(&mut self.blob).into();
+        Chunk { gateway, sequence, code_version, calls, records: records.into(), blob }
+    }
     pub fn is_empty(&self) -> bool {
         self.calls == 0
     }
     pub fn clear(&mut self) {
         *self = ChunkBuilder::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(sequence: u64) -> Chunk {
+        let mut b = ChunkBuilder::default();
+        for i in 0..3u64 {
+            b.begin(7 + i as u32, i as u8);
+            let key = b.bytes(b"key");
+            b.word(key.0);
+            b.word(i);
+            assert!(b.end());
+        }
+        b.finish(GatewayId(9), sequence, 1)
+    }
+
+    #[test]
+    fn a_batch_reads_back_as_written() {
+        let batch = Batch { header: BatchHeader { time_ms: 5, seed: 6, chunks: 2 }, chunks: vec![chunk(1), chunk(2)] };
+        let bytes = batch.to_bytes();
+        assert_eq!(bytes.len(), batch.encoded_len());
+        let back = Batch::parse(bytes).unwrap();
+        assert_eq!(back.header, batch.header);
+        let calls: Vec<_> = back.chunks[1].calls().map(|c| (c.handler, c.db, c.words.get(1))).collect();
+        assert_eq!(calls, [(7, 0, 0), (8, 1, 1), (9, 2, 2)]);
+        assert_eq!(&back.chunks[0].blob[..], b"keykeykey");
+    }
+
+    #[test]
+    fn every_cut_and_every_flip_of_a_length_is_an_error_or_a_batch_never_a_panic() {
+        let batch = Batch { header: BatchHeader { chunks: 2, ..Default::default() }, chunks: vec![chunk(1), chunk(2)] };
+        let bytes = batch.to_bytes();
+        for cut in 0..bytes.len() {
+            assert!(Batch::parse(bytes.slice(..cut)).is_err(), "cut at {cut}");
+        }
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut v = bytes.to_vec();
+                v[at] ^= 1 << bit;
+                if let Ok(b) = Batch::parse(v.into()) {
+                    b.chunks.iter().for_each(|c| c.calls().for_each(|call| drop(call.words.iter().count())));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cancelled_call_leaves_no_trace() {
+        let mut b = ChunkBuilder::default();
+        b.begin(1, 0);
+        b.word(1);
+        assert!(b.end());
+        let blob = b.blob.len();
+        b.begin(2, 0);
+        let w = b.bytes(b"gone");
+        b.word(w.0);
+        b.cancel(blob);
+        let c = b.finish(GatewayId(1), 1, 1);
+        assert_eq!((c.calls().count(), c.blob.len()), (1, 0));
     }
 }

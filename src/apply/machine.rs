@@ -1,0 +1,63 @@
+//! What the log hands to apply, in plain words: no room below `raft` knows openraft.
+
+use crate::base::LogIndex;
+use crate::base::batch::Batch;
+use bytes::Bytes;
+use std::any::Any;
+use std::sync::Arc;
+
+/// Where an entry lies in the replicated log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct LogPosition {
+    pub term: u64,
+    pub index: LogIndex,
+}
+
+/// An entry that a quorum has on disk.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    pub position: LogPosition,
+    pub body: Body,
+}
+
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// A new leader's first entry.
+    Blank,
+    Batch(Arc<Batch>),
+    /// Opaque to apply: the newest one and its position are kept with the state.
+    Membership(Bytes),
+}
+
+/// How far a state has come. The default is the empty state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Applied {
+    pub last: LogPosition,
+    pub membership: Option<(LogPosition, Bytes)>,
+}
+
+/// The replicated state, on the apply thread; never called from an async task.
+pub trait StateMachine: Send + 'static {
+    /// What recovery restored.
+    fn applied(&self) -> Applied;
+    /// Entries without gaps, in order, each once per start. An error stops the node's writes.
+    fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String>;
+    /// The newest durable checkpoint, to send to a peer that lags behind the log.
+    fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>>;
+    /// A peer sends a checkpoint: where its pieces go.
+    fn receive(&mut self) -> Result<Box<dyn Receive>, String>;
+    /// Replaces the whole state by a received checkpoint.
+    fn install(&mut self, meta: Applied, received: Box<dyn Receive>) -> Result<(), String>;
+}
+
+/// A checkpoint as a stream of pieces, at most 1 MiB each.
+pub trait Checkpoint: Send {
+    fn meta(&self) -> Applied;
+    fn next(&mut self) -> Result<Option<Bytes>, String>;
+}
+
+/// The receiving end of a [`Checkpoint`].
+pub trait Receive: Send + Any {
+    fn piece(&mut self, piece: Bytes) -> Result<(), String>;
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
+}

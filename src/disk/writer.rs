@@ -1,0 +1,389 @@
+//! The log's writer: the one thread that changes its files.
+
+use super::highwater::{self, HighWater, Mark};
+use super::log::{Completion, HIGHWATER_BUSY, HIGHWATER_IDLE, LogOptions, LogState, Op, Places, Queue, Shared, lock};
+use super::record::{GROUP_BYTES, Group, Kind, Position, RECORD_BYTES, Vote, record_len, seal_record};
+use super::recovery::{self, Place, Recovered};
+use super::segment::{self, Head, Segment};
+use super::{AlignedBuf, BLOCK, Disk, LogError};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// Most bytes of one group, unless a single entry is larger.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Prepared segments kept.
+const SPARES_MAX: usize = 2;
+
+pub(super) struct Writer {
+    disk: Arc<dyn Disk>,
+    options: LogOptions,
+    high: HighWater,
+    segment: Segment,
+    offset: u64,
+    group: u64,
+    /// Chain after the last group written, and after what is laid out.
+    chain: u64,
+    open_chain: u64,
+    /// State after the last group written.
+    state: LogState,
+    buf: AlignedBuf,
+    /// Entries, purges and truncations in `buf`, in order.
+    pending: Vec<(Kind, Position, Place, Option<Vote>)>,
+    records: u32,
+    marked: Instant,
+    /// Something is durable that the high-water record does not cover.
+    dirty: bool,
+    spares: Vec<String>,
+    preparing: Option<JoinHandle<Result<String, LogError>>>,
+    spare_count: u64,
+}
+
+/// How a pause of the writer ended.
+enum Pause {
+    Over(Vec<Op>, bool),
+    Used,
+    Failed,
+}
+
+impl Writer {
+    pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Writer, Places, bool), LogError> {
+        let names = disk.list().map_err(LogError::io("list directory"))?;
+        let any_segment = names.iter().any(|n| segment::number(n).is_some());
+        let high = match names.iter().any(|n| n == highwater::NAME) {
+            true => HighWater::open(&*disk)?,
+            false => None,
+        };
+        if any_segment && high.is_none() {
+            let what = "the high-water record is missing or damaged";
+            return Err(LogError::Corrupt { file: highwater::NAME.into(), offset: 0, what });
+        }
+        let high = match high {
+            Some(high) => high,
+            None => HighWater::create(&*disk, options.fresh_name, options.node)?,
+        };
+        if high.mark().node != options.node {
+            return Err(LogError::Foreign { found: high.mark().node, expected: options.node });
+        }
+        let spares: Vec<String> = names.into_iter().filter(|n| segment::is_spare(n)).collect();
+        for spare in &spares {
+            // Half-made or of another size, nobody knows: made anew when needed
+            disk.remove(spare).map_err(LogError::io("remove spare segment"))?;
+        }
+        let segments = recovery::open_segments(&*disk, &high.mark())?;
+        let recovered = if segments.is_empty() {
+            Recovered::fresh(first_segment(&*disk, &options, high.mark().log)?)
+        } else {
+            recovery::recover(segments, &high)?
+        };
+        let Some(segment) = recovered.segments.back().cloned() else {
+            return Err(LogError::Stopped("no segment".into()));
+        };
+        // After a mere process crash the tail may still be in the page cache only
+        segment.file.sync().map_err(LogError::io("sync segment"))?;
+        let mut writer = Writer {
+            disk,
+            high,
+            segment,
+            offset: recovered.offset,
+            group: recovered.group,
+            chain: recovered.chain,
+            open_chain: recovered.chain,
+            state: recovered.state,
+            buf: AlignedBuf::default(),
+            pending: Vec::new(),
+            records: 0,
+            marked: Instant::now(),
+            dirty: true,
+            spares: Vec::new(),
+            preparing: None,
+            spare_count: 0,
+            options,
+        };
+        writer.mark()?;
+        writer.prepare_next();
+        let Recovered { segments, places, first, state, torn, .. } = recovered;
+        Ok((writer, Places { segments, places, first, state }, torn))
+    }
+
+    /// Until the log is closed or a write fails.
+    pub fn run(mut self, shared: &Shared) {
+        loop {
+            let mut done = Vec::new();
+            let (ops, stop) = match self.next_ops(shared) {
+                Pause::Over(ops, stop) => (ops, stop),
+                Pause::Used => continue,
+                Pause::Failed => return,
+            };
+            let result = self.write_all(ops, shared, &mut done).and_then(|()| self.mark_if_due(stop));
+            let failure = result.clone().err();
+            if let Some(failure) = &failure {
+                tracing::error!("{failure}");
+                // First, so that nothing is queued any more once a waiter knows
+                fail(shared, failure.clone());
+            }
+            for completion in done {
+                completion(result.clone());
+            }
+            if failure.is_some() {
+                return;
+            }
+            if stop && lock(&shared.queue).ops.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for work, or uses a pause to bring the high-water record up to date.
+    fn next_ops(&mut self, shared: &Shared) -> Pause {
+        let mut queue = lock(&shared.queue);
+        while queue.ops.is_empty() && !queue.stop {
+            queue.asleep = true;
+            if !self.dirty && !queue.committed_waits {
+                queue = shared.wake.wait(queue).unwrap_or_else(|e| e.into_inner());
+                continue;
+            }
+            let (q, timeout) = shared.wake.wait_timeout(queue, HIGHWATER_IDLE).unwrap_or_else(|e| e.into_inner());
+            queue = q;
+            if timeout.timed_out() && queue.ops.is_empty() {
+                queue.asleep = false;
+                let ops = take(&mut queue);
+                drop(queue);
+                let mut none = Vec::new();
+                if let Err(failure) = self.write_all(ops, shared, &mut none).and_then(|()| self.mark()) {
+                    tracing::error!("{failure}");
+                    fail(shared, failure);
+                    return Pause::Failed;
+                }
+                return Pause::Used;
+            }
+        }
+        queue.asleep = false;
+        let stop = queue.stop;
+        Pause::Over(take(&mut queue), stop)
+    }
+
+    /// Lays out and writes all of `ops`; their completions end in `done` (called by the caller, with the result).
+    fn write_all(&mut self, ops: Vec<Op>, shared: &Shared, done: &mut Vec<Completion>) -> Result<(), LogError> {
+        let mut result = Ok(());
+        for op in ops {
+            done.extend(op.done);
+            if result.is_err() {
+                continue;
+            }
+            let len = op.payload.as_ref().map_or(0, |p| p.encoded_len());
+            let full = self.records > 0 && self.buf.len() + record_len(len) > self.group_max();
+            result = if full { self.write_group(shared) } else { Ok(()) };
+            if result.is_ok() {
+                result = self.lay_out(op.kind, op.position, op.payload.as_deref(), len);
+            }
+        }
+        result.and_then(|()| self.write_group(shared))
+    }
+
+    fn group_max(&self) -> usize {
+        GROUP_BYTES_MAX.min(self.options.segment_bytes as usize - BLOCK)
+    }
+
+    fn lay_out(
+        &mut self,
+        kind: Kind,
+        position: Position,
+        payload: Option<&dyn super::Payload>,
+        len: usize,
+    ) -> Result<(), LogError> {
+        if u32::try_from(len + RECORD_BYTES).is_err() {
+            return Err(LogError::Io { op: "lay out entry", error: "entry of 4 GiB or more".into(), full: false });
+        }
+        if self.records == 0 {
+            self.buf.clear();
+            self.buf.reserve(GROUP_BYTES);
+            self.buf.extend(&[0; GROUP_BYTES]);
+        }
+        let at = self.buf.len();
+        self.buf.reserve(record_len(len) + BLOCK);
+        self.buf.extend(&[0; RECORD_BYTES]);
+        if let Some(payload) = payload {
+            let buf = &mut self.buf;
+            payload.write_to(&mut |piece| buf.extend(piece));
+        }
+        debug_assert_eq!(self.buf.len(), at + RECORD_BYTES + len, "a payload is as long as it says");
+        let record = &mut self.buf.as_mut_slice()[at..];
+        self.open_chain = seal_record(record, self.open_chain, kind, position.term, position.index);
+        let committed = record.get(RECORD_BYTES) == Some(&1);
+        let vote = (kind == Kind::Vote).then_some(Vote { term: position.term, node: position.index, committed });
+        let place = Place { segment: 0, offset: at as u32, len: (self.buf.len() - at) as u32 };
+        self.buf.pad(8);
+        self.records += 1;
+        self.pending.push((kind, position, place, vote));
+        Ok(())
+    }
+
+    /// One durable write of what is laid out.
+    fn write_group(&mut self, shared: &Shared) -> Result<(), LogError> {
+        if self.records == 0 {
+            return Ok(());
+        }
+        let bytes = self.buf.len() as u64;
+        let padded = bytes.next_multiple_of(BLOCK as u64);
+        if self.offset + padded > self.segment.len {
+            self.rotate(padded, shared)?;
+        }
+        let (number, log, chain) = (self.group, self.segment.head.log, self.chain);
+        let group = Group { number, log, chain, records: self.records, bytes };
+        group.write(self.buf.as_mut_slice());
+        self.buf.pad(BLOCK);
+        self.segment.file.write_durable(self.buf.as_slice(), self.offset).map_err(LogError::io("write log"))?;
+        self.take_in(shared);
+        self.offset += padded;
+        self.group += 1;
+        self.chain = self.open_chain;
+        self.records = 0;
+        self.dirty = true;
+        self.recycle(shared)
+    }
+
+    /// Tells readers what the group just written brought.
+    fn take_in(&mut self, shared: &Shared) {
+        let mut places = lock(&shared.places);
+        let places = &mut *places;
+        for (kind, position, place, vote) in self.pending.drain(..) {
+            match kind {
+                Kind::Vote => self.state.vote = vote,
+                Kind::Committed => self.state.committed = position,
+                Kind::Truncate => recovery::truncate(&mut self.state, &mut places.places, places.first, position),
+                Kind::Purge => recovery::purge(&mut self.state, &mut places.places, &mut places.first, position),
+                Kind::Blank | Kind::Batch | Kind::Membership => {
+                    if places.places.is_empty() {
+                        places.first = position.index;
+                    }
+                    self.state.last = position;
+                    let offset = place.offset + self.offset as u32;
+                    places.places.push_back(Place { segment: self.segment.head.segment, offset, ..place });
+                }
+            }
+        }
+        places.state = self.state;
+    }
+
+    /// Begins the next segment; everything in this one is durable.
+    fn rotate(&mut self, group_bytes: u64, shared: &Shared) -> Result<(), LogError> {
+        let len = self.options.segment_bytes.max(group_bytes + BLOCK as u64);
+        let spare = if len == self.options.segment_bytes { self.spare()? } else { self.create_spare(len)? };
+        let LogState { last, purged, committed, vote } = self.state;
+        let (log, segment) = (self.segment.head.log, self.segment.head.segment + 1);
+        let head = Head { log, segment, group: self.group, chain: self.chain, last, purged, committed, vote };
+        self.segment = Segment::begin(&*self.disk, &spare, head)?;
+        self.offset = BLOCK as u64;
+        lock(&shared.places).segments.push_back(self.segment.clone());
+        self.mark()?;
+        self.prepare_next();
+        Ok(())
+    }
+
+    /// Takes the oldest segments out of the log while more history is kept than asked for.
+    fn recycle(&mut self, shared: &Shared) -> Result<(), LogError> {
+        loop {
+            let old = {
+                let mut places = lock(&shared.places);
+                let places = &mut *places;
+                let purged =
+                    |i: usize| places.segments.get(i + 1).is_some_and(|s| s.head.last.index <= self.state.purged.index);
+                let kept: u64 =
+                    (0..places.segments.len()).take_while(|&i| purged(i)).map(|i| places.segments[i].len).sum();
+                if kept <= self.options.history_bytes {
+                    return Ok(());
+                }
+                let Some(old) = places.segments.pop_front() else { return Ok(()) };
+                while places.places.front().is_some_and(|p| p.segment == old.head.segment) {
+                    places.places.pop_front();
+                    places.first += 1;
+                }
+                old
+            };
+            let name = segment::name(old.head.segment);
+            if self.spares.len() < SPARES_MAX && old.len == self.options.segment_bytes {
+                let spare = self.spare_name();
+                self.disk.rename(&name, &spare).map_err(LogError::io("recycle segment"))?;
+                self.spares.push(spare);
+            } else {
+                self.disk.remove(&name).map_err(LogError::io("remove segment"))?;
+            }
+            // Before the file is written to: else a crash could leave the new contents under the old name
+            self.disk.sync_dir().map_err(LogError::io("sync directory"))?;
+        }
+    }
+
+    fn spare_name(&mut self) -> String {
+        self.spare_count += 1;
+        format!("spare-{}", self.spare_count)
+    }
+
+    fn create_spare(&mut self, len: u64) -> Result<String, LogError> {
+        let name = self.spare_name();
+        self.disk.create(&name, len).map_err(LogError::io("create segment"))?;
+        Ok(name)
+    }
+
+    fn spare(&mut self) -> Result<String, LogError> {
+        if let Some(spare) = self.spares.pop() {
+            return Ok(spare);
+        }
+        match self.preparing.take().map(JoinHandle::join) {
+            Some(Ok(prepared)) => prepared,
+            _ => self.create_spare(self.options.segment_bytes),
+        }
+    }
+
+    /// Fills the next segment with zeros on a thread of its own, so that no writer waits for that.
+    fn prepare_next(&mut self) {
+        if !self.options.prepare_ahead || !self.spares.is_empty() || self.preparing.is_some() {
+            return;
+        }
+        let (name, disk, len) = (self.spare_name(), self.disk.clone(), self.options.segment_bytes);
+        let create = move || disk.create(&name, len).map(|_| name).map_err(LogError::io("create segment"));
+        // Without a thread the segment is made when it is needed
+        self.preparing = std::thread::Builder::new().name("look-log-next".into()).spawn(create).ok();
+    }
+
+    fn mark(&mut self) -> Result<(), LogError> {
+        let old = self.high.mark();
+        let (segment, offset) = (self.segment.head.segment, self.offset);
+        self.high.write(Mark { segment, offset, group: self.group, chain: self.chain, ..old })?;
+        self.marked = Instant::now();
+        self.dirty = false;
+        Ok(())
+    }
+
+    fn mark_if_due(&mut self, stop: bool) -> Result<(), LogError> {
+        if self.dirty && (stop || self.marked.elapsed() >= HIGHWATER_BUSY) { self.mark() } else { Ok(()) }
+    }
+}
+
+fn first_segment(disk: &dyn Disk, options: &LogOptions, log: u64) -> Result<Segment, LogError> {
+    let name = "spare-0";
+    disk.create(name, options.segment_bytes).map_err(LogError::io("create segment"))?;
+    Segment::begin(disk, name, Head { log, segment: 1, group: 1, ..Head::default() })
+}
+
+/// Everything queued, the committed index in front when it is newer than on disk.
+fn take(queue: &mut Queue) -> Vec<Op> {
+    let mut ops = std::mem::take(&mut queue.ops);
+    if std::mem::take(&mut queue.committed_waits) {
+        let position = queue.state.committed;
+        ops.push(Op { kind: Kind::Committed, position, payload: None, done: None });
+    }
+    ops
+}
+
+/// Answers everyone who waits and everyone to come with the failure.
+fn fail(shared: &Shared, failure: LogError) {
+    let ops = {
+        let mut queue = lock(&shared.queue);
+        queue.failed = Some(failure.clone());
+        std::mem::take(&mut queue.ops)
+    };
+    for done in ops.into_iter().filter_map(|op| op.done) {
+        done(Err(failure.clone()));
+    }
+}

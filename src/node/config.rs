@@ -1,0 +1,236 @@
+//! # Configuration of one node
+//!
+//! Three sources, later ones win: defaults, a Redis-style file of `name value` lines (`--config`), the command line.
+//! Names are Redis's where Redis has them.
+
+use crate::base::NodeId;
+use crate::base::limits;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub bind: Vec<String>,
+    pub port: u16,
+    pub dir: PathBuf,
+    pub node_id: NodeId,
+    /// Where peers reach this node; None = alone.
+    pub peer_addr: Option<SocketAddr>,
+    /// Voters of a new cluster, this node included. Empty = alone.
+    pub initial_cluster: BTreeMap<NodeId, SocketAddr>,
+    pub requirepass: String,
+    pub protected_mode: bool,
+    pub maxclients: usize,
+    /// Kept hot: younger than this, milliseconds …
+    pub window_ms: u64,
+    /// … or among this many last epochs (whichever keeps more) …
+    pub window_epochs: u64,
+    /// … while replaced versions take no more than this many bytes.
+    pub window_bytes: u64,
+    /// Hold entries back so that one leaves each so many milliseconds; 0 = as soon as a slot is free.
+    pub batch_interval_ms: u64,
+    /// A checkpoint starts after so many bytes of log …
+    pub checkpoint_bytes: u64,
+    /// Purged log kept for past reads, bytes.
+    pub history_bytes: u64,
+    /// A write whose bound (ops) exceeds this is refused before the log.
+    pub max_write_cost: u64,
+    /// `jit` or `interpreter`.
+    pub engine: EngineChoice,
+    /// The file the configuration came from, for CONFIG REWRITE.
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineChoice {
+    Jit,
+    Interpreter,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {0}: {1}; check the path given to --config")]
+    Unreadable(PathBuf, std::io::Error),
+    #[error("{0}, line {1}: {2}")]
+    Line(PathBuf, usize, String),
+    #[error("{0}")]
+    Value(String),
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            bind: vec!["127.0.0.1".into()],
+            port: 6379,
+            dir: "look-data".into(),
+            node_id: NodeId(1),
+            peer_addr: None,
+            initial_cluster: BTreeMap::new(),
+            requirepass: String::new(),
+            protected_mode: true,
+            maxclients: limits::CLIENTS_MAX,
+            window_ms: 15_000,
+            window_epochs: 1_000_000,
+            window_bytes: 4 << 30,
+            batch_interval_ms: 0,
+            checkpoint_bytes: 512 << 20,
+            history_bytes: 1 << 30,
+            max_write_cost: 500_000_000,
+            engine: EngineChoice::Jit,
+            file: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads `path` over the defaults.
+    pub fn read_file(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|e| ConfigError::Unreadable(path.into(), e))?;
+        let mut config = Config { file: Some(path.into()), ..Config::default() };
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            config
+                .set(&name.to_ascii_lowercase(), value.trim().trim_matches('"'))
+                .map_err(|e| ConfigError::Line(path.into(), number + 1, e.to_string()))?;
+        }
+        Ok(config)
+    }
+
+    /// Sets one parameter from its text.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        match name {
+            "bind" => self.bind = value.split_whitespace().map(str::to_owned).collect(),
+            "port" => self.port = number(name, value, 0, u16::MAX.into())? as u16,
+            "dir" => self.dir = value.into(),
+            "node-id" => self.node_id = NodeId(number(name, value, 1, u32::MAX.into())?),
+            "peer-addr" => self.peer_addr = Some(address(value)?),
+            "initial-cluster" => self.initial_cluster = cluster(value)?,
+            "requirepass" => self.requirepass = value.into(),
+            "protected-mode" => self.protected_mode = yes_no(name, value)?,
+            "maxclients" => self.maxclients = number(name, value, 1, u32::MAX.into())? as usize,
+            "window-ms" => self.window_ms = number(name, value, 0, u64::MAX)?,
+            "window-epochs" => self.window_epochs = number(name, value, 0, u64::MAX)?,
+            "window-bytes" => self.window_bytes = memory(name, value)?,
+            "batch-interval" => self.batch_interval_ms = number(name, value, 0, 60_000)?,
+            "checkpoint-bytes" => self.checkpoint_bytes = memory(name, value)?,
+            "history-bytes" => self.history_bytes = memory(name, value)?,
+            "max-write-cost" => self.max_write_cost = number(name, value, 1, u64::MAX)?,
+            "engine" => {
+                self.engine = match value {
+                    "jit" => EngineChoice::Jit,
+                    "interpreter" => EngineChoice::Interpreter,
+                    _ => return Err(ConfigError::Value("engine must be 'jit' or 'interpreter'".into())),
+                }
+            }
+            _ => {
+                return Err(ConfigError::Value(format!(
+                    "unknown configuration name '{name}'; see `look serve --help`"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what one parameter alone cannot show.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !self.initial_cluster.is_empty() {
+            if !self.initial_cluster.contains_key(&self.node_id) {
+                return Err(ConfigError::Value(format!(
+                    "--initial-cluster does not name this node (--node-id {}); add {}=HOST:PORT to it",
+                    self.node_id, self.node_id
+                )));
+            }
+            if self.peer_addr.is_none() {
+                return Err(ConfigError::Value(
+                    "--initial-cluster needs --peer-addr, the address on which this node's peers reach it".into(),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn number(name: &str, value: &str, min: u64, max: u64) -> Result<u64, ConfigError> {
+    match value.parse::<u64>() {
+        Ok(n) if (min..=max).contains(&n) => Ok(n),
+        _ => Err(ConfigError::Value(format!("{name} must be a whole number between {min} and {max}, not '{value}'"))),
+    }
+}
+
+fn yes_no(name: &str, value: &str) -> Result<bool, ConfigError> {
+    match value {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(ConfigError::Value(format!("{name} must be 'yes' or 'no'"))),
+    }
+}
+
+/// Bytes with Redis's units: 1k = 1000, 1kb = 1024, and so on for m and g.
+pub fn memory(name: &str, value: &str) -> Result<u64, ConfigError> {
+    let lower = value.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &lower[digits.len()..] {
+        "" | "b" => 1,
+        "k" => 1000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => 0,
+    };
+    match digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)) {
+        Some(n) if unit != 0 => Ok(n),
+        _ => Err(ConfigError::Value(format!("{name} must be a memory size such as 512mb, not '{value}'"))),
+    }
+}
+
+fn address(value: &str) -> Result<SocketAddr, ConfigError> {
+    value.parse().map_err(|_| ConfigError::Value(format!("'{value}' is not ADDRESS:PORT")))
+}
+
+/// `1=A:P,2=A:P,3=A:P`
+fn cluster(value: &str) -> Result<BTreeMap<NodeId, SocketAddr>, ConfigError> {
+    let mut nodes = BTreeMap::new();
+    for part in value.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        let (id, at) = part
+            .split_once('=')
+            .ok_or_else(|| ConfigError::Value(format!("'{part}' in initial-cluster is not ID=ADDRESS:PORT")))?;
+        let id = NodeId(number("a node id in initial-cluster", id, 1, u32::MAX.into())?);
+        if nodes.insert(id, address(at)?).is_some() {
+            return Err(ConfigError::Value(format!("initial-cluster names node {id} twice")));
+        }
+    }
+    Ok(nodes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_sets_what_it_names_and_says_which_line_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("look.conf");
+        std::fs::write(&path, "# comment\nport 7000\nwindow-bytes 2gb\n").unwrap();
+        let c = Config::read_file(&path).unwrap();
+        assert_eq!((c.port, c.window_bytes), (7000, 2 << 30));
+        std::fs::write(&path, "port 7000\nprot 1\n").unwrap();
+        let e = Config::read_file(&path).unwrap_err().to_string();
+        assert!(e.contains("line 2") && e.contains("prot"), "{e}");
+    }
+
+    #[test]
+    fn a_cluster_must_name_this_node_and_each_node_once() {
+        let mut c = Config::default();
+        c.set("initial-cluster", "2=127.0.0.1:1,3=127.0.0.1:2").unwrap();
+        assert!(c.check().is_err());
+        assert!(c.set("initial-cluster", "2=127.0.0.1:1,2=127.0.0.1:2").is_err());
+        assert!(c.set("initial-cluster", "127.0.0.1:1").is_err());
+    }
+}

@@ -1,0 +1,125 @@
+//! Three nodes on loopback.
+
+use super::resp::{Connection, Reply};
+use super::server::{Server, free_port, look_binary};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub struct Cluster {
+    /// By node id - 1; `None` while a node is down.
+    pub nodes: Vec<Option<Server>>,
+    ports: Vec<(u16, u16)>,
+    dir: PathBuf,
+}
+
+impl Cluster {
+    /// Starts `n` nodes and waits until each of them takes a write.
+    pub fn start(dir: &Path, n: usize) -> Result<Cluster, String> {
+        let ports = (0..n).map(|_| (free_port(), free_port())).collect();
+        let mut cluster = Cluster { nodes: (0..n).map(|_| None).collect(), ports, dir: dir.to_owned() };
+        for id in 1..=n {
+            cluster.launch(id)?;
+        }
+        for id in 1..=n {
+            cluster.await_writable(id, Duration::from_secs(30))?;
+        }
+        Ok(cluster)
+    }
+
+    /// Starts this node's process; does not wait.
+    pub fn launch(&mut self, id: usize) -> Result<(), String> {
+        let peers: Vec<String> =
+            self.ports.iter().enumerate().map(|(i, (_, peer))| format!("{}=127.0.0.1:{peer}", i + 1)).collect();
+        let (port, peer) = self.ports[id - 1];
+        let dir = self.dir.join(format!("node{id}"));
+        let flags = [
+            "--dir".to_string(),
+            dir.join("data").display().to_string(),
+            "--bind".into(),
+            "127.0.0.1".into(),
+            "--node-id".into(),
+            id.to_string(),
+            "--peer-addr".into(),
+            format!("127.0.0.1:{peer}"),
+            "--initial-cluster".into(),
+            peers.join(","),
+        ];
+        self.nodes[id - 1] = Some(Server::launch(&look_binary(), &dir, port, &flags)?);
+        Ok(())
+    }
+
+    pub fn node(&self, id: usize) -> &Server {
+        self.nodes[id - 1].as_ref().unwrap_or_else(|| panic!("node {id} is down"))
+    }
+
+    pub fn up(&self) -> Vec<usize> {
+        (1..=self.nodes.len()).filter(|id| self.nodes[id - 1].is_some()).collect()
+    }
+
+    pub fn kill9(&mut self, id: usize) {
+        self.nodes[id - 1] = None; // dropping kills and waits
+    }
+
+    /// What each node printed last.
+    pub fn output(&self) -> String {
+        self.up().iter().map(|id| format!("--- node {id}\n{}", self.node(*id).output())).collect()
+    }
+
+    pub fn await_writable(&mut self, id: usize, longest: Duration) -> Result<Duration, String> {
+        let begin = Instant::now();
+        loop {
+            let server = self.nodes[id - 1].as_mut().ok_or("the node is down")?;
+            if let Some(status) = server.exited() {
+                return Err(format!("node {id} stopped with {status}:\n{}", server.output()));
+            }
+            let written = Connection::open(server.address()).and_then(|mut c| {
+                c.patience(Duration::from_secs(5))?;
+                c.line(&format!("SET writable:{id} 1"))
+            });
+            if written.is_ok_and(|r| !r.is_error()) {
+                return Ok(begin.elapsed());
+            }
+            if begin.elapsed() > longest {
+                return Err(format!("node {id} took no write within {longest:?}:\n{}", self.output()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The leader as `LOOK.CLUSTER` of any live node names it.
+    pub fn leader(&self) -> Result<usize, String> {
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(20) {
+            for id in self.up() {
+                let text = self.node(id).connect().line("LOOK.CLUSTER").map(|r| r.text()).unwrap_or_default();
+                let named =
+                    text.lines().find_map(|l| l.trim().strip_prefix("leader:")).and_then(|v| v.trim().parse().ok());
+                if let Some(leader) = named.filter(|leader| self.up().contains(leader)) {
+                    return Ok(leader);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Err(format!("no leader is named by LOOK.CLUSTER:\n{}", self.output()))
+    }
+
+    /// Waits until each live node, asked for its own local state, gives this reply.
+    pub fn await_equal(&self, line: &str, expected: &Reply, longest: Duration) -> Result<(), String> {
+        let begin = Instant::now();
+        for id in self.up() {
+            let mut connection = self.node(id).connect();
+            connection.line("LOOK.CONSISTENCY eventual").map_err(|e| e.to_string())?;
+            loop {
+                let got = connection.line(line).map_err(|e| format!("node {id}: {line}: {e}"))?;
+                if got == *expected {
+                    break;
+                }
+                if begin.elapsed() > longest {
+                    return Err(format!("node {id} did not catch up: {line} gives {got:?}, expected {expected:?}"));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,30 @@
+//! What every black-box test needs: servers as child processes, a raw RESP client, a seeded generator of
+//! random numbers. Promises that no process and no directory outlives its test.
+#![allow(dead_code, unused_imports)] // each test binary uses its own part
+
+pub mod cluster;
+pub mod ledger;
+pub mod random;
+pub mod resp;
+pub mod server;
+
+pub use cluster::Cluster;
+pub use ledger::Ledger;
+pub use random::Random;
+pub use resp::{Connection, Reply};
+pub use server::Server;
+
+/// A request from words: `words("SET k v")`. Words never hold blanks; use a slice literal when they must.
+pub fn words(line: &str) -> Vec<Vec<u8>> {
+    line.split_ascii_whitespace().map(|w| w.as_bytes().to_vec()).collect()
+}
+
+/// A request as a person would type it; bytes outside printable ASCII appear as `\xNN`.
+pub fn show(args: &[Vec<u8>]) -> String {
+    args.iter().map(|a| format!("\"{}\"", a.escape_ascii())).collect::<Vec<_>>().join(" ")
+}
+
+/// A number from the environment, for longer runs than CI's.
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}

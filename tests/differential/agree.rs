@@ -1,0 +1,153 @@
+//! When do two replies agree? Byte for byte, save where Redis itself promises no order or answers with the time,
+//! and where Redis 7.2, which Look follows, differs from the 7.0 that Debian ships. Both tables are here.
+
+use crate::common::Reply;
+
+/// Replies that Redis gives in no promised order.
+const UNORDERED: &[&str] = &["KEYS", "SMEMBERS", "HGETALL", "SPOP"];
+/// Replies that depend on the moment: they may differ by this many units.
+const TIMES: &[(&str, i64)] =
+    &[("TTL", 5), ("PTTL", 5000), ("EXPIRETIME", 5), ("PEXPIRETIME", 5000), ("OBJECT IDLETIME", 5), ("LASTSAVE", 3600)];
+/// Replies of which only the shape is compared; each has a test of its own.
+const SHAPES: &[&str] = &["DUMP", "RANDOMKEY", "TIME", "MEMORY USAGE", "OBJECT FREQ", "HELLO"];
+
+/// Where 7.2 and 7.0 differ, 7.2 wins. `accepts` sees the request, what 7.0 said and what Look said.
+pub struct Difference {
+    pub command: &'static str,
+    pub what: &'static str,
+    pub accepts: fn(args: &[Vec<u8>], redis: &Reply, look: &Reply) -> bool,
+}
+
+pub const SINCE_7_0: &[Difference] = &[
+    Difference {
+        command: "OBJECT ENCODING",
+        what: "7.2 keeps a short list or set in a listpack; 7.0 says quicklist and hashtable",
+        accepts: |_, redis, look| {
+            look.bytes() == Some(b"listpack") && matches!(redis.bytes(), Some(b"quicklist" | b"hashtable"))
+        },
+    },
+    Difference {
+        command: "OBJECT HELP",
+        what: "help texts differ from version to version",
+        accepts: |_, redis, look| redis.items().len() == look.items().len(),
+    },
+    Difference {
+        command: "BITCOUNT",
+        what: "7.2 checks the arguments even if the key does not exist (redis #11734)",
+        accepts: |_, redis, look| *redis == Reply::Int(0) && look.is_error(),
+    },
+    Difference {
+        command: "BITPOS",
+        what: "7.2 checks the arguments even if the key does not exist (redis #11734)",
+        accepts: |_, redis, look| matches!(redis, Reply::Int(0 | -1)) && look.is_error(),
+    },
+    Difference {
+        command: "ZRANK",
+        what: "7.2 has WITHSCORE: three and more arguments are no longer an arity error",
+        accepts: |args, redis, _| args.len() > 3 && redis.is_error(),
+    },
+    Difference { command: "ZSCORE", what: SHORTEST, accepts: |_, redis, look| scores(redis, look) },
+    Difference { command: "ZADD", what: SHORTEST, accepts: |_, redis, look| scores(redis, look) },
+    Difference { command: "ZRANGE", what: SHORTEST, accepts: |_, redis, look| scores(redis, look) },
+    Difference { command: "ZPOPMIN", what: SHORTEST, accepts: |_, redis, look| scores(redis, look) },
+];
+
+const SHORTEST: &str = "7.2 prints the shortest decimal that reads back as the same double; 7.0 prints 17 digits";
+
+/// The name under which the tables know a request: `GET`, `OBJECT ENCODING`.
+pub fn name(args: &[Vec<u8>]) -> String {
+    let upper = |i: usize| args.get(i).map(|a| String::from_utf8_lossy(a).to_uppercase()).unwrap_or_default();
+    match upper(0).as_str() {
+        container @ ("OBJECT" | "CONFIG" | "CLIENT" | "MEMORY" | "COMMAND" | "DEBUG") => {
+            format!("{container} {}", upper(1))
+        }
+        plain => plain.to_string(),
+    }
+}
+
+pub fn compare(args: &[Vec<u8>], redis: &Reply, look: &Reply) -> bool {
+    if redis == look {
+        return true;
+    }
+    let name = name(args);
+    if same_but_for_order_and_time(&name, redis, look) {
+        return true;
+    }
+    SINCE_7_0.iter().find(|row| row.command == name).is_some_and(|row| (row.accepts)(args, redis, look))
+}
+
+/// EXEC's reply holds the replies of the queued requests.
+pub fn compare_exec(queued: &[Vec<Vec<u8>>], redis: &Reply, look: &Reply) -> bool {
+    let (Reply::Array(a), Reply::Array(b)) = (redis, look) else {
+        return redis == look;
+    };
+    if a.len() != b.len() || a.len() != queued.len() {
+        return redis == look;
+    }
+    queued.iter().zip(a.iter().zip(b)).all(|(args, (a, b))| compare(args, a, b))
+}
+
+fn same_but_for_order_and_time(name: &str, redis: &Reply, look: &Reply) -> bool {
+    if UNORDERED.contains(&name) {
+        let pairs = name == "HGETALL";
+        return sorted(redis, pairs) == sorted(look, pairs);
+    }
+    if let Some((_, tolerance)) = TIMES.iter().find(|(command, _)| *command == name) {
+        return matches!((redis, look), (Reply::Int(a), Reply::Int(b)) if *a >= 0 && *b >= 0 && a.abs_diff(*b) <= *tolerance as u64);
+    }
+    if name == "SCAN" {
+        // One step of a scan gives what it likes; the harness compares whole scans.
+        return matches!(
+            (redis.items(), look.items()),
+            ([Reply::Bulk(_), Reply::Array(_)], [Reply::Bulk(_), Reply::Array(_)])
+        );
+    }
+    SHAPES.contains(&name) && std::mem::discriminant(redis) == std::mem::discriminant(look)
+}
+
+/// The same reply in one order. RESP2 gives HGETALL as a flat list of pairs.
+fn sorted(reply: &Reply, pairs: bool) -> Reply {
+    match reply {
+        Reply::Array(items) if pairs => {
+            let mut all: Vec<Vec<Reply>> = items.chunks(2).map(<[Reply]>::to_vec).collect();
+            all.sort();
+            Reply::Array(all.concat())
+        }
+        Reply::Array(items) => Reply::Array(in_order(items)),
+        Reply::Set(items) => Reply::Set(in_order(items)),
+        Reply::Map(items) => {
+            let mut all = items.clone();
+            all.sort();
+            Reply::Map(all)
+        }
+        other => other.clone(),
+    }
+}
+
+fn in_order(items: &[Reply]) -> Vec<Reply> {
+    let mut all = items.to_vec();
+    all.sort();
+    all
+}
+
+/// Equal, when each score is read as a double and Look's spelling is the shortest one.
+fn scores(redis: &Reply, look: &Reply) -> bool {
+    fn same(a: &Reply, b: &Reply) -> bool {
+        match (a, b) {
+            _ if a == b => true,
+            (Reply::Array(a), Reply::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+            (Reply::Bulk(x), Reply::Bulk(y)) | (Reply::Double(x), Reply::Double(y)) => {
+                y.len() <= x.len() && matches!((number(a), number(b)), (Some(a), Some(b)) if a == b)
+            }
+            _ => false,
+        }
+    }
+    same(redis, look)
+}
+
+fn number(reply: &Reply) -> Option<f64> {
+    match reply {
+        Reply::Bulk(text) | Reply::Double(text) => std::str::from_utf8(text).ok()?.parse().ok(),
+        _ => None,
+    }
+}
