@@ -6,6 +6,9 @@
 //! x21  argument words  x29  frame pointer, so that profilers can walk the stack
 //! ```
 
+// dynasm converts register numbers whatever their type.
+#![allow(clippy::useless_conversion)]
+
 use super::super::ir::{BitOp, FloatOp, IntOp, Reg, Rel, Trap};
 use super::super::machine::Head;
 use super::masm::{Exits, Masm, Slot, hidden};
