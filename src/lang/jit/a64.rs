@@ -138,7 +138,7 @@ impl Masm for A64 {
     }
 
     fn prologue(&mut self, slots: usize) -> usize {
-        while self.offset() % 16 != 0 {
+        while !self.offset().is_multiple_of(16) {
             asm!(self ; nop);
         }
         let entry = self.offset();
