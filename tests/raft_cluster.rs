@@ -69,11 +69,11 @@ impl StateMachine for Machine {
                         if chunk.sequence == *last + 1 {
                             *last += 1;
                             ledger.ran.push((chunk.gateway.0, chunk.sequence));
-                            if self.batcher.get().is_some_and(|b| b.gateway() == chunk.gateway) {
-                                own = Some(chunk.sequence);
-                            }
                         } else {
                             ledger.skipped += 1;
+                        }
+                        if self.batcher.get().is_some_and(|b| b.gateway() == chunk.gateway) {
+                            own = ledger.last.get(&chunk.gateway.0).copied();
                         }
                     }
                 }

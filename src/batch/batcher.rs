@@ -358,6 +358,9 @@ impl Sender {
     async fn forward(&mut self, leader: NodeId, term: u64) {
         let chunks = {
             let mut state = self.shared.lock();
+            if (state.leadership.leader, state.leadership.term) != (Some(leader), term) {
+                return;
+            }
             let mut chunks = Vec::new();
             state.take_unsent(&mut chunks, self.shared.config.batch_bytes);
             chunks

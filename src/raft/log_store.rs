@@ -254,9 +254,10 @@ impl RaftLogStorage<Types> for LogStore {
             }
             recent.truncations
         };
-        let store = self.clone();
+        // Weak: the writer's thread must not be the one that closes the log
+        let store = Arc::downgrade(&self.0);
         let done: Completion = Box::new(move |result| {
-            if result.is_ok() {
+            if let (Ok(()), Some(store)) = (&result, store.upgrade().map(LogStore)) {
                 let mut recent = store.recent();
                 if recent.truncations == truncations {
                     recent.durable = recent.durable.max(end);
@@ -315,7 +316,7 @@ mod tests {
             Ok(())
         }
         fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
-            Some(Box::new(self.clone()))
+            (self.0.last.index.0 > 0).then(|| Box::new(self.clone()) as Box<dyn Checkpoint>)
         }
         fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
             Ok(Box::new(Nothing::default()))
