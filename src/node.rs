@@ -5,6 +5,8 @@
 pub mod code;
 pub mod config;
 pub mod datadir;
+pub mod keeper;
+pub mod machine;
 pub mod reads;
 pub mod state;
 

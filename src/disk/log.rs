@@ -246,6 +246,11 @@ impl Log {
         rx.recv().map_err(|_| LogError::Stopped("closed".into()))?
     }
 
+    /// The first entry that can be read without searching whole segments.
+    pub fn first_indexed(&self) -> u64 {
+        lock(&self.shared.places).first
+    }
+
     /// The oldest entry that [`Log::read`] surely still finds.
     pub fn oldest(&self) -> u64 {
         let places = lock(&self.shared.places);
