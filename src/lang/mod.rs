@@ -6,6 +6,7 @@
 //! walk) → [`module::Module`]. What the body may call is the helper [`table`]; what the header says is the [`grammar`].
 
 pub mod ast;
+pub mod check;
 pub mod diag;
 pub mod encode;
 pub mod engine;
@@ -28,5 +29,9 @@ pub mod table;
 pub mod types;
 
 pub use lower::{Effects, LineCost};
+pub use check::{Checked, check_files};
 pub use module::{Command, Example, Module, compile_module};
 pub mod verify;
+
+#[cfg(test)]
+mod shipped_tests;

@@ -9,7 +9,7 @@ use crate::lang::ir::Trap;
 use crate::lang::table::Row;
 
 pub const ROWS: &[Row] = &[
-    Row::pure("bytes.len -> int", "2", "0", len),
+    Row::pure("bytes.len -> int", "2", "0", len).bound("64*blocks(self)"),
     Row::pure("bytes.at(i: int) -> int", "3", "0", at).bound("256"),
     Row::pure("bytes.slice(from: int, to: int) -> bytes", "6", "0", slice),
     Row::pure("bytes.eq(b: bytes) -> bool", "6 + blocks(self)", "0", eq),

@@ -211,9 +211,8 @@ impl<'a> Lower<'a> {
         let writes = matches!(h.effect, Effect::Trim | Effect::Write);
         let note = Note::Call { ops, locs, writes, fails: h.fails };
         self.push_noted(Op::Call { d, helper: h.number, n: n as u8, args: regs }, note);
-        let result = self.call_result(h, &args, &vals, d, whose, span)?;
         self.kill(h, &args, span);
-        Ok(result)
+        self.call_result(h, &args, &vals, d, whose, span)
     }
 
     fn call_result(&mut self, h: &Helper, args: &[Val], vals: &[Val], d: Reg, whose: Option<Whose>, span: Span) -> Low<Val> {

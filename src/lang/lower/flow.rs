@@ -48,7 +48,7 @@ impl<'a> Lower<'a> {
         }
         let Some(mut ty) = ty else { return Ok(Val::never()) };
         if let Some(want) = expect
-            && ty != Type::Unit
+            && (ty != Type::Unit || branches.iter().all(|b| b.val.ty != Type::Unit))
         {
             ty = want.clone();
         }
@@ -178,6 +178,8 @@ fn unify(a: &Type, b: &Type) -> Option<Type> {
     let none = |t: &Type| matches!(t, Type::Case(n, p) if n == "none" && p.is_empty());
     match (a, b) {
         _ if a == b => Some(a.clone()),
+        // no value in one branch: nobody can want the others'
+        (Type::Unit, t) | (t, Type::Unit) => (none(t) || !matches!(t, Type::Case(..))).then_some(Type::Unit),
         (Type::Key, Type::Bytes) | (Type::Bytes, Type::Key) => Some(Type::Bytes),
         (Type::Case(..), Type::Case(..)) if !none(a) && !none(b) => {
             let sum = Sum { cases: vec![as_case(a)?, as_case(b)?], ..Sum::default() };

@@ -261,11 +261,7 @@ impl<'a> Lower<'a> {
 
     /// Lowers the body and finishes the program.
     pub fn command(mut self, def: &'a CommandDef) -> Low<(Finished, Effects)> {
-        let val = self.block(&def.body, None)?;
-        if !matches!(val.ty, Type::Unit | Type::Never) {
-            return Err(Diagnostic::new(Code::Type, def.body.span, "a command's body gives no value")
-                .help("answer with `reply …`"));
-        }
+        self.unit_block(&def.body)?;
         let mut program = Program::default();
         for e in &def.errors {
             let text = Some(self.text_number(&e.text));

@@ -84,6 +84,8 @@ impl<'a> Lower<'a> {
 
     fn switch(&mut self, s: Reg, tags: &[u64], mut branches: Vec<Branch>, expect: Option<&Type>) -> Low<Val> {
         let joined = self.join(&mut branches, expect)?;
+        // The last of all cases is the default: one branch runs whatever the word is, so what the branches define is defined.
+        let tags = &tags[..tags.len().min(branches.len().saturating_sub(1))];
         self.push(Op::Switch { s });
         for (i, b) in branches.into_iter().enumerate() {
             self.push(tags.get(i).map_or(Op::Default, |tag| Op::Case { value: *tag }));
@@ -266,10 +268,7 @@ impl<'a> Lower<'a> {
         }
         match default {
             Some(arm) => branches.push(self.branch(arm.span, |l| l.block(&arm.body, expect))?),
-            None if val.ty == Type::Bool && tags.len() == 2 => {
-                // both values are there: the last one takes what a `Switch` would otherwise leave without a value
-                tags.pop();
-            }
+            None if val.ty == Type::Bool && tags.len() == 2 => {}
             None => {
                 return Err(Diagnostic::new(Code::Pattern, span, "this match leaves values out").help("add `_ => …`"));
             }
