@@ -260,7 +260,7 @@ impl<'a> Lower<'a> {
             (t, u) => return Err(operands(span, t, u)),
         }
         let bound = match (&wa.bound, &wb.bound) {
-            (Some(p), Some(q)) if least => Some(if rank(q) < rank(p) { q.clone() } else { p.clone() }),
+            (Some(p), Some(q)) if least => Some(smaller(p, q).clone()),
             (Some(p), None) | (None, Some(p)) if least => Some(p.clone()),
             (Some(p), Some(q)) => Some(p.clone().max(q)),
             _ => None,
@@ -398,7 +398,7 @@ impl<'a> Lower<'a> {
         let mut words: SmallVec<[Word; 2]> = SmallVec::new();
         for field in 0..width {
             let d = self.reg(span)?;
-            self.push(Op::Elem { d, slot, index: i, width, field });
+            self.push_noted(Op::Elem { d, slot, index: i, width, field }, Note::MayTrap);
             words.push(Word::bounded(Loc::Reg(d), self.everything.clone()));
             words[field as usize].natural = false;
         }
@@ -439,6 +439,16 @@ pub(super) fn word_kinds(ty: &Type, out: &mut Vec<bool>) {
             }
         }
         t => out.resize(out.len() + t.width(), false),
+    }
+}
+
+/// The better of two upper bounds.
+fn smaller<'p>(p: &'p Poly, q: &'p Poly) -> &'p Poly {
+    match (p.excess(q).is_empty(), q.excess(p).is_empty()) {
+        (true, _) => p,
+        (_, true) => q,
+        _ if rank(q) < rank(p) => q,
+        _ => p,
     }
 }
 
