@@ -176,6 +176,8 @@ impl Pieces {
 pub enum SnapshotData {
     Ours(Box<dyn Checkpoint>),
     Theirs(Box<dyn Receive>),
+    /// Only the position of what recovery restored; there is nothing to read.
+    Restored,
 }
 
 type LookSnapshot = Snapshot<super::types::Term, u64, BasicNode, SnapshotData>;
@@ -238,14 +240,19 @@ impl RaftStateMachine<Types> for Machine {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
         // Checkpoints are made by their own thread; openraft only learns of the newest
-        let checkpoint = Pieces(self.sender.clone()).checkpoint().await.ok()??;
-        Some(Builder(Mutex::new(Some(checkpoint))))
+        let newest = Pieces(self.sender.clone()).checkpoint().await.ok()?.map(snapshot_of);
+        let restored = || {
+            let (last_log_id, last_membership) = stored(&self.handed);
+            Snapshot { meta: SnapshotMeta { last_log_id, last_membership }, snapshot: SnapshotData::Restored }
+        };
+        newest.or_else(|| force.then(restored)).map(|s| Builder(Mutex::new(Some(s))))
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder(Mutex::new(Pieces(self.sender.clone()).checkpoint().await.ok().flatten()))
+        let newest = Pieces(self.sender.clone()).checkpoint().await.ok().flatten();
+        Builder(Mutex::new(newest.map(snapshot_of)))
     }
 
     async fn install_snapshot(&mut self, meta: &LookMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
@@ -266,13 +273,13 @@ impl RaftStateMachine<Types> for Machine {
 }
 
 /// Hands a checkpoint to openraft once. (The lock is for openraft, which wants it `Sync`.)
-pub struct Builder(Mutex<Option<Box<dyn Checkpoint>>>);
+pub struct Builder(Mutex<Option<LookSnapshot>>);
 
 impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<LookSnapshot, io::Error> {
-        let checkpoint = self.0.lock().unwrap_or_else(|e| e.into_inner()).take();
-        checkpoint.map(snapshot_of).ok_or_else(|| io::Error::other("there is no checkpoint yet"))
+        let snapshot = self.0.lock().unwrap_or_else(|e| e.into_inner()).take();
+        snapshot.ok_or_else(|| io::Error::other("there is no checkpoint yet"))
     }
 }
