@@ -204,6 +204,17 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// A checkpoint as if a peer had sent it.
+    async fn copy(&self, mut checkpoint: Box<dyn Checkpoint>) -> Result<Box<dyn Receive>, io::Error> {
+        let mut received = Pieces(self.sender.clone()).receive().await?;
+        while let Some(piece) = checkpoint.next().map_err(io::Error::other)? {
+            received.piece(piece).map_err(io::Error::other)?;
+        }
+        Ok(received)
+    }
+}
+
 impl RaftStateMachine<Types> for Machine {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
@@ -256,8 +267,10 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &LookMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
-        let SnapshotData::Theirs(received) = snapshot else {
-            return Err(io::Error::other("a checkpoint of this node cannot be installed on it"));
+        let received = match snapshot {
+            SnapshotData::Theirs(received) => received,
+            SnapshotData::Ours(checkpoint) => self.copy(checkpoint).await?,
+            SnapshotData::Restored => return Err(io::Error::other("a position without pages cannot be installed")),
         };
         let applied = applied_of(meta.last_log_id.as_ref(), &meta.last_membership);
         let (tx, rx) = oneshot::channel();
