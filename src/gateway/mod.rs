@@ -1,1 +1,46 @@
-//! (being built)
+//! # gateway: a node's client side
+//!
+//! Owns listeners, connections, sessions, chunks, the MULTI queue and the commands that need no log (`native`).
+//! Promises: replies in the order of requests; nothing that a client sends grows without a bound; per command no
+//! allocation, lock, shared atomic or system call, which all happen once a chunk. Everything below is behind
+//! [`backend::Backend`].
+//!
+//! Reading order: [`conn`] (one task a connection) → [`chunk`] (bytes to a plan of answers) → [`backend`].
+
+pub mod backend;
+mod chunk;
+pub mod clients;
+pub mod config;
+mod conn;
+#[cfg(test)]
+mod fake;
+mod glob;
+mod listen;
+mod multi;
+mod native;
+pub mod observe;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use listen::{Gateway, GatewayError, GatewayOptions};
+
+use backend::Backend;
+use clients::Clients;
+use config::Config;
+use observe::{Monitors, SlowLog, Totals};
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// What all connections of a gateway share.
+pub struct Shared<B: Backend> {
+    pub backend: B,
+    pub clients: Clients,
+    pub config: Config,
+    pub totals: Totals,
+    pub slow_log: SlowLog,
+    pub monitors: Monitors,
+    pub started: Instant,
+    /// Notified by `SHUTDOWN`; the node waits for it beside its signals.
+    pub stop: Notify,
+}

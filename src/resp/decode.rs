@@ -57,11 +57,11 @@ pub enum ProtocolError {
     Binary,
 }
 
-/// Offset and length of an argument, relative to the start of its request.
-#[derive(Clone, Copy, Debug)]
-struct Range {
-    at: u32,
-    len: u32,
+/// One argument of a request: where it lies in the request's source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arg {
+    pub at: u32,
+    pub len: u32,
 }
 
 /// How far the request at the front of the input is.
@@ -90,7 +90,7 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Decoder {
     pub limits: Limits,
-    ranges: Vec<Range>,
+    ranges: Vec<Arg>,
     /// Arguments of an inline request, unquoted.
     unquoted: Vec<u8>,
     inline: bool,
@@ -225,7 +225,7 @@ impl Decoder {
         if input.len() < self.at + len + 2 || self.at + len > u32::MAX as usize {
             return false;
         }
-        self.ranges.push(Range { at: self.at as u32, len: len as u32 });
+        self.ranges.push(Arg { at: self.at as u32, len: len as u32 });
         self.at += len + 2;
         self.state = State::Arguments(left - 1);
         true
@@ -270,7 +270,7 @@ impl Decoder {
             }
             let start = self.unquoted.len();
             rest = self.unquote(rest)?;
-            self.ranges.push(Range { at: start as u32, len: (self.unquoted.len() - start) as u32 });
+            self.ranges.push(Arg { at: start as u32, len: (self.unquoted.len() - start) as u32 });
         }
     }
 
@@ -387,16 +387,26 @@ fn long_number_line(rest: &[u8], from: usize) -> Line {
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     source: &'a [u8],
-    ranges: &'a [Range],
+    ranges: &'a [Arg],
 }
 
 impl<'a> Request<'a> {
+    pub fn new(source: &'a [u8], args: &'a [Arg]) -> Self {
+        Request { source, ranges: args }
+    }
     #[inline]
     pub fn len(self) -> usize {
         self.ranges.len()
     }
     pub fn is_empty(self) -> bool {
         self.ranges.is_empty()
+    }
+    /// The bytes that the arguments point into: the connection's buffer, or the unquoted line.
+    pub fn source(self) -> &'a [u8] {
+        self.source
+    }
+    pub fn args(self) -> &'a [Arg] {
+        self.ranges
     }
     /// The argument at `i`; empty past the end.
     #[inline]

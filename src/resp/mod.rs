@@ -8,5 +8,5 @@ pub mod decode;
 pub mod number;
 pub mod reply;
 
-pub use decode::{Decoder, Limits, ProtocolError, Request};
-pub use reply::{ReplyBuf, Version};
+pub use decode::{Arg, Decoder, Limits, ProtocolError, Request};
+pub use reply::{Mark, ReplyBuf, Version};

@@ -1,0 +1,477 @@
+//! From requests to a chunk: each request becomes a record of the log, a rider, or an answer that is ready; the plan
+//! remembers their order.
+
+use super::Shared;
+use super::backend::{Backend, Code, ParseError, Route};
+use super::multi::Queue;
+use super::native::{self, Context, Entry, Hot};
+use super::session::{Replies, Session};
+use crate::apply::pending::{Plan, Step, Watch};
+use crate::base::batch::{ChunkBuilder, handler};
+use crate::base::limits;
+use crate::resp::number::parse_int;
+use crate::resp::{ReplyBuf, Request};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Commands of one chunk: more go into the next, so that a batch stays small enough to be fair.
+const COMMANDS_MAX: u32 = 16 * 1024;
+/// Bytes of one chunk's arguments, unless a single command has more.
+const BYTES_MAX: usize = 16 << 20;
+
+pub const NO_AUTH: &str = "NOAUTH Authentication required.";
+const NOT_IN_MULTI: &str = "ERR Command not allowed inside a transaction";
+const READS_PAST: &str = "ERR this connection reads the past; LOOK.READAT OFF allows writes again";
+
+/// What one connection's read became.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    pub records: ChunkBuilder,
+    pub plan: Plan,
+    pub commands: u32,
+    pub reads: u32,
+    pub writes: u32,
+    pub errors: u32,
+    /// The chunk is one EXEC with watches and a SELECT: if it fails, this database is selected again.
+    pub db_before: Option<u8>,
+}
+
+impl Chunk {
+    pub fn is_empty(&self) -> bool {
+        self.plan.is_empty()
+    }
+    pub fn is_full(&self) -> bool {
+        self.commands >= COMMANDS_MAX
+            || self.records.blob.len() + self.plan.riders.blob.len() + self.plan.literals.len() > BYTES_MAX
+            || self.db_before.is_some()
+    }
+    /// Forgets the chunk, keeps its small buffers.
+    pub fn clear(&mut self) {
+        let mut plan = std::mem::take(&mut self.plan);
+        plan.clear();
+        *self = Chunk { plan, ..Chunk::default() };
+    }
+}
+
+/// What became of a request.
+pub enum Taken {
+    /// It is in the chunk.
+    Done,
+    /// It has to wait for everything before it, and is then answered by itself.
+    Wait(&'static Entry),
+    /// It needs a chunk of its own: dispatch this one, then offer it again.
+    Split,
+    /// No RESP client says this: close.
+    Hostile,
+}
+
+/// Puts requests into a chunk.
+pub struct Filler<'a, B: Backend> {
+    pub shared: &'a Shared<B>,
+    pub session: &'a mut Session,
+    pub code: &'a Arc<B::Code>,
+    pub chunk: &'a mut Chunk,
+    /// Somebody monitors.
+    pub monitored: bool,
+}
+
+impl<B: Backend> Filler<'_, B> {
+    #[inline]
+    pub fn take(&mut self, request: Request<'_>) -> Taken {
+        self.chunk.commands += 1;
+        if self.session.is_plain() && !self.monitored {
+            return match self.code.lookup(request.arg(0)) {
+                Some(route) => {
+                    self.call(route, request);
+                    Taken::Done
+                }
+                None => self.native(request),
+            };
+        }
+        self.special(request)
+    }
+
+    /// A command of the code table.
+    #[inline]
+    fn call(&mut self, route: Route, request: Request<'_>) {
+        if let Err(ParseError(text)) = self.parse(route, request) {
+            self.error(&text);
+        }
+    }
+
+    #[inline]
+    fn parse(&mut self, route: Route, request: Request<'_>) -> Result<(), ParseError> {
+        let db = self.session.db;
+        let chunk = &mut *self.chunk;
+        if route.write {
+            if self.session.read_at.is_some() {
+                return Err(ParseError(READS_PAST.into()));
+            }
+            self.code.parse(route.id, request, db, &mut chunk.records)?;
+            chunk.plan.records(1);
+            chunk.writes += 1;
+        } else {
+            self.code.parse(route.id, request, db, &mut chunk.plan.riders)?;
+            chunk.plan.rider();
+            chunk.reads += 1;
+        }
+        Ok(())
+    }
+
+    /// A command that the code table does not know.
+    fn native(&mut self, request: Request<'_>) -> Taken {
+        let name = request.arg(0);
+        let Some(entry) = native::lookup(name) else {
+            if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
+                return Taken::Hostile;
+            }
+            self.error(&unknown(request));
+            return Taken::Done;
+        };
+        let leaf = match entry.resolve(request) {
+            Ok(leaf) => leaf,
+            Err(text) => {
+                self.error(&text);
+                return Taken::Done;
+            }
+        };
+        match leaf.hot {
+            Hot::Not if leaf.name == "look.once" => self.once(request),
+            Hot::Not => return Taken::Wait(leaf),
+            Hot::Exec => return self.exec(),
+            Hot::Ping => self.answer(|out, _| native::ping(request, out)),
+            Hot::Echo => self.answer(|out, _| out.bulk(request.arg(1))),
+            Hot::Select => self.answer(|out, session| select(request, session, out)),
+            Hot::Multi => self.multi(),
+            Hot::Discard => self.discard(),
+            Hot::Unwatch => self.answer(|out, session| {
+                session.watches.clear();
+                out.ok();
+            }),
+        }
+        Taken::Done
+    }
+
+    /// A connection in a state of its own: monitored, a stranger, muted, in a transaction, in the past.
+    #[cold]
+    fn special(&mut self, request: Request<'_>) -> Taken {
+        let entry = native::lookup(request.arg(0));
+        if self.monitored && !entry.is_some_and(|e| e.has("skip_monitor") || e.has("no_monitor")) {
+            let micros = self.shared.backend.now_ms() * 1000;
+            if !entry.is_some_and(|e| matches!(e.name, "auth" | "hello" | "monitor")) {
+                self.shared.monitors.tell(micros, self.session.db, &self.session.client.addr, request.iter());
+            }
+        }
+        if !self.session.trusted && !entry.is_some_and(|e| matches!(e.name, "auth" | "hello" | "quit" | "reset")) {
+            if [&b"post"[..], b"host:"].iter().any(|name| request.arg(0).eq_ignore_ascii_case(name)) {
+                return Taken::Hostile;
+            }
+            self.error(NO_AUTH);
+            return Taken::Done;
+        }
+        let mute = self.session.replies != Replies::On;
+        if mute {
+            self.chunk.plan.steps.push(Step::Mute(true));
+        }
+        let taken = if self.session.multi.is_some() { self.queue(request) } else { self.route(request) };
+        if mute {
+            self.chunk.plan.steps.push(Step::Mute(false));
+            if self.session.replies == Replies::SkipNext && matches!(taken, Taken::Done) {
+                self.session.replies = Replies::On;
+            }
+        }
+        taken
+    }
+
+    fn route(&mut self, request: Request<'_>) -> Taken {
+        match self.code.lookup(request.arg(0)) {
+            Some(route) => {
+                self.call(route, request);
+                Taken::Done
+            }
+            None => self.native(request),
+        }
+    }
+
+    /// An answer that is ready.
+    fn answer(&mut self, write: impl FnOnce(&mut ReplyBuf, &mut Session)) {
+        let literals = std::mem::take(&mut self.chunk.plan.literals);
+        let before = literals.len();
+        let mut out = ReplyBuf::with_bytes(self.session.version, literals);
+        write(&mut out, self.session);
+        if out.errors() > 0 {
+            self.chunk.errors += out.errors();
+            self.shared.totals.error(out.as_bytes().get(before + 1..).unwrap_or_default());
+        }
+        let bytes = out.len() - before;
+        self.chunk.plan.literals = out.into_bytes();
+        self.chunk.plan.literal_bytes(bytes);
+    }
+
+    pub fn error(&mut self, text: &str) {
+        self.answer(|out, _| out.error(text));
+    }
+
+    /// `LOOK.ONCE token command …`: a `ONCE` record, then the command's own.
+    fn once(&mut self, request: Request<'_>) {
+        let inner = request.skip(2);
+        let Some(route) = self.code.lookup(inner.arg(0)) else {
+            let text = if native::lookup(inner.arg(0)).is_some() {
+                "ERR LOOK.ONCE takes a command that writes".to_owned()
+            } else {
+                unknown(inner)
+            };
+            return self.error(&text);
+        };
+        if !route.write {
+            // A read may be repeated as often as one likes.
+            return self.call(route, inner);
+        }
+        if self.session.read_at.is_some() {
+            return self.error(READS_PAST);
+        }
+        let db = self.session.db;
+        let records = &mut self.chunk.records;
+        let (words, blob, calls) = (records.words.len(), records.blob.len(), records.calls);
+        records.begin(handler::ONCE, db);
+        let token = records.bytes(request.arg(1));
+        records.word(token.0);
+        records.word(digest(db, inner));
+        let parsed = if records.end() {
+            self.code.parse(route.id, inner, db, records)
+        } else {
+            Err(ParseError("ERR request is too large".into()))
+        };
+        match parsed {
+            Ok(()) => {
+                self.chunk.plan.records(1);
+                self.chunk.writes += 1;
+            }
+            Err(ParseError(text)) => {
+                let records = &mut self.chunk.records;
+                records.words.truncate(words);
+                records.blob.truncate(blob);
+                records.calls = calls;
+                self.error(&text);
+            }
+        }
+    }
+
+    fn multi(&mut self) {
+        if self.session.multi.is_some() {
+            return self.error("ERR MULTI calls can not be nested");
+        }
+        self.session.multi = Some(Queue::default());
+        self.answer(|out, _| out.ok());
+    }
+
+    fn discard(&mut self) {
+        if self.session.multi.take().is_none() {
+            return self.error("ERR DISCARD without MULTI");
+        }
+        self.answer(|out, session| {
+            session.watches.clear();
+            out.ok();
+        });
+    }
+
+    /// Between MULTI and EXEC.
+    fn queue(&mut self, request: Request<'_>) -> Taken {
+        let refused = match self.code.lookup(request.arg(0)) {
+            Some(route) => {
+                let refused = self.refusal(route, request);
+                self.queued(|queue| queue.writes |= route.write);
+                refused
+            }
+            None => match native::lookup(request.arg(0)) {
+                None => Some(unknown(request)),
+                Some(entry) => match entry.resolve(request) {
+                    Err(text) => Some(text),
+                    Ok(leaf) if matches!(leaf.hot, Hot::Exec | Hot::Discard | Hot::Multi) => {
+                        return self.native(request);
+                    }
+                    Ok(leaf) if matches!(leaf.name, "quit" | "reset") => return Taken::Wait(leaf),
+                    Ok(leaf) if leaf.name == "watch" => {
+                        self.error("ERR WATCH inside MULTI is not allowed");
+                        return Taken::Done;
+                    }
+                    Ok(leaf) if leaf.has("no_multi") || !native::fits_multi(leaf) => Some(NOT_IN_MULTI.to_owned()),
+                    Ok(leaf) => {
+                        self.queued(|queue| queue.selects |= leaf.hot == Hot::Select);
+                        None
+                    }
+                },
+            },
+        };
+        let bytes_max = self.shared.config.request_bytes_max.load(Relaxed);
+        let refused = refused.or_else(|| {
+            let fits = self.session.multi.as_mut().is_some_and(|queue| queue.push(request, bytes_max));
+            (!fits).then(|| "ERR transaction exceeds client-query-buffer-limit".to_owned())
+        });
+        match refused {
+            Some(text) => {
+                self.queued(|queue| queue.dirty = true);
+                self.error(&text);
+            }
+            None => self.answer(|out, _| out.simple(b"QUEUED")),
+        }
+        Taken::Done
+    }
+
+    fn queued(&mut self, change: impl FnOnce(&mut Queue)) {
+        if let Some(queue) = &mut self.session.multi {
+            change(queue);
+        }
+    }
+
+    /// Why a command of the code table cannot be queued. Like Redis, only what needs no look at the arguments'
+    /// meaning is refused here; the rest is an error among EXEC's elements.
+    fn refusal(&self, route: Route, request: Request<'_>) -> Option<String> {
+        if route.no_multi {
+            return Some(NOT_IN_MULTI.to_owned());
+        }
+        let mut scratch = ChunkBuilder::default();
+        let ParseError(text) = self.code.parse(route.id, request, self.session.db, &mut scratch).err()?;
+        let early = text.starts_with("ERR wrong number of arguments for") || text.starts_with("ERR unknown subcommand");
+        early.then(|| text.into_owned())
+    }
+
+    fn exec(&mut self) -> Taken {
+        let Some(queue) = &self.session.multi else {
+            self.error("ERR EXEC without MULTI");
+            return Taken::Done;
+        };
+        let guarded = queue.selects && !self.session.watches.is_empty();
+        if guarded && !self.chunk.is_empty() {
+            return Taken::Split;
+        }
+        let Some(queue) = self.session.multi.take() else { return Taken::Done };
+        let watches = std::mem::take(&mut self.session.watches);
+        if queue.dirty {
+            self.error("EXECABORT Transaction discarded because of previous errors.");
+            return Taken::Done;
+        }
+        if guarded {
+            self.chunk.db_before = Some(self.session.db);
+        }
+        self.transaction(&queue, watches);
+        Taken::Done
+    }
+
+    fn transaction(&mut self, queue: &Queue, watches: Vec<Watch>) {
+        let watch_count = watches.len() as u32;
+        let start = self.chunk.records.words.len();
+        let logged = queue.writes && self.session.read_at.is_none() && self.begin_exec(&watches);
+        self.chunk.plan.seal();
+        let at = self.chunk.plan.steps.len();
+        self.chunk.plan.steps.push(Step::Mute(false));
+        self.chunk.plan.seal();
+        let before = self.chunk.writes;
+        for request in queue.requests() {
+            self.element(request);
+        }
+        let records = self.chunk.writes - before;
+        let logged = if logged && records == 0 {
+            // Every write was wrong: nothing of it is to cost an epoch.
+            self.chunk.records.words.truncate(start);
+            self.chunk.records.calls -= 1;
+            false
+        } else {
+            if logged {
+                self.chunk.records.words[start + 1] = records as u64;
+            }
+            logged
+        };
+        if !logged {
+            self.chunk.plan.watches.extend(watches);
+        }
+        let steps = (self.chunk.plan.steps.len() - at - 1) as u32;
+        let watches = if logged { 0 } else { watch_count };
+        self.chunk.plan.steps[at] = Step::Exec { elements: queue.len() as u32, steps, watches, logged };
+        self.chunk.plan.seal();
+    }
+
+    /// Writes the `EXEC` record; the number of its records is filled in later.
+    fn begin_exec(&mut self, watches: &[Watch]) -> bool {
+        let records = &mut self.chunk.records;
+        records.begin(handler::EXEC, self.session.db);
+        records.word(0);
+        records.word(watches.len() as u64);
+        for watch in watches {
+            let key = records.bytes(&watch.key);
+            records.word(watch.db as u64);
+            records.word(key.0);
+            records.word(watch.hash);
+            records.word(watch.epoch.0);
+        }
+        records.end()
+    }
+
+    /// One queued request of a transaction.
+    fn element(&mut self, request: Request<'_>) {
+        if let Some(route) = self.code.lookup(request.arg(0)) {
+            return self.call(route, request);
+        }
+        let Some(Ok(leaf)) = native::lookup(request.arg(0)).map(|entry| entry.resolve(request)) else {
+            return self.error(&unknown(request));
+        };
+        match leaf.hot {
+            Hot::Ping => self.answer(|out, _| native::ping(request, out)),
+            Hot::Echo => self.answer(|out, _| out.bulk(request.arg(1))),
+            Hot::Select => self.answer(|out, session| select(request, session, out)),
+            _ => {
+                let (shared, code) = (self.shared, self.code);
+                self.answer(|out, session| {
+                    let mut context = Context { shared, session, code };
+                    native::answer(&mut context, leaf, request, out);
+                });
+            }
+        }
+    }
+}
+
+fn select(request: Request<'_>, session: &mut Session, out: &mut ReplyBuf) {
+    match parse_int(request.arg(1)) {
+        None => out.error("ERR value is not an integer or out of range"),
+        Some(db) if (0..limits::DATABASES as i64).contains(&db) => {
+            session.db = db as u8;
+            out.ok();
+        }
+        Some(_) => out.error("ERR DB index is out of range"),
+    }
+}
+
+/// Identity of what a token stands for: database and arguments.
+fn digest(db: u8, request: Request<'_>) -> u64 {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    hash.update(&[db]);
+    for (i, arg) in request.iter().enumerate() {
+        hash.update(&(arg.len() as u64).to_le_bytes());
+        // The name of a command is the same in any case.
+        if i == 0 { hash.update(&arg.to_ascii_lowercase()) } else { hash.update(arg) }
+    }
+    hash.digest()
+}
+
+/// Redis's text, cut where Redis cuts it.
+pub fn unknown(request: Request<'_>) -> String {
+    fn cut(text: &[u8], len: usize) -> &[u8] {
+        let text = text.split(|&b| b == 0).next().unwrap_or_default();
+        &text[..text.len().min(len)]
+    }
+    let mut args = Vec::new();
+    for arg in request.iter().skip(1) {
+        if args.len() >= 128 {
+            break;
+        }
+        let room = 128 - args.len();
+        args.push(b'\'');
+        args.extend_from_slice(cut(arg, room));
+        args.extend_from_slice(b"' ");
+    }
+    format!(
+        "ERR unknown command '{}', with args beginning with: {}",
+        String::from_utf8_lossy(cut(request.arg(0), 128)),
+        String::from_utf8_lossy(&args)
+    )
+}

@@ -1,0 +1,393 @@
+//! AUTH, HELLO, QUIT, RESET, WATCH and CLIENT.
+
+use super::{Context, Entry, NOT_INT, SYNTAX, help, is, text};
+use crate::apply::pending::Watch;
+use crate::gateway::backend::{Backend, Consistency};
+use crate::gateway::clients::{Client, Pause, locked};
+use crate::gateway::session::Replies;
+use crate::resp::number::parse_int;
+use crate::resp::{ReplyBuf, Request, Version};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
+                           configuration is correct?";
+const HELLO_FIRST: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+                           <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
+                           the same time";
+const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+/// The Redis whose behaviour this is.
+pub const REDIS_VERSION: &str = "7.2.4";
+
+pub fn answer<B: Backend>(
+    context: &mut Context<'_, B>,
+    entry: &'static Entry,
+    request: Request<'_>,
+    out: &mut ReplyBuf,
+) {
+    match entry.name {
+        "auth" => auth(context, request, out),
+        "hello" => hello(context, request, out),
+        "quit" => {
+            context.session.closing = true;
+            out.ok();
+        }
+        "reset" => {
+            let trusted = !context.shared.config.password_set.load(Relaxed);
+            context.session.reset(trusted);
+            out.set_version(Version::Resp2);
+            out.simple(b"RESET");
+        }
+        _ => client(context, entry, request, out),
+    }
+}
+
+/// Remembers the keys' epochs. The epoch is one that no earlier acknowledged write exceeds.
+pub async fn watch<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    let backend = &context.shared.backend;
+    if let Err(refused) = backend.fence(Consistency::Strong, context.session.last_epoch).await {
+        return out.error(&*refused.0);
+    }
+    let (db, epoch) = (context.session.db, backend.epoch());
+    for key in request.iter().skip(1) {
+        // A key that is watched already keeps the older epoch.
+        if !context.session.watches.iter().any(|w| w.db == db && w.key == key) {
+            context.session.watches.push(Watch { db, key: key.to_vec(), hash: backend.hash(key), epoch });
+        }
+    }
+    out.ok();
+}
+
+/// Compares without telling by its time how much agrees.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let differing = a.iter().zip(b).fold(0u8, |sum, (x, y)| sum | (x ^ y));
+    std::hint::black_box(differing) == 0 && a.len() == b.len()
+}
+
+/// True when the pair may enter.
+fn admits<B: Backend>(context: &Context<'_, B>, user: &[u8], password: &[u8]) -> bool {
+    let expected = context.shared.config.get("requirepass");
+    user == b"default" && (expected.is_empty() || same(expected.as_bytes(), password))
+}
+
+fn auth<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    let (user, password) = match request.len() {
+        2 if !context.shared.config.password_set.load(Relaxed) => return out.error(NO_PASSWORD),
+        2 => (&b"default"[..], request.arg(1)),
+        3 => (request.arg(1), request.arg(2)),
+        _ => return out.error(SYNTAX),
+    };
+    if !admits(context, user, password) {
+        return out.error(WRONG_PASS);
+    }
+    context.session.trusted = true;
+    out.ok();
+}
+
+fn hello<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    let version = match (request.len(), parse_int(request.arg(1))) {
+        (1, _) => None,
+        (_, None) => return out.error("ERR Protocol version is not an integer or out of range"),
+        (_, Some(2)) => Some(Version::Resp2),
+        (_, Some(3)) => Some(Version::Resp3),
+        (_, Some(_)) => return out.error("NOPROTO unsupported protocol version"),
+    };
+    let (mut i, mut login, mut name) = (2, None, None);
+    while i < request.len() {
+        let left = request.len() - i - 1;
+        if is(request.arg(i), "AUTH") && left >= 2 {
+            login = Some((request.arg(i + 1), request.arg(i + 2)));
+            i += 3;
+        } else if is(request.arg(i), "SETNAME") && left >= 1 {
+            if !is_name(request.arg(i + 1)) {
+                return out.error(BAD_NAME);
+            }
+            name = Some(request.arg(i + 1));
+            i += 2;
+        } else {
+            return out.error(format!("ERR Syntax error in HELLO option '{}'", text(request.arg(i))));
+        }
+    }
+    if let Some((user, password)) = login {
+        if !admits(context, user, password) {
+            return out.error(WRONG_PASS);
+        }
+        context.session.trusted = true;
+    }
+    if !context.session.trusted {
+        return out.error(HELLO_FIRST);
+    }
+    if let Some(name) = name {
+        locked(&context.session.client.texts).name = text(name).into_owned();
+    }
+    if let Some(version) = version {
+        context.session.version = version;
+        out.set_version(version);
+    }
+    out.map(7);
+    out.bulk(b"server");
+    out.bulk(b"redis");
+    out.bulk(b"version");
+    out.bulk(REDIS_VERSION.as_bytes());
+    out.bulk(b"proto");
+    out.int(if context.session.version == Version::Resp3 { 3 } else { 2 });
+    out.bulk(b"id");
+    out.int(context.session.client.id as i64);
+    out.bulk(b"mode");
+    out.bulk(b"standalone");
+    out.bulk(b"role");
+    out.bulk(b"master");
+    out.bulk(b"modules");
+    out.array(0);
+}
+
+/// Printable and without spaces.
+fn is_name(name: &[u8]) -> bool {
+    name.iter().all(|b| (b'!'..=b'~').contains(b))
+}
+
+fn client<B: Backend>(context: &mut Context<'_, B>, entry: &'static Entry, request: Request<'_>, out: &mut ReplyBuf) {
+    let own = context.session.client.clone();
+    match entry.name {
+        "client|id" => out.int(own.id as i64),
+        "client|getname" => {
+            let name = locked(&own.texts).name.clone();
+            if name.is_empty() { out.nil() } else { out.bulk(name.as_bytes()) }
+        }
+        "client|setname" => {
+            if !is_name(request.arg(2)) {
+                return out.error(BAD_NAME);
+            }
+            locked(&own.texts).name = text(request.arg(2)).into_owned();
+            out.ok();
+        }
+        "client|setinfo" => set_info(&own, request, out),
+        "client|info" => {
+            context.session.publish();
+            out.verbatim(b"txt", (own.line(context.shared.backend.now_ms()) + "\n").as_bytes());
+        }
+        "client|list" => list(context, request, out),
+        "client|kill" => kill(context, request, out),
+        "client|no-evict" => on_off(request, out, |on| own.no_evict.store(on, Relaxed)),
+        "client|no-touch" => on_off(request, out, |on| own.no_touch.store(on, Relaxed)),
+        "client|reply" => {
+            let replies = match request.arg(2) {
+                word if is(word, "ON") => Replies::On,
+                word if is(word, "OFF") => Replies::Off,
+                word if is(word, "SKIP") && context.session.replies == Replies::Off => Replies::Off,
+                word if is(word, "SKIP") => Replies::SkipNext,
+                _ => return out.error(SYNTAX),
+            };
+            context.session.replies = replies;
+            out.ok();
+        }
+        "client|pause" => pause(context, request, out),
+        "client|unpause" => {
+            context.shared.clients.unpause();
+            out.ok();
+        }
+        "client|getredir" => out.int(-1),
+        "client|trackinginfo" => {
+            out.map(3);
+            out.bulk(b"flags");
+            out.set(1);
+            out.bulk(b"off");
+            out.bulk(b"redirect");
+            out.int(-1);
+            out.bulk(b"prefixes");
+            out.array(0);
+        }
+        _ => help(out, "CLIENT", HELP),
+    }
+}
+
+fn set_info(client: &Client, request: Request<'_>, out: &mut ReplyBuf) {
+    let (attribute, value) = (request.arg(2), request.arg(3));
+    let mut texts = locked(&client.texts);
+    let (field, name) = if is(attribute, "LIB-NAME") {
+        (&mut texts.lib_name, "lib-name")
+    } else if is(attribute, "LIB-VER") {
+        (&mut texts.lib_ver, "lib-ver")
+    } else {
+        return out.error(format!("ERR Unrecognized option '{}'", text(attribute)));
+    };
+    if !is_name(value) {
+        return out.error(format!("ERR {name} cannot contain spaces, newlines or special characters."));
+    }
+    *field = text(value).into_owned();
+    out.ok();
+}
+
+fn on_off(request: Request<'_>, out: &mut ReplyBuf, set: impl FnOnce(bool)) {
+    let on = is(request.arg(2), "ON");
+    if !on && !is(request.arg(2), "OFF") {
+        return out.error(SYNTAX);
+    }
+    set(on);
+    out.ok();
+}
+
+/// Client types that Redis knows; here all are normal.
+fn is_type(word: &[u8]) -> Option<bool> {
+    let known = ["normal", "slave", "replica", "master", "pubsub"].iter().any(|t| is(word, t));
+    known.then(|| is(word, "normal"))
+}
+
+fn list<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    context.session.publish();
+    let mut clients = context.shared.clients.all();
+    if request.len() == 4 && is(request.arg(2), "TYPE") {
+        match is_type(request.arg(3)) {
+            None => return out.error(format!("ERR Unknown client type '{}'", text(request.arg(3)))),
+            Some(true) => {}
+            Some(false) => clients.clear(),
+        }
+    } else if request.len() > 3 && is(request.arg(2), "ID") {
+        let ids: Option<Vec<i64>> = request.iter().skip(3).map(|id| parse_int(id).filter(|id| *id > 0)).collect();
+        let Some(ids) = ids else { return out.error("ERR Invalid client ID") };
+        let by_id = |id: &i64| clients.iter().find(|c| c.id as i64 == *id).cloned();
+        clients = ids.iter().filter_map(by_id).collect();
+    } else if request.len() != 2 {
+        return out.error(SYNTAX);
+    }
+    let now = context.shared.backend.now_ms();
+    let lines: String = clients.iter().map(|c| c.line(now) + "\n").collect();
+    out.verbatim(b"txt", lines.as_bytes());
+}
+
+/// Which clients `CLIENT KILL` means.
+#[derive(Default)]
+struct Filter<'a> {
+    id: Option<i64>,
+    addr: Option<&'a [u8]>,
+    laddr: Option<&'a [u8]>,
+    nobody: bool,
+    skip_me: bool,
+}
+
+fn kill<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    if request.len() == 3 {
+        let filter = Filter { addr: Some(request.arg(2)), ..Filter::default() };
+        return if kill_all(context, &filter) > 0 { out.ok() } else { out.error("ERR No such client") };
+    }
+    if request.len() % 2 != 0 {
+        return out.error(SYNTAX);
+    }
+    let mut filter = Filter { skip_me: true, ..Filter::default() };
+    for i in (2..request.len()).step_by(2) {
+        let (word, value) = (request.arg(i), request.arg(i + 1));
+        if is(word, "ID") {
+            match parse_int(value) {
+                Some(id) if id > 0 => filter.id = Some(id),
+                _ => return out.error("ERR client-id should be greater than 0"),
+            }
+        } else if is(word, "TYPE") {
+            match is_type(value) {
+                Some(normal) => filter.nobody |= !normal,
+                None => return out.error(format!("ERR Unknown client type '{}'", text(value))),
+            }
+        } else if is(word, "ADDR") {
+            filter.addr = Some(value);
+        } else if is(word, "LADDR") {
+            filter.laddr = Some(value);
+        } else if is(word, "USER") {
+            if value != b"default" {
+                return out.error(format!("ERR No such user '{}'", text(value)));
+            }
+        } else if is(word, "SKIPME") && (is(value, "yes") || is(value, "no")) {
+            filter.skip_me = is(value, "yes");
+        } else {
+            return out.error(SYNTAX);
+        }
+    }
+    let killed = kill_all(context, &filter);
+    out.int(killed);
+}
+
+fn kill_all<B: Backend>(context: &mut Context<'_, B>, filter: &Filter<'_>) -> i64 {
+    let own = context.session.client.id;
+    let meant = |c: &Arc<Client>| {
+        !filter.nobody
+            && filter.id.is_none_or(|id| id == c.id as i64)
+            && filter.addr.is_none_or(|addr| addr == c.addr.as_bytes())
+            && filter.laddr.is_none_or(|laddr| laddr == c.laddr.as_bytes())
+            && !(filter.skip_me && c.id == own)
+    };
+    let mut killed = 0;
+    for client in context.shared.clients.all().iter().filter(|c| meant(c)) {
+        killed += 1;
+        if client.id == own {
+            // Its own reply still goes out.
+            context.session.closing = true;
+        } else {
+            client.kill();
+        }
+    }
+    killed
+}
+
+fn pause<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    let what = match (request.len(), request.arg(3)) {
+        (3, _) => Pause::All,
+        (4, word) if is(word, "ALL") => Pause::All,
+        (4, word) if is(word, "WRITE") => Pause::Writes,
+        (4, _) => return out.error("ERR CLIENT PAUSE mode must be WRITE or ALL"),
+        _ => return out.error(SYNTAX),
+    };
+    let ms = match parse_int(request.arg(2)) {
+        None => return out.error("ERR timeout is not an integer or out of range"),
+        Some(ms) if ms < 0 => return out.error("ERR timeout is negative"),
+        Some(ms) => ms,
+    };
+    let Some(until) = context.shared.backend.now_ms().checked_add(ms) else { return out.error(NOT_INT) };
+    context.shared.clients.pause(until, what);
+    out.ok();
+}
+
+const HELP: &[&str] = &[
+    "GETREDIR",
+    "    Return the client ID we are redirecting to when tracking is enabled.",
+    "GETNAME",
+    "    Return the name of the current connection.",
+    "ID",
+    "    Return the ID of the current connection.",
+    "INFO",
+    "    Return information about the current client connection.",
+    "KILL <ip:port>",
+    "    Kill connection made from <ip:port>.",
+    "KILL <option> <value> [<option> <value> [...]]",
+    "    Kill connections. Options are:",
+    "    * ADDR (<ip:port>|<unixsocket>:0)",
+    "      Kill connections made from the specified address",
+    "    * LADDR (<ip:port>|<unixsocket>:0)",
+    "      Kill connections made to specified local address",
+    "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+    "      Kill connections by type.",
+    "    * USER <username>",
+    "      Kill connections authenticated by <username>.",
+    "    * SKIPME (YES|NO)",
+    "      Skip killing current connection (default: yes).",
+    "LIST [options ...]",
+    "    Return information about client connections. Options:",
+    "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+    "      Return clients of specified type.",
+    "UNPAUSE",
+    "    Stop the current client pause, resuming traffic.",
+    "PAUSE <timeout> [WRITE|ALL]",
+    "    Suspend all, or just write, clients for <timeout> milliseconds.",
+    "REPLY (ON|OFF|SKIP)",
+    "    Control the replies sent to the current connection.",
+    "SETNAME <name>",
+    "    Assign the name <name> to the current connection.",
+    "SETINFO <option> <value>",
+    "    Set client meta attr. Options are:",
+    "    * LIB-NAME: the client lib name.",
+    "    * LIB-VER: the client lib version.",
+    "TRACKINGINFO",
+    "    Report tracking status for the current connection.",
+    "NO-EVICT (ON|OFF)",
+    "    Protect current client connection from eviction.",
+    "NO-TOUCH (ON|OFF)",
+    "    Will not touch LRU/LFU stats when this mode is on.",
+];

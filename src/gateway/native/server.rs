@@ -1,0 +1,386 @@
+//! CONFIG, MEMORY, SLOWLOG, LATENCY, MONITOR, TIME, LASTSAVE, SAVE, BGSAVE, WAIT, WAITAOF, SHUTDOWN, DEBUG.
+
+use super::{Context, Entry, NOT_INT, SYNTAX, help, is, text};
+use crate::base::Epoch;
+use crate::gateway::backend::{Backend, Consistency, NodeFacts};
+use crate::resp::number::parse_int;
+use crate::resp::{ReplyBuf, Request};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub fn answer<B: Backend>(
+    context: &mut Context<'_, B>,
+    entry: &'static Entry,
+    request: Request<'_>,
+    out: &mut ReplyBuf,
+) {
+    let backend = &context.shared.backend;
+    match entry.name {
+        "time" => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            out.array(2);
+            out.bulk_int(now.as_secs() as i64);
+            out.bulk_int(now.subsec_micros().into());
+        }
+        "lastsave" => out.int(backend.facts().last_checkpoint_s),
+        "monitor" => {
+            context.session.monitor = true;
+            context.session.client.monitor.store(true, std::sync::atomic::Ordering::Relaxed);
+            out.ok();
+        }
+        "shutdown" => shutdown(context, request, out),
+        // Within MULTI nothing can be waited for.
+        "wait" => out.int(backend.replicas_with(context.session.last_epoch) as i64),
+        "waitaof" => durable(backend.replicas_with(context.session.last_epoch), out),
+        "config" | "config|get" | "config|set" | "config|resetstat" | "config|rewrite" => {
+            config(context, entry, request, out)
+        }
+        "config|help" => help(out, "CONFIG", CONFIG_HELP),
+        "slowlog|get" | "slowlog|len" | "slowlog|reset" => slow_log(context, entry, request, out),
+        "slowlog|help" => help(out, "SLOWLOG", SLOWLOG_HELP),
+        "latency|latest" | "latency|history" => out.array(0),
+        "latency|reset" => out.int(0),
+        "latency|histogram" => out.map(0),
+        "latency|graph" => out.error(format!("ERR No samples available for event '{}'", text(request.arg(2)))),
+        "latency|doctor" => out.verbatim(b"txt", LATENCY_DOCTOR.as_bytes()),
+        "latency|help" => help(out, "LATENCY", LATENCY_HELP),
+        "memory|usage" => memory_usage(context, request, out),
+        "memory|stats" => memory_stats(&backend.facts(), context.shared.clients.len(), out),
+        "memory|doctor" => out.verbatim(b"txt", MEMORY_DOCTOR.as_bytes()),
+        "memory|malloc-stats" => out.verbatim(b"txt", b"Stats not supported for the current allocator"),
+        "memory|purge" => out.ok(),
+        "memory|help" => help(out, "MEMORY", MEMORY_HELP),
+        _ => out.error(SYNTAX),
+    }
+}
+
+fn config<B: Backend>(context: &mut Context<'_, B>, entry: &'static Entry, request: Request<'_>, out: &mut ReplyBuf) {
+    let shared = context.shared;
+    match entry.name {
+        "config|get" => {
+            let patterns: Vec<&[u8]> = request.iter().skip(2).collect();
+            let found = shared.config.matching(&patterns);
+            out.map(found.len());
+            for (name, value) in found {
+                out.bulk(name.as_bytes());
+                out.bulk(value.as_bytes());
+            }
+        }
+        "config|set" if !request.len().is_multiple_of(2) => out.error(SYNTAX),
+        "config|set" => {
+            let pairs: Vec<_> = (2..request.len()).step_by(2).map(|i| (request.arg(i), request.arg(i + 1))).collect();
+            match shared.config.set(&pairs, |name, value| shared.backend.configure(name, value)) {
+                Ok(()) => out.ok(),
+                Err(error) => out.error(error),
+            }
+        }
+        "config|resetstat" => {
+            shared.totals.reset();
+            shared.backend.reset_stats();
+            out.ok();
+        }
+        _ => match rewrite(&shared.backend.facts().config_file, shared.config.lines()) {
+            Ok(()) => out.ok(),
+            Err(error) => out.error(error),
+        },
+    }
+}
+
+/// Replaces the values in the configuration file, keeps its comments and order, appends what it did not name.
+fn rewrite(file: &str, lines: Vec<(&'static str, String)>) -> Result<(), String> {
+    if file.is_empty() {
+        return Err("ERR The server is running without a config file".into());
+    }
+    let failed = |e: std::io::Error| format!("ERR Rewriting config file: {e}");
+    let old = std::fs::read_to_string(file).map_err(failed)?;
+    let mut left: BTreeMap<&str, String> = lines.into_iter().collect();
+    let mut new = String::new();
+    for line in old.lines() {
+        let name = line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+        match left.remove_entry(name.as_str()) {
+            Some((name, value)) => new += &setting(name, &value),
+            None => new += &format!("{line}\n"),
+        }
+    }
+    left.iter().for_each(|(name, value)| new += &setting(name, value));
+    // Whole or not at all: written beside it, then moved over it.
+    let beside = Path::new(file).with_extension("rewrite");
+    std::fs::write(&beside, new).and_then(|()| std::fs::rename(&beside, file)).map_err(failed)
+}
+
+fn setting(name: &str, value: &str) -> String {
+    if value.is_empty() { format!("{name} \"\"\n") } else { format!("{name} {value}\n") }
+}
+
+fn slow_log<B: Backend>(context: &Context<'_, B>, entry: &'static Entry, request: Request<'_>, out: &mut ReplyBuf) {
+    let log = &context.shared.slow_log;
+    match entry.name {
+        "slowlog|len" => out.int(log.len() as i64),
+        "slowlog|reset" => {
+            log.reset();
+            out.ok();
+        }
+        _ => {
+            let count = match (request.len(), parse_int(request.arg(2))) {
+                (2, _) => 10,
+                (_, None) => return out.error(NOT_INT),
+                (_, Some(-1)) => usize::MAX,
+                (_, Some(n)) if n < -1 => return out.error("ERR count should be greater than or equal to -1"),
+                (_, Some(n)) => n as usize,
+            };
+            let entries = log.newest(count);
+            out.array(entries.len());
+            for slow in entries {
+                out.array(6);
+                out.int(slow.id);
+                out.int(slow.time_s);
+                out.int(slow.micros);
+                out.array(slow.args.len());
+                slow.args.iter().for_each(|arg| out.bulk(arg));
+                out.bulk(slow.addr.as_bytes());
+                out.bulk(slow.name.as_bytes());
+            }
+        }
+    }
+}
+
+fn memory_usage<B: Backend>(context: &Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    let mut samples = 5;
+    let mut i = 3;
+    while i < request.len() {
+        if !is(request.arg(i), "SAMPLES") || i + 1 >= request.len() {
+            return out.error(SYNTAX);
+        }
+        samples = match parse_int(request.arg(i + 1)) {
+            None => return out.error(NOT_INT),
+            Some(n) if n < 0 => return out.error(SYNTAX),
+            Some(n) => n,
+        };
+        i += 2;
+    }
+    match context.shared.backend.memory_usage(context.session.db, request.arg(2), samples) {
+        Some(bytes) => out.int(bytes as i64),
+        None => out.nil(),
+    }
+}
+
+fn memory_stats(facts: &NodeFacts, clients: usize, out: &mut ReplyBuf) {
+    let keys: u64 = facts.keyspace.iter().map(|(_, keys, ..)| keys).sum();
+    let used = facts.used_memory as i64;
+    let overhead = used - facts.dataset_bytes as i64;
+    let numbers = [
+        ("peak.allocated", used),
+        ("total.allocated", used),
+        ("startup.allocated", 0),
+        ("clients.normal", clients as i64 * 20_000),
+        ("overhead.total", overhead),
+        ("keys.count", keys as i64),
+        ("keys.bytes-per-key", if keys == 0 { 0 } else { used / keys as i64 }),
+        ("dataset.bytes", facts.dataset_bytes as i64),
+        ("window.bytes", facts.window_bytes as i64),
+        ("window.roots", facts.window_roots as i64),
+    ];
+    out.map(numbers.len());
+    for (name, value) in numbers {
+        out.bulk(name.as_bytes());
+        out.int(value);
+    }
+}
+
+fn shutdown<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    let (mut save, mut abort) = (true, false);
+    for word in request.iter().skip(1) {
+        match word {
+            word if is(word, "NOSAVE") => save = false,
+            word if is(word, "SAVE") => save = true,
+            word if is(word, "NOW") || is(word, "FORCE") => {}
+            word if is(word, "ABORT") => abort = true,
+            _ => return out.error(SYNTAX),
+        }
+    }
+    if abort {
+        return out.error(if request.len() == 2 { "ERR No shutdown in progress." } else { SYNTAX });
+    }
+    context.session.closing = true;
+    context.shared.backend.shutdown(save);
+    context.shared.stop.notify_one();
+}
+
+/// Waits until at least `wanted` other nodes hold `epoch`, or for `ms` milliseconds (0: for ever). Tells how many do.
+async fn replicas<B: Backend>(backend: &B, epoch: Epoch, wanted: usize, ms: i64) -> usize {
+    let until = (ms > 0).then(|| Instant::now() + Duration::from_millis(ms as u64));
+    loop {
+        let have = backend.replicas_with(epoch);
+        if have >= wanted || until.is_some_and(|until| Instant::now() >= until) {
+            return have;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn timeout(arg: &[u8]) -> Result<i64, &'static str> {
+    match parse_int(arg) {
+        None => Err("ERR timeout is not an integer or out of range"),
+        Some(ms) if ms < 0 => Err("ERR timeout is negative"),
+        Some(ms) => Ok(ms),
+    }
+}
+
+pub async fn wait<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    let Some(wanted) = parse_int(request.arg(1)) else { return out.error(NOT_INT) };
+    let ms = match timeout(request.arg(2)) {
+        Ok(ms) => ms,
+        Err(error) => return out.error(error),
+    };
+    let (backend, client) = (&context.shared.backend, &context.session.client);
+    let have = tokio::select! {
+        have = replicas(backend, context.session.last_epoch, wanted.max(0) as usize, ms) => have,
+        () = client.until_killed() => { client.kill(); 0 }
+    };
+    out.int(have as i64);
+}
+
+/// Own log: always synced before the reply.
+fn durable(replicas: usize, out: &mut ReplyBuf) {
+    out.array(2);
+    out.int(1);
+    out.int(replicas as i64);
+}
+
+pub async fn waitaof<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    match parse_int(request.arg(1)) {
+        Some(0 | 1) => {}
+        _ => return out.error("ERR value is out of range, must be between 0 and 1"),
+    }
+    let wanted = match parse_int(request.arg(2)) {
+        Some(n) if n >= 0 => n as usize,
+        _ => return out.error("ERR value is out of range, must be positive"),
+    };
+    let ms = match timeout(request.arg(3)) {
+        Ok(ms) => ms,
+        Err(error) => return out.error(error),
+    };
+    let (backend, client) = (&context.shared.backend, &context.session.client);
+    let have = tokio::select! {
+        have = replicas(backend, context.session.last_epoch, wanted, ms) => have,
+        () = client.until_killed() => { client.kill(); 0 }
+    };
+    durable(have, out);
+}
+
+pub async fn save<B: Backend>(context: &mut Context<'_, B>, out: &mut ReplyBuf) {
+    match context.shared.backend.checkpoint().await {
+        Ok(()) => out.ok(),
+        Err(error) => out.error(format!("ERR {error}")),
+    }
+}
+
+pub fn bgsave<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    if request.len() > 2 || (request.len() == 2 && !is(request.arg(1), "SCHEDULE")) {
+        return out.error(SYNTAX);
+    }
+    let backend = context.shared.backend.clone();
+    tokio::spawn(async move {
+        if let Err(error) = backend.checkpoint().await {
+            tracing::warn!(%error, "background checkpoint failed");
+        }
+    });
+    out.simple(b"Background saving started");
+}
+
+/// Only for clients on this machine.
+pub async fn debug<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    let addr = &context.session.client.addr;
+    if !addr.ends_with(":0") && !addr.parse::<std::net::SocketAddr>().is_ok_and(|a| a.ip().to_canonical().is_loopback())
+    {
+        return out.error(
+            "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local \
+             connection, otherwise you need to set this option in the configuration file, and then restart the server.",
+        );
+    }
+    let backend = &context.shared.backend;
+    match (request.len(), request.arg(1)) {
+        (3, word) if is(word, "SLEEP") => {
+            let seconds = std::str::from_utf8(request.arg(2)).ok().and_then(|s| s.parse::<f64>().ok()).unwrap_or(0.0);
+            let pause = Duration::try_from_secs_f64(seconds.clamp(0.0, 86_400.0)).unwrap_or_default();
+            let client = context.session.client.clone();
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = client.until_killed() => client.kill(),
+            }
+            out.ok();
+        }
+        (3, word) if is(word, "OBJECT") => {
+            // The answer is about what this connection may see.
+            if let Err(refused) = backend.fence(Consistency::Strong, context.session.last_epoch).await {
+                return out.error(&*refused.0);
+            }
+            match backend.debug_object(context.session.db, request.arg(2)) {
+                Some(line) => out.simple(line.as_bytes()),
+                None => out.error("ERR no such key"),
+            }
+        }
+        _ => {
+            if !backend.debug(request, out) {
+                let word = text(&request.arg(1)[..request.arg(1).len().min(128)]).into_owned();
+                out.error(format!("ERR unknown subcommand or wrong number of arguments for '{word}'. Try DEBUG HELP."));
+            }
+        }
+    }
+}
+
+const LATENCY_DOCTOR: &str = "Dave, I've observed the system during my uptime and there is nothing to complain about: latency \
+monitoring is disabled in this Look instance.\n";
+const MEMORY_DOCTOR: &str =
+    "Hi Sam, I can't find any memory issue in your instance. I can only account for what occurs on this base.\n";
+const CONFIG_HELP: &[&str] = &[
+    "GET <pattern>",
+    "    Return parameters matching the glob-like <pattern> and their values.",
+    "SET <directive> <value>",
+    "    Set the configuration <directive> to <value>.",
+    "RESETSTAT",
+    "    Reset statistics reported by the INFO command.",
+    "REWRITE",
+    "    Rewrite the configuration file.",
+];
+const SLOWLOG_HELP: &[&str] = &[
+    "GET [<count>]",
+    "    Return top <count> entries from the slowlog (default: 10, -1 mean all).",
+    "    Entries are made of:",
+    "    id, timestamp, time in microseconds, arguments array, client IP and port,",
+    "    client name",
+    "LEN",
+    "    Return the length of the slowlog.",
+    "RESET",
+    "    Reset the slowlog.",
+];
+const LATENCY_HELP: &[&str] = &[
+    "DOCTOR",
+    "    Return a human readable latency analysis report.",
+    "GRAPH <event>",
+    "    Return an ASCII latency graph for the <event> class.",
+    "HISTORY <event>",
+    "    Return time-latency samples for the <event> class.",
+    "LATEST",
+    "    Return the latest latency samples for all events.",
+    "RESET [<event> ...]",
+    "    Reset latency data of one or more <event> classes.",
+    "    (default: reset all data for all event classes)",
+    "HISTOGRAM [COMMAND ...]",
+    "    Return a cumulative distribution of latencies in the format of a histogram for the specified command names.",
+    "    If no commands are specified then all histograms are replied.",
+];
+const MEMORY_HELP: &[&str] = &[
+    "DOCTOR",
+    "    Return memory problems reports.",
+    "MALLOC-STATS",
+    "    Return internal statistics report from the memory allocator.",
+    "PURGE",
+    "    Attempt to purge dirty pages for reclamation by the allocator.",
+    "STATS",
+    "    Return information about the memory usage of the server.",
+    "USAGE <key> [SAMPLES <count>]",
+    "    Return memory in bytes used by <key> and its value. Nested values are",
+    "    sampled up to <count> times (default: 5, 0 means sample all).",
+];
