@@ -153,8 +153,9 @@ fn config_file_lines_are_flags() {
 #[test]
 fn check_prints_bounds_and_names_the_line_of_an_error() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("commands/redis");
-    let mut files: Vec<String> =
-        std::fs::read_dir(&source).map(|d| d.flatten().map(|e| e.path().display().to_string()).collect()).unwrap_or_default();
+    let mut files: Vec<String> = std::fs::read_dir(&source)
+        .map(|d| d.flatten().map(|e| e.path().display().to_string()).collect())
+        .unwrap_or_default();
     files.retain(|f| f.ends_with(".look"));
     files.sort();
     assert!(!files.is_empty(), "no sources in {}", source.display());

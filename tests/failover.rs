@@ -96,7 +96,9 @@ fn killing_the_leader_is_a_pause_and_nothing_else() {
         assert!(errors.is_empty(), "round {round}, leader {leader} killed: {errors:?}\n{}", cluster.output());
         let pause = staying.iter().map(|w| w.pause).max().unwrap_or_default();
         let moved: i64 = staying.iter().map(|w| w.acknowledged).sum();
-        eprintln!("failover: round {round}, leader {leader} killed, {moved} writes acknowledged, longest pause {pause:?}");
+        eprintln!(
+            "failover: round {round}, leader {leader} killed, {moved} writes acknowledged, longest pause {pause:?}"
+        );
         assert!(moved > 100, "INVALID: only {moved} writes in round {round}");
         assert!(pause < PAUSE_MAX, "round {round}: a client waited {pause:?}");
         acknowledged += moved;
@@ -105,9 +107,12 @@ fn killing_the_leader_is_a_pause_and_nothing_else() {
         check(&cluster, acknowledged, unknown, tokens).unwrap_or_else(|why| panic!("round {round}: {why}"));
         check_lists(&cluster, round).unwrap_or_else(|why| panic!("round {round}: {why}"));
         cluster.launch(leader).unwrap_or_else(|why| panic!("{why}"));
-        let back = cluster.await_writable(leader, Duration::from_secs(30)).unwrap_or_else(|why| panic!("round {round}: {why}"));
+        let back = cluster
+            .await_writable(leader, Duration::from_secs(30))
+            .unwrap_or_else(|why| panic!("round {round}: {why}"));
         eprintln!("failover: node {leader} is back after {back:?}");
-        check(&cluster, acknowledged, unknown, tokens).unwrap_or_else(|why| panic!("round {round}, all nodes up: {why}"));
+        check(&cluster, acknowledged, unknown, tokens)
+            .unwrap_or_else(|why| panic!("round {round}, all nodes up: {why}"));
     }
 }
 

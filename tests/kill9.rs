@@ -102,7 +102,8 @@ fn kill_in_recovery(dir: &Path, random: &mut Random) {
         return;
     }
     let flags = ["--dir".to_string(), dir.join("data").display().to_string()];
-    let mut server = Server::launch(&common::server::look_binary(), dir, common::server::free_port(), &flags).expect("a start");
+    let mut server =
+        Server::launch(&common::server::look_binary(), dir, common::server::free_port(), &flags).expect("a start");
     std::thread::sleep(Duration::from_micros(random.between(0, 60_000) as u64));
     server.kill9();
 }
@@ -141,11 +142,13 @@ fn a_token_counts_once_across_kill_9() {
         }
         let life = Duration::from_micros(random.between(2_000, 80_000) as u64);
         std::thread::scope(|scope| {
-            scope.spawn(|| loop {
-                token += 1;
-                match once(&mut connection, token) {
-                    Ok(reply) => assert_eq!(reply.int(), Some(token)),
-                    Err(_) => return,
+            scope.spawn(|| {
+                loop {
+                    token += 1;
+                    match once(&mut connection, token) {
+                        Ok(reply) => assert_eq!(reply.int(), Some(token)),
+                        Err(_) => return,
+                    }
                 }
             });
             std::thread::sleep(life);

@@ -122,7 +122,8 @@ fn acknowledged_writes_survive_power_cuts() {
             break;
         }
         let before: i64 = ledgers.iter().map(|l| l.acknowledged).sum();
-        write_through_a_cut(&machine, &mut server, &mut ledgers, &mut random).unwrap_or_else(|why| panic!("cycle {cycle}: {why}"));
+        write_through_a_cut(&machine, &mut server, &mut ledgers, &mut random)
+            .unwrap_or_else(|why| panic!("cycle {cycle}: {why}"));
         acknowledged += ledgers.iter().map(|l| l.acknowledged).sum::<i64>() - before;
         drop(server);
         machine.restart().expect("the file system mounts again");
@@ -131,7 +132,12 @@ fn acknowledged_writes_survive_power_cuts() {
     assert!(acknowledged > cycles as i64 * 5, "INVALID: only {acknowledged} steps in {cycles} cuts");
 }
 
-fn write_through_a_cut(machine: &Machine, server: &mut Server, ledgers: &mut [Ledger], random: &mut Random) -> Result<(), String> {
+fn write_through_a_cut(
+    machine: &Machine,
+    server: &mut Server,
+    ledgers: &mut [Ledger],
+    random: &mut Random,
+) -> Result<(), String> {
     let powered = &AtomicBool::new(true);
     std::thread::scope(|scope| {
         let writers: Vec<_> = ledgers
@@ -147,7 +153,8 @@ fn write_through_a_cut(machine: &Machine, server: &mut Server, ledgers: &mut [Le
         let cut = machine.cut();
         std::thread::sleep(Duration::from_millis(50));
         server.kill9();
-        let results: Result<Vec<()>, String> = writers.into_iter().map(|w| w.join().unwrap_or_else(|_| Err("a writer panicked".into()))).collect();
+        let results: Result<Vec<()>, String> =
+            writers.into_iter().map(|w| w.join().unwrap_or_else(|_| Err("a writer panicked".into()))).collect();
         cut.and(results.map(drop))
     })
 }

@@ -1,4 +1,273 @@
-//! # apply: the loop that changes the store (being built)
+//! # apply: the loop that changes the store
+//!
+//! One OS thread takes committed entries in order, gives every call its epoch, runs its program against the writer, answers the
+//! chunks whose gateway is on this node, and publishes a new root. No I/O, no clock, no await; the only locks are taken
+//! once a batch. What two nodes apply is equal byte for byte: everything here depends on the entries and the state alone
+//! (replies are written for the own gateway's chunks only and never read back).
+//!
+//! [`machine`] is what the log hands over, [`runner`] runs calls, [`ledger`] remembers what was applied, [`pending`] is what a gateway waits
+//! for, [`positions`] tells history where each root lies in the log.
 
+pub mod ledger;
 pub mod machine;
 pub mod pending;
+pub mod positions;
+pub mod runner;
+
+use crate::base::batch::{Batch, Chunk};
+use crate::base::limits::SUB_BATCH_CALLS_MAX;
+use crate::base::{Epoch, GatewayId, KeyHasher, LogIndex, Millis};
+use crate::command::{Counter, Table};
+use crate::store::{Read, Store, Writer};
+use ledger::Ledger;
+use machine::{Applied, Body, Committed};
+use pending::{Outcome, Pending};
+use positions::{Place, Positions};
+use runner::{RunError, Runner};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Keys fetched into the cache ahead of their calls.
+const PREFETCH: usize = 32;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Chunks of this node's gateway that are on their way through the log, in order of sequence.
+#[derive(Default)]
+pub struct Waiting(Mutex<VecDeque<(u64, Pending)>>);
+
+impl Waiting {
+    /// Sequences must come in order: call it where they are given out.
+    pub fn register(&self, sequence: u64, pending: Pending) {
+        lock(&self.0).push_back((sequence, pending));
+    }
+
+    fn take(&self, sequence: u64) -> Option<Pending> {
+        let mut all = lock(&self.0);
+        while all.front().is_some_and(|(s, _)| *s < sequence) {
+            all.pop_front();
+        }
+        if all.front()?.0 != sequence {
+            return None;
+        }
+        all.pop_front().map(|(_, p)| p)
+    }
+
+    /// Drops all: their clients learn that the outcome is unknown.
+    pub fn abandon(&self) {
+        lock(&self.0).clear();
+    }
+}
+
+/// How far the published state has come, at the end of a batch.
+#[derive(Clone, Debug, Default)]
+pub struct Frontier {
+    pub applied: Applied,
+    pub epoch: Epoch,
+    pub now: Millis,
+}
+
+/// What other threads may see of apply.
+#[derive(Default)]
+pub struct Progress {
+    frontier: Mutex<Frontier>,
+    pub positions: Positions,
+    /// Log time of the newest root, for readers: a key is expired when its deadline is not after this or the node's clock.
+    pub now: AtomicI64,
+    pub expired_keys: AtomicU64,
+    /// Bytes of entries applied since start.
+    pub log_bytes: AtomicU64,
+    /// Epochs made since start.
+    pub epochs: AtomicU64,
+    hash_seed: Mutex<Option<u64>>,
+    counters: Mutex<Vec<Counter>>,
+}
+
+impl Progress {
+    pub fn frontier(&self) -> Frontier {
+        lock(&self.frontier).clone()
+    }
+    /// Known once the cluster's first batch is applied; clients are served from then on.
+    pub fn hash_seed(&self) -> Option<u64> {
+        *lock(&self.hash_seed)
+    }
+    /// By number in the code table.
+    pub fn counters(&self) -> Vec<Counter> {
+        lock(&self.counters).clone()
+    }
+    pub fn reset_counters(&self) {
+        lock(&self.counters).iter_mut().for_each(|c| *c = Counter::default());
+    }
+    /// Adds what a reader counted.
+    pub fn add_counters(&self, more: &mut [Counter]) {
+        let mut all = lock(&self.counters);
+        let len = all.len().max(more.len());
+        all.resize(len, Counter::default());
+        for (total, counter) in all.iter_mut().zip(more) {
+            total.add(std::mem::take(counter));
+        }
+    }
+}
+
+/// This node's gateway: known once its batcher runs. Whatever is applied before that came from earlier starts.
+pub struct Own {
+    pub gateway: GatewayId,
+    /// Tells the batcher how far its own chunks have come.
+    pub on_applied: Box<dyn Fn(u64) + Send + Sync>,
+}
+
+/// The loop's state; lives on the apply thread.
+pub struct Applier {
+    writer: Writer,
+    store: Store,
+    runner: Runner,
+    ledger: Ledger,
+    waiting: Arc<Waiting>,
+    progress: Arc<Progress>,
+    own: Arc<OnceLock<Own>>,
+    applied: Applied,
+    keys: Vec<(u8, u64)>,
+    finished: Vec<(Pending, Epoch, Outcome)>,
+}
+
+impl Applier {
+    /// Goes on from what `writer` holds, which shows `frontier`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        store: Store,
+        writer: Writer,
+        table: Arc<Table>,
+        frontier: Frontier,
+        waiting: Arc<Waiting>,
+        progress: Arc<Progress>,
+        own: Arc<OnceLock<Own>>,
+    ) -> Applier {
+        let ledger = Ledger::load(&writer);
+        let seed = ledger::hash_seed(&writer);
+        let runner = Runner::new(table, KeyHasher::new(seed.unwrap_or(0)), frontier.epoch, frontier.now);
+        *lock(&progress.hash_seed) = seed;
+        progress.now.store(frontier.now, Ordering::Release);
+        progress.positions.push(Place {
+            epoch: frontier.epoch,
+            index: frontier.applied.last.index,
+            chunks: usize::MAX,
+        });
+        *lock(&progress.frontier) = frontier.clone();
+        Applier {
+            writer,
+            store,
+            runner,
+            ledger,
+            waiting,
+            progress,
+            own,
+            applied: frontier.applied,
+            keys: Vec::new(),
+            finished: Vec::new(),
+        }
+    }
+
+    pub fn applied(&self) -> Applied {
+        self.applied.clone()
+    }
+
+    /// Applies entries in order and publishes the state after each.
+    pub fn apply(&mut self, entries: Vec<Committed>) -> Result<(), RunError> {
+        let own = self.own.clone();
+        let own = own.get();
+        let before = own.map_or(0, |own| self.ledger.last(own.gateway));
+        for entry in entries {
+            match &entry.body {
+                Body::Blank => {}
+                Body::Membership(bytes) => self.applied.membership = Some((entry.position, bytes.clone())),
+                Body::Batch(batch) => self.batch(entry.position.index, batch)?,
+            }
+            self.applied.last = entry.position;
+            let chunks = if let Body::Batch(batch) = &entry.body { batch.chunks.len() } else { 0 };
+            self.publish_batch(Place { epoch: self.runner.epoch, index: entry.position.index, chunks });
+        }
+        if let Some(own) = own {
+            let last = self.ledger.last(own.gateway);
+            if last != before {
+                (own.on_applied)(last);
+            }
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self, index: LogIndex, batch: &Batch) -> Result<(), RunError> {
+        let first = self.runner.epoch;
+        let expired = self.runner.begin_batch(&mut self.writer, index, batch);
+        self.progress.expired_keys.fetch_add(expired, Ordering::Relaxed);
+        self.runner.collect_keys(batch, &mut self.keys);
+        let mut since_root = 0;
+        let mut call = 0;
+        let mut fetched = 0;
+        for (number, chunk) in batch.chunks.iter().enumerate() {
+            self.runner.begin_chunk(number, chunk)?;
+            if fetched < call + chunk.calls as usize {
+                let from = fetched.max(call);
+                let to = (call + chunk.calls as usize).max(from + PREFETCH).min(self.keys.len());
+                self.writer.prefetch(self.keys.get(from..to).unwrap_or_default());
+                fetched = to;
+            }
+            call += chunk.calls as usize;
+            if since_root > 0 && since_root + chunk.calls as usize > SUB_BATCH_CALLS_MAX {
+                self.publish(Place { epoch: self.runner.epoch, index, chunks: number });
+                since_root = 0;
+            }
+            since_root += chunk.calls as usize;
+            self.chunk(chunk)?;
+        }
+        self.ledger.store(&mut self.writer, self.runner.now);
+        if self.progress.hash_seed().is_none()
+            && let Some(seed) = ledger::hash_seed(&self.writer)
+        {
+            self.runner.env.set_hasher(KeyHasher::new(seed));
+            *lock(&self.progress.hash_seed) = Some(seed);
+        }
+        self.progress.log_bytes.fetch_add(batch.encoded_len() as u64, Ordering::Relaxed);
+        self.progress.epochs.fetch_add(self.runner.epoch.0 - first.0, Ordering::Relaxed);
+        self.progress.add_counters(&mut self.runner.counters);
+        Ok(())
+    }
+
+    fn chunk(&mut self, chunk: &Chunk) -> Result<(), RunError> {
+        if !self.ledger.admit(chunk.gateway, chunk.sequence, self.runner.now) {
+            return Ok(());
+        }
+        let own = self.own.get().is_some_and(|own| own.gateway == chunk.gateway);
+        let pending = if own { self.waiting.take(chunk.sequence) } else { None };
+        let Some(mut pending) = pending else { return self.runner.run_silently(&mut self.writer, chunk) };
+        let max = pending.reply_bytes_max;
+        let too_long = self.runner.run_answering(&mut self.writer, chunk, &pending.plan, &mut pending.reply, max)?;
+        let outcome = if too_long { Outcome::TooLong } else { Outcome::Applied };
+        self.finished.push((pending, self.runner.epoch, outcome));
+        Ok(())
+    }
+
+    /// Shows readers what has been applied so far.
+    fn publish(&mut self, place: Place) {
+        self.writer.publish();
+        self.progress.now.store(self.runner.now, Ordering::Release);
+        self.progress.positions.push(place);
+    }
+
+    /// Ends a batch: first the root, then the replies, so that a client that has its reply finds its write.
+    fn publish_batch(&mut self, place: Place) {
+        {
+            let mut frontier = lock(&self.progress.frontier);
+            self.writer.publish();
+            *frontier = Frontier { applied: self.applied.clone(), epoch: self.runner.epoch, now: self.runner.now };
+        }
+        self.progress.now.store(self.runner.now, Ordering::Release);
+        self.progress.positions.push(place);
+        self.progress.positions.release(self.store.since());
+        for (pending, epoch, outcome) in self.finished.drain(..) {
+            pending.finish(epoch, outcome);
+        }
+    }
+}

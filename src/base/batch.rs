@@ -34,10 +34,12 @@ pub const WORDS_MAX: usize = 1 << 22;
 pub mod handler {
     /// MULTI/EXEC: words = [calls n, watches m, then m × (db, key word, hash, epoch)]; the next n records are one epoch.
     pub const EXEC: u32 = 0xff_ffff;
-    /// LOOK.ONCE: words = [token word, body digest]; the next record (or EXEC group) runs at most once per token.
+    /// LOOK.ONCE: words = [token word, body digest, RESP version]; the next record (or EXEC group) runs at most once per token.
     pub const ONCE: u32 = 0xff_fffe;
     /// Replicated change outside any command (configuration, hash seed): words = [kind, argument word, …]
     pub const SYSTEM: u32 = 0xff_fffd;
+    /// Kind of a SYSTEM record: words = [kind, seed]. The cluster's hash seed; the first one wins.
+    pub const SYSTEM_HASH_SEED: u64 = 1;
 }
 
 /// The start of every entry.
@@ -249,6 +251,13 @@ pub struct Calls<'a> {
     rest: &'a [u8],
 }
 
+impl<'a> Calls<'a> {
+    /// Records as a [`ChunkBuilder`] lays them out.
+    pub fn new(records: &'a [u8]) -> Self {
+        Calls { rest: records }
+    }
+}
+
 impl<'a> Iterator for Calls<'a> {
     type Item = Call<'a>;
 
@@ -287,6 +296,13 @@ impl ChunkBuilder {
     pub fn set_word(&mut self, number: usize, word: u64) {
         let at = self.open + 1 + number;
         self.words[at] = word;
+    }
+    pub fn get_word(&self, number: usize) -> u64 {
+        self.words[self.open + 1 + number]
+    }
+    /// The words of the open call so far.
+    pub fn open_call_words(&self) -> &[u64] {
+        &self.words[self.open + 1..]
     }
     /// Words of the open call so far.
     pub fn open_words(&self) -> usize {

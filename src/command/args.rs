@@ -1,25 +1,15 @@
 //! # The argument parser
 //!
-//! Driven by a command's [`Grammar`]: turns the argument ranges of one request into the words of a call. Every syntax,
-//! arity and range error is answered here, before anything costs an epoch. Syntax errors win over values that are wrong, as in
-//! Redis, whose commands look for their options before they read numbers.
+//! Driven by a command's [`Grammar`]: turns the arguments of one request into the words of a call. Every syntax, arity and range
+//! error is answered here, before anything costs an epoch. Syntax errors win over values that are wrong, as in Redis, whose
+//! commands look for their options before they read numbers.
 
 use crate::base::KeyHasher;
 use crate::base::batch::ChunkBuilder;
 use crate::base::words::{BytesWord, ListWord};
-use crate::lang::grammar::{Case, Element, Grammar, Kind, Param, Scalar};
-use crate::resp::number::parse_int;
-
-pub use crate::resp::Arg;
-
-/// Where a call's bytes are found when it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Copied into the chunk's blob (the call travels).
-    Blob,
-    /// Left in the request buffer, which is the blob of the call (a read that runs at once).
-    Request,
-}
+use crate::lang::grammar::{Alternative, Grammar, Param, ParamKind, Shape};
+use crate::lang::helpers::number;
+use crate::resp::Request;
 
 pub const SYNTAX: &str = "ERR syntax error";
 pub const NOT_INT: &str = "ERR value is not an integer or out of range";
@@ -28,35 +18,32 @@ pub const NOT_FLOAT: &str = "ERR value is not a valid float";
 /// What is wrong with the arguments: the text of the error reply.
 pub type ArgError = String;
 
-/// `ERR wrong number of arguments …`; `name` is the command's full name, lower case, `|` before a subcommand.
+/// `name` is the command's full name, lower case, `|` before a subcommand.
 pub fn arity_error(name: &str) -> ArgError {
     format!("ERR wrong number of arguments for '{name}' command")
 }
 
-/// Appends the words of one call (between `builder.begin` and `builder.end`). `args` are those after the command's name.
+/// Appends the words of one call (between `builder.begin` and `builder.end`). `args` are the arguments behind the command's name.
 pub fn parse(
     grammar: &Grammar,
     name: &str,
-    buffer: &[u8],
-    args: &[Arg],
-    place: Place,
+    args: Request<'_>,
     hasher: &KeyHasher,
     builder: &mut ChunkBuilder,
 ) -> Result<(), ArgError> {
-    let base = builder.open_words();
     for _ in 0..grammar.fixed_words {
         builder.word(0);
     }
-    let mut p = Parser { grammar, name, buffer, args, next: 0, place, hasher, builder, base, value_error: None };
+    let mut p = Parser { grammar, name, args, next: 0, hasher, builder, value_error: None };
     let mut params = &grammar.params[..];
     while let Some(param) = params.first() {
-        let options = params.iter().take_while(|p| matches!(p.kind, Kind::Flag(_) | Kind::Opt(_))).count();
+        let options = params.iter().take_while(|p| is_option(p)).count();
         if options > 0 {
             p.options(&params[..options])?;
             params = &params[options..];
         } else {
-            p.param(param)?;
             params = &params[1..];
+            p.param(param, required(params))?;
         }
     }
     if p.next < args.len() {
@@ -68,25 +55,32 @@ pub fn parse(
     }
 }
 
+fn is_option(param: &Param) -> bool {
+    matches!(param.kind, ParamKind::Flag { .. } | ParamKind::Options(_))
+}
+
+/// Arguments that these parameters take at least.
+fn required(params: &[Param]) -> usize {
+    let least = |p: &Param| match &p.kind {
+        ParamKind::One(shape) => shape.arguments().0,
+        ParamKind::Rest { element, min, .. } => min * element.arguments().0,
+        ParamKind::Flag { .. } | ParamKind::Options(_) => 0,
+    };
+    params.iter().map(least).sum::<u32>() as usize
+}
+
 struct Parser<'a> {
     grammar: &'a Grammar,
     name: &'a str,
-    buffer: &'a [u8],
-    args: &'a [Arg],
+    args: Request<'a>,
     next: usize,
-    place: Place,
     hasher: &'a KeyHasher,
     builder: &'a mut ChunkBuilder,
-    base: usize,
     /// The first wrong value; answered when the syntax turned out right.
     value_error: Option<ArgError>,
 }
 
 impl<'a> Parser<'a> {
-    fn bytes_of(&self, arg: Arg) -> &'a [u8] {
-        self.buffer.get(arg.at as usize..arg.at as usize + arg.len as usize).unwrap_or_default()
-    }
-
     fn left(&self) -> usize {
         self.args.len() - self.next
     }
@@ -96,362 +90,307 @@ impl<'a> Parser<'a> {
     }
 
     fn syntax(&self) -> ArgError {
-        match &self.grammar.errors.syntax {
-            Some(text) => match self.args.get(self.next) {
-                Some(&arg) => text.replace("%s", &String::from_utf8_lossy(self.bytes_of(arg))),
-                None => text.clone(),
-            },
-            None => SYNTAX.into(),
-        }
+        let text = self.grammar.errors.syntax.as_deref().unwrap_or(SYNTAX);
+        text.replace("%s", &String::from_utf8_lossy(self.args.arg(self.next)))
     }
 
-    /// Arguments that no parameter takes: a command with options answers a syntax error, one without an arity error.
+    /// Arguments that no parameter takes: a command with optional parts answers a syntax error, one without an arity error.
     fn leftover(&self) -> ArgError {
-        let optional = |k: &Kind| matches!(k, Kind::Flag(_) | Kind::Opt(_) | Kind::Optional(_) | Kind::Cases { .. });
-        if self.grammar.params.iter().any(|p| optional(&p.kind)) { self.syntax() } else { self.arity() }
+        let optional =
+            |p: &Param| is_option(p) || matches!(&p.kind, ParamKind::One(Shape::Optional(_) | Shape::Words(_)));
+        if self.grammar.params.iter().any(optional) { self.syntax() } else { self.arity() }
     }
 
-    fn set(&mut self, slot: usize, word: u64) {
-        self.builder.set_word(self.base + slot, word);
+    fn set(&mut self, at: usize, word: u64) {
+        self.builder.set_word(at, word);
     }
 
-    fn param(&mut self, param: &Param) -> Result<(), ArgError> {
-        let slot = param.slot as usize;
+    /// `reserved`: arguments that later parameters need.
+    fn param(&mut self, param: &Param, reserved: usize) -> Result<(), ArgError> {
         match &param.kind {
-            Kind::One(scalar) => {
-                if self.left() == 0 {
+            ParamKind::One(Shape::Optional(inner)) => {
+                if self.left() > reserved {
+                    self.present(inner, param.slot as usize)
+                } else {
+                    Ok(())
+                }
+            }
+            ParamKind::One(shape) => {
+                if self.left() < reserved + shape.arguments().0 as usize {
                     return Err(self.arity());
                 }
-                self.fields(std::slice::from_ref(scalar), slot)
+                self.shape(shape, param.slot as usize)
             }
-            Kind::Optional(fields) => match self.left() {
-                0 => Ok(()),
-                n if n < fields.len() => Err(self.syntax()),
-                _ => {
-                    self.set(slot, 1);
-                    self.fields(fields, slot + 1)
-                }
-            },
-            Kind::Cases { cases, optional } => match self.left() {
-                0 if *optional => Ok(()),
-                0 => Err(self.arity()),
-                _ => {
-                    let Some(tag) = self.case_here(cases) else { return Err(self.syntax()) };
-                    self.case(cases, tag, slot)
-                }
-            },
-            Kind::Rest { element, min, max } => self.rest(element, *min, *max, slot),
-            Kind::Flag(_) | Kind::Opt(_) => self.options(std::slice::from_ref(param)),
+            ParamKind::Rest { element, min, max } => self.rest(element, *min, *max, param.slot as usize, reserved),
+            ParamKind::Flag { .. } | ParamKind::Options(_) => self.options(std::slice::from_ref(param)),
         }
     }
 
-    /// Flags and alternatives in any order, until an argument is none of them.
+    /// Flags and options in any order, until an argument is none of them. The same word again counts last; two different words of
+    /// one option do not go together.
     fn options(&mut self, options: &[Param]) -> Result<(), ArgError> {
-        while let Some(&arg) = self.args.get(self.next) {
-            let word = self.bytes_of(arg);
-            let mut taken = false;
+        'next: while self.left() > 0 {
+            let word = self.args.arg(self.next);
             for option in options {
-                let slot = option.slot as usize;
+                let at = option.slot as usize;
                 match &option.kind {
-                    Kind::Flag(name) if word.eq_ignore_ascii_case(name.as_bytes()) => self.take_flag(slot, &mut taken),
-                    Kind::Opt(cases) => {
-                        let Some(tag) = self.case_here(cases) else { continue };
-                        let before =
-                            self.builder.words[self.builder.words.len() - self.builder.open_words() + self.base + slot];
-                        let repeats_word = before == tag as u64 && cases[tag - 1].fields.is_empty();
-                        if before != 0 && !repeats_word {
+                    ParamKind::Flag { word: name } if word.eq_ignore_ascii_case(name.as_bytes()) => {
+                        self.set(at, 1);
+                        self.next += 1;
+                        continue 'next;
+                    }
+                    ParamKind::Options(alternatives) => {
+                        let Some(i) = position(alternatives, word) else { continue };
+                        let before = self.builder.get_word(at);
+                        if before != 0 && before != i as u64 + 1 {
                             return Err(self.syntax());
                         }
-                        self.case(cases, tag, slot)?;
-                        taken = true;
+                        self.alternative(alternatives, i, at)?;
+                        continue 'next;
                     }
-                    _ => continue,
-                }
-                if taken {
-                    break;
+                    _ => {}
                 }
             }
-            if !taken {
-                break;
-            }
+            break;
         }
         Ok(())
     }
 
-    fn take_flag(&mut self, slot: usize, taken: &mut bool) {
-        self.set(slot, 1);
-        self.next += 1;
-        *taken = true;
-    }
-
-    /// The number (1 …) of the case whose word stands here.
-    fn case_here(&self, cases: &[Case]) -> Option<usize> {
-        let word = self.bytes_of(*self.args.get(self.next)?);
-        cases.iter().position(|c| word.eq_ignore_ascii_case(c.word.as_bytes())).map(|i| i + 1)
-    }
-
-    /// Takes the word and payload of case `tag` into the words at `slot`.
-    fn case(&mut self, cases: &[Case], tag: usize, slot: usize) -> Result<(), ArgError> {
-        let fields = &cases[tag - 1].fields;
-        if self.left() < 1 + fields.len() {
+    /// Takes the word here, which is that of alternative `i`, and its payload.
+    fn alternative(&mut self, alternatives: &[Alternative], i: usize, at: usize) -> Result<(), ArgError> {
+        let payload = &alternatives[i].payload;
+        if self.left() < 1 + payload.iter().map(|s| s.arguments().0 as usize).sum::<usize>() {
             return Err(self.syntax());
         }
         self.next += 1;
-        self.set(slot, tag as u64);
-        self.fields(fields, slot + 1)
+        self.set(at, i as u64 + 1);
+        self.shapes(payload, at + 1)
     }
 
-    fn fields(&mut self, fields: &[Scalar], mut slot: usize) -> Result<(), ArgError> {
-        for field in fields {
-            let words = self.scalar(field)?;
-            self.set(slot, words[0]);
-            if field.width() == 2 {
-                self.set(slot + 1, words[1]);
-            }
-            slot += field.width();
+    fn shapes(&mut self, shapes: &[Shape], mut at: usize) -> Result<(), ArgError> {
+        for shape in shapes {
+            self.shape(shape, at)?;
+            at += shape.words() as usize;
         }
         Ok(())
     }
 
-    fn rest(&mut self, element: &Element, min: u32, max: Option<u32>, slot: usize) -> Result<(), ArgError> {
+    /// An optional argument that is there.
+    fn present(&mut self, inner: &Shape, at: usize) -> Result<(), ArgError> {
+        if matches!(inner, Shape::Words(_)) {
+            return self.shape(inner, at);
+        }
+        if self.left() < inner.arguments().0 as usize {
+            return Err(self.syntax());
+        }
+        self.set(at, 1);
+        self.shape(inner, at + 1)
+    }
+
+    fn rest(
+        &mut self,
+        element: &Shape,
+        min: u32,
+        max: Option<u32>,
+        slot: usize,
+        reserved: usize,
+    ) -> Result<(), ArgError> {
         let first = self.builder.open_words();
+        let words = element.words() as usize;
         let mut count = 0u32;
-        match element {
-            Element::Fields(fields) => {
-                let left = self.left();
-                if !left.is_multiple_of(fields.len()) {
-                    return Err(self.leftover());
-                }
-                for _ in 0..left / fields.len() {
-                    for field in fields {
-                        let words = self.scalar(field)?;
-                        self.builder.word(words[0]);
-                        if field.width() == 2 {
-                            self.builder.word(words[1]);
-                        }
-                    }
-                    count += 1;
-                }
+        while self.left() > reserved {
+            if self.left() - reserved < element.arguments().0 as usize {
+                return Err(self.leftover());
             }
-            Element::Cases(cases) => {
-                while self.left() > 0 {
-                    let Some(tag) = self.case_here(cases) else { return Err(self.syntax()) };
-                    let at = self.builder.open_words() - self.base;
-                    for _ in 0..element.width() {
-                        self.builder.word(0);
-                    }
-                    self.case(cases, tag, at)?;
-                    count += 1;
-                }
+            let at = self.builder.open_words();
+            for _ in 0..words {
+                self.builder.word(0);
             }
+            self.shape(element, at)?;
+            count += 1;
         }
-        if count < min {
-            return Err(if self.args.is_empty() || count == 0 { self.arity() } else { self.leftover() });
+        if count < min || max.is_some_and(|max| count > max) {
+            return Err(self.arity());
         }
-        if max.is_some_and(|max| count > max) {
-            return Err(self.leftover());
-        }
-        self.set(slot, ListWord::new((first - self.base) as u32, count).0);
+        self.set(slot, ListWord::new(first as u32, count).0);
         Ok(())
     }
 
-    /// Takes one argument; wrong values are noted, wrong words are syntax errors.
-    fn scalar(&mut self, scalar: &Scalar) -> Result<[u64; 2], ArgError> {
-        let Some(&arg) = self.args.get(self.next) else { return Err(self.syntax()) };
-        let bytes = self.bytes_of(arg);
-        let words = match scalar {
-            Scalar::Key { max } => {
-                self.check_len(bytes, *max);
-                [self.place_bytes(arg, bytes).0, self.hasher.hash(bytes)]
-            }
-            Scalar::Bytes { max } => {
-                self.check_len(bytes, *max);
-                [self.place_bytes(arg, bytes).0, 0]
-            }
-            Scalar::Int { min, max, not_int, range } => [self.int(bytes, *min, *max, not_int, range) as u64, 0],
-            Scalar::Float { not_float } => [self.float(bytes, not_float).to_bits(), 0],
-            Scalar::Word(words) => match words.iter().position(|w| bytes.eq_ignore_ascii_case(w.as_bytes())) {
-                Some(i) => [i as u64 + 1, 0],
-                None => return Err(self.syntax()),
+    /// Takes the arguments of one shape; wrong values are noted, wrong words are syntax errors.
+    fn shape(&mut self, shape: &Shape, at: usize) -> Result<(), ArgError> {
+        match shape {
+            Shape::Words(alternatives) => match position(alternatives, self.args.arg(self.next)) {
+                Some(i) => self.alternative(alternatives, i, at),
+                None => Err(self.syntax()),
             },
-        };
-        self.next += 1;
-        Ok(words)
-    }
-
-    fn place_bytes(&mut self, arg: Arg, bytes: &[u8]) -> BytesWord {
-        match self.place {
-            Place::Blob => self.builder.bytes(bytes),
-            Place::Request => BytesWord::argument(arg.at, arg.len),
+            Shape::Tuple(fields) => self.shapes(fields, at),
+            Shape::Optional(inner) => {
+                if self.left() > 0 {
+                    self.present(inner, at)
+                } else {
+                    Ok(())
+                }
+            }
+            _ if self.left() == 0 => Err(self.syntax()),
+            _ => {
+                self.scalar(shape, at);
+                self.next += 1;
+                Ok(())
+            }
         }
     }
 
-    fn note(&mut self, text: &str, bytes: &[u8]) {
+    fn scalar(&mut self, shape: &Shape, at: usize) {
+        let bytes = self.args.arg(self.next);
+        match shape {
+            Shape::Key { max } => {
+                self.check_len(bytes, *max);
+                let word = self.builder.bytes(bytes);
+                self.set(at, word.0);
+                let hash = self.hasher.hash(bytes);
+                self.set(at + 1, hash);
+            }
+            Shape::Bytes { max } => {
+                self.check_len(bytes, *max);
+                let word = self.builder.bytes(bytes);
+                self.set(at, word.0);
+            }
+            Shape::Int { min, max, texts } => {
+                let errors = &self.grammar.errors;
+                match number::int(bytes) {
+                    Some(n) if (*min..=*max).contains(&n) => self.set(at, n as u64),
+                    Some(_) => self.note(&[&texts.range, &texts.wrong, &errors.range], NOT_INT, bytes),
+                    None => self.note(&[&texts.wrong, &errors.not_int], NOT_INT, bytes),
+                }
+            }
+            Shape::Float { texts } => match number::float(bytes) {
+                Some(x) => self.set(at, x.to_bits()),
+                None => self.note(&[&texts.wrong, &self.grammar.errors.not_float], NOT_FLOAT, bytes),
+            },
+            Shape::Words(_) | Shape::Tuple(_) | Shape::Optional(_) => {}
+        }
+    }
+
+    /// Notes a wrong value under the first text there is.
+    fn note(&mut self, texts: &[&Option<String>], general: &str, bytes: &[u8]) {
         if self.value_error.is_none() {
+            let text = texts.iter().find_map(|t| t.as_deref()).unwrap_or(general);
             self.value_error = Some(text.replace("%s", &String::from_utf8_lossy(bytes)));
         }
     }
 
     fn check_len(&mut self, bytes: &[u8], max: Option<u32>) {
         if let Some(max) = max.filter(|&max| bytes.len() > max as usize) {
-            self.note(&format!("ERR argument of {} bytes is longer than {max}", bytes.len()), bytes);
-        }
-    }
-
-    fn int(&mut self, bytes: &[u8], min: i64, max: i64, not_int: &Option<String>, range: &Option<String>) -> i64 {
-        let grammar = self.grammar;
-        match parse_int(bytes) {
-            Some(n) if (min..=max).contains(&n) => n,
-            Some(_) => {
-                let text = range.as_ref().or(grammar.errors.range.as_ref()).map_or(NOT_INT, |s| s);
-                self.note(text, bytes);
-                0
-            }
-            None => {
-                let text = not_int.as_ref().or(grammar.errors.not_int.as_ref()).map_or(NOT_INT, |s| s);
-                self.note(text, bytes);
-                0
-            }
-        }
-    }
-
-    fn float(&mut self, bytes: &[u8], not_float: &Option<String>) -> f64 {
-        match parse_float(bytes) {
-            Some(x) => x,
-            None => {
-                let text = not_float.as_ref().or(self.grammar.errors.not_float.as_ref()).map_or(NOT_FLOAT, |s| s);
-                self.note(text, bytes);
-                0.0
-            }
+            self.note(&[], &format!("ERR argument of {} bytes is longer than {max}", bytes.len()), bytes);
         }
     }
 }
 
-/// A float as Redis's `strtod` check takes it: no blanks, `inf` in any case, hexadecimal too; never NaN.
-pub fn parse_float(bytes: &[u8]) -> Option<f64> {
-    crate::lang::helpers::number::float(bytes)
+fn position(alternatives: &[Alternative], word: &[u8]) -> Option<usize> {
+    alternatives.iter().position(|a| word.eq_ignore_ascii_case(a.word.as_bytes()))
 }
 
-/// Fewest and most arguments after the name; None = no upper limit.
-pub fn count_range(grammar: &Grammar) -> (usize, Option<usize>) {
-    let longest = |cases: &[Case]| cases.iter().map(|c| 1 + c.fields.len()).max().unwrap_or(0);
-    let shortest = |cases: &[Case]| cases.iter().map(|c| 1 + c.fields.len()).min().unwrap_or(0);
-    grammar.params.iter().fold((0, Some(0)), |(min, max), param| {
-        let (low, high) = match &param.kind {
-            Kind::One(_) => (1, Some(1)),
-            Kind::Optional(fields) => (0, Some(fields.len())),
-            Kind::Cases { cases, optional } => (if *optional { 0 } else { shortest(cases) }, Some(longest(cases))),
-            Kind::Flag(_) => (0, Some(1)),
-            // The same word again is legal, so options have no upper limit of their own.
-            Kind::Opt(_) => (0, None),
-            Kind::Rest { element: Element::Fields(f), min, max } => {
-                (*min as usize * f.len(), max.map(|m| m as usize * f.len()))
-            }
-            Kind::Rest { element: Element::Cases(c), min, .. } => (*min as usize * shortest(c), None),
-        };
-        (min + low, max.zip(high).map(|(a, b)| a + b))
-    })
-}
-
-/// Where the keys lie among a call's words: calls `f(bytes, hash)` for each.
-pub fn for_each_key(grammar: &Grammar, word: impl Fn(usize) -> u64, mut f: impl FnMut(BytesWord, u64)) {
-    let mut fields_at = |fields: &[Scalar], mut at: usize| {
-        for field in fields {
-            if matches!(field, Scalar::Key { .. }) {
-                f(BytesWord(word(at)), word(at + 1));
-            }
-            at += field.width();
-        }
-    };
+/// Calls `f` with the bytes word and hash of every key of a call.
+pub fn for_each_key(grammar: &Grammar, word: &impl Fn(usize) -> u64, f: &mut impl FnMut(BytesWord, u64)) {
     for param in &grammar.params {
         let slot = param.slot as usize;
         match &param.kind {
-            Kind::One(s) => fields_at(std::slice::from_ref(s), slot),
-            Kind::Optional(fields) if word(slot) != 0 => fields_at(fields, slot + 1),
-            Kind::Cases { cases, .. } | Kind::Opt(cases) => {
-                if let Some(case) = (word(slot) as usize).checked_sub(1).and_then(|i| cases.get(i)) {
-                    fields_at(&case.fields, slot + 1);
-                }
-            }
-            Kind::Rest { element, .. } => {
+            ParamKind::One(shape) => keys_of(shape, slot, word, f),
+            ParamKind::Options(alternatives) => keys_of_alternatives(alternatives, slot, word, f),
+            ParamKind::Rest { element, .. } => {
                 let list = ListWord(word(slot));
                 for i in 0..list.count() {
-                    let at = list.first_word() + i * element.width();
-                    match element {
-                        Element::Fields(fields) => fields_at(fields, at),
-                        Element::Cases(cases) => {
-                            if let Some(case) = (word(at) as usize).checked_sub(1).and_then(|i| cases.get(i)) {
-                                fields_at(&case.fields, at + 1);
-                            }
-                        }
-                    }
+                    keys_of(element, list.first_word() + i * element.words() as usize, word, f);
                 }
             }
-            Kind::Optional(_) | Kind::Flag(_) => {}
+            ParamKind::Flag { .. } => {}
         }
     }
 }
 
-/// Words of a whole call beyond its fixed part never start below it: what [`for_each_key`] may index.
-pub fn fits(grammar: &Grammar, words: usize, word: impl Fn(usize) -> u64) -> bool {
-    words >= grammar.fixed_words as usize
-        && grammar.params.iter().all(|param| match &param.kind {
-            Kind::Rest { element, .. } => {
-                let list = ListWord(word(param.slot as usize));
-                list.count() == 0 || list.first_word() + list.count() * element.width() <= words
-            }
-            _ => true,
-        })
+fn keys_of(shape: &Shape, at: usize, word: &impl Fn(usize) -> u64, f: &mut impl FnMut(BytesWord, u64)) {
+    match shape {
+        Shape::Key { .. } => f(BytesWord(word(at)), word(at + 1)),
+        Shape::Words(alternatives) => keys_of_alternatives(alternatives, at, word, f),
+        Shape::Tuple(fields) => keys_of_fields(fields, at, word, f),
+        Shape::Optional(inner) if matches!(**inner, Shape::Words(_)) => keys_of(inner, at, word, f),
+        Shape::Optional(inner) if word(at) != 0 => keys_of(inner, at + 1, word, f),
+        _ => {}
+    }
+}
+
+fn keys_of_fields(fields: &[Shape], mut at: usize, word: &impl Fn(usize) -> u64, f: &mut impl FnMut(BytesWord, u64)) {
+    for field in fields {
+        keys_of(field, at, word, f);
+        at += field.words() as usize;
+    }
+}
+
+fn keys_of_alternatives(
+    alternatives: &[Alternative],
+    at: usize,
+    word: &impl Fn(usize) -> u64,
+    f: &mut impl FnMut(BytesWord, u64),
+) {
+    if let Some(alternative) = (word(at) as usize).checked_sub(1).and_then(|i| alternatives.get(i)) {
+        keys_of_fields(&alternative.payload, at + 1, word, f);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::GatewayId;
-    use crate::lang::grammar::ErrorTexts;
+    use crate::lang::grammar::{GrammarErrors, Texts};
+    use crate::resp::Decoder;
 
-    fn case(word: &str, fields: Vec<Scalar>) -> Case {
-        Case { word: word.into(), fields }
+    fn word(word: &str, payload: Vec<Shape>) -> Alternative {
+        Alternative { word: word.into(), payload }
     }
-    fn int(min: i64, range: Option<&str>) -> Scalar {
-        Scalar::Int { min, max: i64::MAX, not_int: None, range: range.map(Into::into) }
+
+    fn grammar(params: Vec<(&str, ParamKind)>) -> Grammar {
+        let mut g = Grammar { params: vec![], fixed_words: 0, arity: 0, errors: GrammarErrors::default() };
+        for (name, kind) in params {
+            let words = match &kind {
+                ParamKind::One(shape) => shape.words(),
+                ParamKind::Options(alternatives) => Shape::Words(alternatives.clone()).words(),
+                _ => 1,
+            };
+            g.params.push(Param { name: name.into(), slot: g.fixed_words, words, kind });
+            g.fixed_words += words;
+        }
+        g
     }
 
     fn set() -> Grammar {
-        let expire = Some("ERR invalid expire time in 'set' command");
-        Grammar::new(
-            vec![
-                ("key".into(), Kind::One(Scalar::Key { max: None })),
-                ("value".into(), Kind::One(Scalar::Bytes { max: None })),
-                ("cond".into(), Kind::Opt(vec![case("NX", vec![]), case("XX", vec![])])),
-                ("GET".into(), Kind::Flag("GET".into())),
-                ("exp".into(), Kind::Opt(vec![case("EX", vec![int(1, expire)]), case("KEEPTTL", vec![])])),
-            ],
-            ErrorTexts::default(),
-        )
+        let texts = Texts { wrong: None, range: Some("ERR invalid expire time in 'set' command".into()) };
+        let seconds = Shape::Int { min: 1, max: i64::MAX, texts };
+        grammar(vec![
+            ("key", ParamKind::One(Shape::Key { max: None })),
+            ("value", ParamKind::One(Shape::Bytes { max: None })),
+            ("cond", ParamKind::Options(vec![word("NX", vec![]), word("XX", vec![])])),
+            ("GET", ParamKind::Flag { word: "GET".into() }),
+            ("exp", ParamKind::Options(vec![word("EX", vec![seconds]), word("KEEPTTL", vec![])])),
+        ])
     }
 
     fn words(grammar: &Grammar, request: &str) -> Result<Vec<u64>, String> {
-        let args: Vec<Arg> = request
-            .split(' ')
-            .filter(|w| !w.is_empty())
-            .map(|w| Arg { at: (w.as_ptr() as usize - request.as_ptr() as usize) as u32, len: w.len() as u32 })
-            .collect();
+        let line = format!("{request}\r\n");
+        let mut decoder = Decoder::default();
+        decoder.next(line.as_bytes()).unwrap();
         let mut b = ChunkBuilder::default();
         b.begin(1, 0);
-        parse(grammar, "set", request.as_bytes(), &args, Place::Blob, &KeyHasher::new(1), &mut b)?;
+        parse(grammar, "set", decoder.request(line.as_bytes()), &KeyHasher::new(1), &mut b)?;
         assert!(b.end());
         let chunk = b.finish(GatewayId(1), 1, 1);
-        let call = chunk.calls().next().unwrap();
-        assert!(fits(grammar, call.words.len(), |i| call.words.get(i)));
-        Ok(call.words.iter().collect())
+        Ok(chunk.calls().flat_map(|c| c.words.iter()).collect())
     }
 
     #[test]
     fn options_come_in_any_order_and_lie_where_the_grammar_says() {
         let w = words(&set(), "k v ex 10 GET nx").unwrap();
         assert_eq!(&w[3..], [1, 1, 1, 10]);
-        assert_eq!(&words(&set(), "k v KEEPTTL XX").unwrap()[3..], [2, 0, 2, 0]);
+        assert_eq!(&words(&set(), "k v KEEPTTL XX XX").unwrap()[3..], [2, 0, 2, 0]);
     }
 
     #[test]
@@ -468,16 +407,25 @@ mod tests {
 
     #[test]
     fn a_list_argument_names_its_elements_and_its_keys() {
-        let pair = vec![Scalar::Key { max: None }, Scalar::Bytes { max: None }];
-        let rest = Kind::Rest { element: Element::Fields(pair), min: 1, max: None };
-        let mset = Grammar::new(vec![("pairs".into(), rest)], ErrorTexts::default());
+        let pair = Shape::Tuple(vec![Shape::Key { max: None }, Shape::Bytes { max: None }]);
+        let mset = grammar(vec![("pairs", ParamKind::Rest { element: pair, min: 1, max: None })]);
         let w = words(&mset, "a 1 b 2").unwrap();
         assert_eq!((ListWord(w[0]).first_word(), ListWord(w[0]).count(), w.len()), (1, 2, 7));
         let mut hashes = vec![];
-        for_each_key(&mset, |i| w[i], |_, hash| hashes.push(hash));
+        for_each_key(&mset, &|i| w[i], &mut |_, hash| hashes.push(hash));
         assert_eq!(hashes, [b"a", b"b"].map(|k| KeyHasher::new(1).hash(k)));
         assert!(words(&mset, "a 1 b").unwrap_err().starts_with("ERR wrong number"));
-        assert_eq!(count_range(&mset), (2, None));
-        assert_eq!(count_range(&set()), (2, None));
+    }
+
+    #[test]
+    fn a_list_leaves_later_parameters_what_they_need() {
+        let key = Shape::Key { max: None };
+        let timeout = Shape::Int { min: 0, max: 9, texts: Texts::default() };
+        let blpop = grammar(vec![
+            ("keys", ParamKind::Rest { element: key, min: 1, max: None }),
+            ("timeout", ParamKind::One(timeout)),
+        ]);
+        let w = words(&blpop, "a b 7").unwrap();
+        assert_eq!((ListWord(w[0]).count(), w[1]), (2, 7));
     }
 }

@@ -1,3 +1,215 @@
-//! # command: the code table and the argument parser (being built)
+//! # command: the code table
+//!
+//! Every command this node can run: the embedded programs of `commands/redis/*.look`, verified and compiled at start. Owns
+//! lookup by name (once a command, on the gateway) and by handler number (once a call, in apply), the argument parser ([`args`]) and the
+//! embedded sources ([`builtin`]).
+//!
+//! Handler numbers are what the log carries. They are derived from the names, so that another build with more commands still reads
+//! this log; [`LEVEL`] is raised when the words of an existing command change their meaning.
 
 pub mod args;
+pub mod builtin;
+
+use crate::lang::engine::Code;
+use crate::lang::grammar::Grammar;
+use crate::lang::poly::Cost;
+use ahash::AHashMap;
+use std::ops::Index;
+
+/// Version of the meaning of handler numbers and argument words in the log.
+pub const LEVEL: u64 = 1;
+
+/// One command.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// Lower case; a subcommand's is `object|encoding`.
+    pub name: String,
+    /// What the log calls it.
+    pub handler: u32,
+    /// Its number among the handlers.
+    pub program: usize,
+    pub grammar: Grammar,
+    /// The bound.
+    pub cost: Cost,
+    pub write: bool,
+    pub may_abort_after_write: bool,
+    /// No arguments make its bound large: it is not computed before a call.
+    pub always_cheap: bool,
+    /// For `LOOK.EXPLAIN`: line of the source, and what it adds to the bound.
+    pub lines: Vec<(u32, String)>,
+    /// Which of a call's words is the hash of its first key: what apply fetches ahead.
+    pub first_hash_word: Option<usize>,
+    pub docs: Docs,
+}
+
+/// What `COMMAND DOCS` and `COMMAND INFO` tell beyond the grammar.
+#[derive(Clone, Debug, Default)]
+pub struct Docs {
+    pub summary: String,
+    pub since: String,
+    pub group: String,
+    pub complexity: String,
+    /// `write`, `denyoom`, `fast`, …
+    pub flags: Vec<String>,
+}
+
+/// What calls of one command have cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    pub calls: u64,
+    pub failed: u64,
+    pub ops: u64,
+    pub locs: u64,
+}
+
+impl Counter {
+    pub fn add(&mut self, more: Counter) {
+        self.calls += more.calls;
+        self.failed += more.failed;
+        self.ops += more.ops;
+        self.locs += more.locs;
+    }
+}
+
+/// What a first word names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    Command(usize),
+    /// Numbers of the subcommands, whose own words are the second part of their names.
+    Container(Vec<usize>),
+}
+
+/// One version of the code table.
+pub struct Table {
+    version: u64,
+    commands: Vec<Command>,
+    /// By lower-case first word; with its rank among all of them in alphabetical order.
+    names: AHashMap<Vec<u8>, (Named, u32)>,
+    code: Code,
+    by_handler: HandlerIndex,
+}
+
+/// Longest name that is looked up; anything longer is unknown.
+const NAME_BYTES_MAX: usize = 64;
+
+impl Table {
+    pub fn new(commands: Vec<Command>, code: Code) -> Table {
+        let mut names = AHashMap::<Vec<u8>, Named>::new();
+        for (number, command) in commands.iter().enumerate() {
+            match command.name.split_once('|') {
+                None => {
+                    names.insert(command.name.clone().into_bytes(), Named::Command(number));
+                }
+                Some((container, _)) => {
+                    match names.entry(container.as_bytes().to_vec()).or_insert(Named::Container(Vec::new())) {
+                        Named::Container(all) => all.push(number),
+                        Named::Command(_) => unreachable!("'{container}' is a command and a container"),
+                    }
+                }
+            }
+        }
+        let mut order: Vec<Vec<u8>> = names.keys().cloned().collect();
+        order.sort();
+        let rank = |name: &Vec<u8>| order.binary_search(name).map_or(0, |i| i as u32);
+        let names = names
+            .into_iter()
+            .map(|(name, named)| {
+                let at = rank(&name);
+                (name, (named, at))
+            })
+            .collect();
+        let by_handler = HandlerIndex::new(&commands);
+        Table { version: LEVEL, commands, names, code, by_handler }
+    }
+
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+    /// The programs, ready to run.
+    pub fn code(&self) -> &Code {
+        &self.code
+    }
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Command> {
+        self.commands.iter()
+    }
+    /// All first words.
+    pub fn names(&self) -> impl Iterator<Item = (&[u8], &Named)> {
+        self.names.iter().map(|(n, (named, _))| (&n[..], named))
+    }
+
+    /// By first word, in any case.
+    #[inline]
+    pub fn lookup(&self, name: &[u8]) -> Option<(&Named, u32)> {
+        let mut lower = [0u8; NAME_BYTES_MAX];
+        let lower = lower.get_mut(..name.len())?;
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        self.names.get(&*lower).map(|(named, rank)| (named, *rank))
+    }
+
+    /// A container's subcommand, in any case.
+    pub fn subcommand(&self, all: &[usize], word: &[u8]) -> Option<usize> {
+        let second = |n: usize| self.commands[n].name.split_once('|').map_or("", |(_, second)| second);
+        all.iter().copied().find(|&n| word.eq_ignore_ascii_case(second(n).as_bytes()))
+    }
+
+    #[inline]
+    pub fn by_handler(&self, handler: u32) -> Option<usize> {
+        self.by_handler.get(handler)
+    }
+}
+
+impl Index<usize> for Table {
+    type Output = Command;
+    fn index(&self, number: usize) -> &Command {
+        &self.commands[number]
+    }
+}
+
+/// The handler number of a command's name: 24 bits; the highest values are reserved (`base::batch::handler`).
+pub fn handler_number(name: &str) -> u32 {
+    let hash = xxhash_rust::xxh3::xxh3_64(name.as_bytes()) as u32 & 0xff_ffff;
+    if hash >= 0xff_ff00 { hash - 0x100 } else { hash }
+}
+
+/// Handler number → number in the table, by open addressing: one look in the usual case.
+struct HandlerIndex {
+    slots: Vec<(u32, u32)>,
+    mask: usize,
+}
+
+impl HandlerIndex {
+    const FREE: u32 = u32::MAX;
+
+    fn new(commands: &[Command]) -> HandlerIndex {
+        let size = (commands.len() * 4).next_power_of_two().max(16);
+        let mut slots = vec![(Self::FREE, 0); size];
+        for (number, command) in commands.iter().enumerate() {
+            let mut at = command.handler as usize & (size - 1);
+            while slots[at].0 != Self::FREE {
+                assert_ne!(slots[at].0, command.handler, "handler number of '{}' is taken", command.name);
+                at = (at + 1) & (size - 1);
+            }
+            slots[at] = (command.handler, number as u32);
+        }
+        HandlerIndex { slots, mask: size - 1 }
+    }
+
+    #[inline]
+    fn get(&self, handler: u32) -> Option<usize> {
+        let mut at = handler as usize & self.mask;
+        loop {
+            match self.slots[at] {
+                (found, number) if found == handler => return Some(number as usize),
+                (Self::FREE, _) => return None,
+                _ => at = (at + 1) & self.mask,
+            }
+        }
+    }
+}

@@ -179,7 +179,7 @@ impl Scan<'_> {
             Kind::Purge => purge(self.state, &mut self.places, &mut self.first, position),
             Kind::Truncate => truncate(self.state, &mut self.places, self.first, position),
             Kind::Blank | Kind::Batch | Kind::Membership => {
-                if self.state.last.index + 1 != record.index {
+                if self.state.last.index + 1 != record.index && self.state.last.index != 0 {
                     return Err(corrupt(name, offset, "an entry is out of order"));
                 }
                 self.state.last = position;

@@ -116,12 +116,17 @@ impl Writer {
                 Pause::Failed => return,
             };
             let result = self.write_all(ops, shared, &mut done).and_then(|()| self.mark_if_due(stop));
+            let failure = result.clone().err();
+            if let Some(failure) = &failure {
+                tracing::error!("{failure}");
+                // First, so that nothing is queued any more once a waiter knows
+                fail(shared, failure.clone());
+            }
             for completion in done {
                 completion(result.clone());
             }
-            if let Err(failure) = result {
-                tracing::error!("{failure}");
-                return fail(shared, failure);
+            if failure.is_some() {
+                return;
             }
             if stop && lock(&shared.queue).ops.is_empty() {
                 return;

@@ -1,1 +1,208 @@
-//! (being built)
+//! # history: reads in the past
+//!
+//! A read at an epoch is exact, also between two mutations of one batch. Three ways, the cheapest that fits:
+//!
+//! 1. the first kept root that shows the epoch, when none of the keys read has changed between the epoch and that root (every key
+//!    knows the epoch that last changed it): no replay, the price of a live read;
+//! 2. the last kept root before the epoch, and a private replay of the calls in between, at most a sub-batch of them;
+//! 3. past the window, the newest checkpoint on disk that is not younger, and a private replay of the log after it.
+//!
+//! Replay runs on a private writer: its nodes go away with it and nobody else sees them. Time is the stamp of the epoch's batch, so
+//! the answer is the same on every node and whenever it is asked for.
+
+use crate::apply::Progress;
+use crate::apply::ledger::{Ledger, hash_seed};
+use crate::apply::machine::{Body, Committed};
+use crate::apply::positions::Place;
+use crate::apply::runner::{RunError, Runner};
+use crate::base::{Epoch, KeyHasher, LogIndex, Millis};
+use crate::command::Table;
+use crate::store::{Read, Store, WindowError, Writer};
+use std::any::Any;
+use std::sync::Arc;
+
+/// Why an epoch cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    #[error("EPOCHTOOOLD since={0}")]
+    TooOld(Epoch),
+    #[error("EPOCHFUTURE upper={0}")]
+    Future(Epoch),
+    #[error("the log of that time cannot be read: {0}")]
+    Log(String),
+    #[error(transparent)]
+    Replay(#[from] RunError),
+    #[error("a checkpoint cannot be read: {0}")]
+    Checkpoint(String),
+    #[error("too many reads of the past at once; try again")]
+    Busy,
+}
+
+impl From<WindowError> for HistoryError {
+    fn from(e: WindowError) -> Self {
+        match e {
+            WindowError::TooOld { since } => HistoryError::TooOld(since),
+            WindowError::Future { upper } => HistoryError::Future(upper),
+            WindowError::TooManyReaders => HistoryError::Busy,
+        }
+    }
+}
+
+/// Entries of the log by index, from memory or disk; also those that consensus no longer needs, as far as they are kept.
+pub trait LogReader: Send + Sync {
+    /// Entries `from ..= to`, or as many of them from `from` on as fit in a piece of moderate size (at least one).
+    fn read(&self, from: LogIndex, to: LogIndex) -> Result<Vec<Committed>, String>;
+}
+
+/// An old checkpoint, opened.
+pub struct OldState {
+    pub writer: Writer,
+    pub epoch: Epoch,
+    pub now: Millis,
+    /// The last entry that it shows.
+    pub index: LogIndex,
+    /// What keeps its pages from being deleted.
+    pub kept: Kept,
+}
+
+/// Held as long as a version is read.
+pub type Kept = Option<Box<dyn Any + Send>>;
+
+/// Checkpoints that are still on disk.
+pub trait OldStates: Send + Sync {
+    /// The newest one that does not show anything after `epoch`.
+    fn at_or_before(&self, epoch: Epoch) -> Result<Option<OldState>, String>;
+    /// The first epoch that any of them can be asked for.
+    fn since(&self) -> Option<Epoch>;
+}
+
+/// A version of everything, as of one epoch.
+pub enum Version {
+    /// A kept root that answers for it, to be read at this time.
+    Kept(crate::store::OwnedSnapshot, Millis),
+    /// A private copy, with the runner that made it.
+    Private(Writer, Runner, Kept),
+}
+
+/// The past of one node.
+pub struct History {
+    table: Arc<Table>,
+    progress: Arc<Progress>,
+    log: Arc<dyn LogReader>,
+    old: Arc<dyn OldStates>,
+}
+
+/// A key that a read depends on.
+#[derive(Clone, Debug)]
+pub struct KeyRead {
+    pub db: u8,
+    pub hash: u64,
+    pub key: Vec<u8>,
+}
+
+impl History {
+    pub fn new(
+        table: Arc<Table>,
+        progress: Arc<Progress>,
+        log: Arc<dyn LogReader>,
+        old: Arc<dyn OldStates>,
+    ) -> History {
+        History { table, progress, log, old }
+    }
+
+    /// Oldest epoch that can be read.
+    pub fn since(&self, store: &Store) -> Epoch {
+        self.old.since().map_or(store.since(), |old| old.min(store.since()))
+    }
+
+    /// The version as of `epoch`. `keys` are those the reads depend on; None when that is not known (`KEYS`, `DBSIZE`, …).
+    pub fn at(&self, store: &Store, epoch: Epoch, keys: Option<&[KeyRead]>) -> Result<Version, HistoryError> {
+        let upper = self.progress.frontier().epoch.next();
+        if epoch >= upper {
+            return Err(HistoryError::Future(upper));
+        }
+        match self.in_window(store, epoch, keys) {
+            Err(HistoryError::TooOld(_)) => self.on_disk(store, epoch),
+            other => other,
+        }
+    }
+
+    fn in_window(&self, store: &Store, epoch: Epoch, keys: Option<&[KeyRead]>) -> Result<Version, HistoryError> {
+        let before = store.snapshot_at(epoch)?;
+        if before.epoch() == epoch {
+            let time = before.time();
+            return Ok(Version::Kept(before, time));
+        }
+        let Some((place, next)) = self.progress.positions.around(epoch) else {
+            return Err(HistoryError::TooOld(store.since()));
+        };
+        if let Some(keys) = keys
+            && let Ok(after) = store.snapshot_at(next.epoch)
+            && after.epoch() == next.epoch
+        {
+            let untouched = keys.iter().all(|k| after.last_change(k.db, k.hash, &k.key) <= epoch);
+            if untouched {
+                let time = after.time();
+                return Ok(Version::Kept(after, time));
+            }
+        }
+        let (from, now) = (before.epoch(), before.time());
+        debug_assert_eq!(place.epoch, from);
+        self.replay(Writer::private(before), from, now, place, epoch, None)
+    }
+
+    fn on_disk(&self, store: &Store, epoch: Epoch) -> Result<Version, HistoryError> {
+        let Some(old) = self.old.at_or_before(epoch).map_err(HistoryError::Checkpoint)? else {
+            return Err(HistoryError::TooOld(self.since(store)));
+        };
+        let place = Place { epoch: old.epoch, index: old.index, chunks: usize::MAX };
+        self.replay(old.writer, old.epoch, old.now, place, epoch, old.kept)
+    }
+
+    /// Runs the calls behind `place` on `writer`, up to and including `epoch`.
+    fn replay(
+        &self,
+        mut writer: Writer,
+        from: Epoch,
+        now: Millis,
+        place: Place,
+        epoch: Epoch,
+        kept: Kept,
+    ) -> Result<Version, HistoryError> {
+        let hasher = KeyHasher::new(hash_seed(&writer).unwrap_or(0));
+        let mut runner = Runner::new(self.table.clone(), hasher, from, now);
+        let mut ledger = Ledger::load(&writer);
+        let last = self.progress.frontier().applied.last.index;
+        let mut index = if place.chunks == usize::MAX { place.index.next() } else { place.index };
+        while runner.epoch < epoch {
+            let entries = self.log.read(index, last).map_err(HistoryError::Log)?;
+            if entries.is_empty() {
+                return Err(HistoryError::Log(format!("entry {index} is missing")));
+            }
+            for entry in entries {
+                index = entry.position.index.next();
+                let Body::Batch(batch) = &entry.body else { continue };
+                let shown = if entry.position.index == place.index { place.chunks } else { 0 };
+                if shown == 0 {
+                    runner.begin_batch(&mut writer, entry.position.index, batch);
+                } else {
+                    runner.resume_batch(entry.position.index, batch);
+                }
+                for (number, chunk) in batch.chunks.iter().enumerate() {
+                    if runner.epoch >= epoch {
+                        break;
+                    }
+                    runner.begin_chunk(number, chunk)?;
+                    if ledger.admit(chunk.gateway, chunk.sequence, runner.now) && number >= shown {
+                        runner.run_until(&mut writer, chunk, epoch)?;
+                    }
+                }
+                if runner.epoch >= epoch {
+                    break;
+                }
+                ledger.store(&mut writer, runner.now);
+            }
+        }
+        Ok(Version::Private(writer, runner, kept))
+    }
+}

@@ -1,20 +1,31 @@
-//! # The argument grammar of a command
+//! The argument grammar of a command: what its header says, in the form that drives an argument parser and lays out the call's words.
 //!
-//! What a command's header says about its arguments, laid out for a parser: which words the arguments become and where each
-//! lies among the call's words (`base::batch` draws the record). Arity, key positions and flags derive from it.
+//! Words are laid out in the order of declaration (see `batch::format`): int, float, bool 1; bytes 1; key 2 (bytes word, hash);
+//! words without payload 1 (tag 1, 2, … in order; 0 absent); words with payload 1 + the widest payload (payloads overlay, unused
+//! words are 0); `T?` 1 + T's, except that alternatives share their tag with absence; `rest` 1 `ListWord`, its elements' words
+//! follow the fixed part.
 
-/// The parameters of a command, in order of declaration.
-#[derive(Clone, Debug, Default, PartialEq)]
+use super::ast::{AltSyntax, CommandDef, ParamSyntax, ParamSyntaxKind, TypeSyntax, TypeSyntaxKind};
+use super::diag::{Code, Diagnostic};
+use super::types::{Sum, Type};
+use std::sync::Arc;
+
+/// Error texts of an argument that replace the general ones.
+pub use super::ast::TypeTexts as Texts;
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct Grammar {
     pub params: Vec<Param>,
-    /// Words of the fixed part; the elements of list arguments follow.
+    /// Words of the fixed part.
     pub fixed_words: u16,
-    pub errors: ErrorTexts,
+    /// As `COMMAND INFO` has it: the name's words count, negative = at least.
+    pub arity: i32,
+    /// The command's own general texts (`errors syntax = …`); `%s` stands for the argument.
+    pub errors: GrammarErrors,
 }
 
-/// Texts that replace the parser's general ones; `%s` stands for the offending argument.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ErrorTexts {
+pub struct GrammarErrors {
     pub syntax: Option<String>,
     pub arity: Option<String>,
     pub not_int: Option<String>,
@@ -25,114 +36,293 @@ pub struct ErrorTexts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Param {
     pub name: String,
-    /// Number of its first word.
+    /// First of its words.
     pub slot: u16,
-    pub kind: Kind,
+    pub words: u16,
+    pub kind: ParamKind,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Kind {
-    /// `x: T`: its words.
-    One(Scalar),
-    /// `x: T?`, `x: (T, U)?`: a tag (0 none, 1 present), then the fields' words. All fields or none.
-    Optional(Vec<Scalar>),
-    /// `x: A | B(int)`: a tag (1, 2, … in order), then the payload overlay. `optional`: tag 0 when it is not there.
-    Cases { cases: Vec<Case>, optional: bool },
-    /// `flag WORD`: 0 or 1. Flags and opts next to each other may come in any order.
-    Flag(String),
-    /// `opt x: A | B(int)`: a tag (0 absent), then the payload overlay. The same or another alternative twice is a syntax error.
-    Opt(Vec<Case>),
-    /// `rest xs: T [min..]`: one list word; elements of `element.width()` words each.
-    Rest { element: Element, min: u32, max: Option<u32> },
-}
-
-/// A word, compared case-insensitively, and the arguments that follow it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Case {
-    /// Upper case.
-    pub word: String,
-    pub fields: Vec<Scalar>,
+pub enum ParamKind {
+    /// At its place. `Shape::Optional`: may be left out (then all words are 0).
+    One(Shape),
+    /// `flag WORD`: anywhere among neighbouring flags and options; 1 when there.
+    Flag { word: String },
+    /// `opt name: A | B(int)`: anywhere among neighbouring flags and options. The same word twice: the last counts; two different
+    /// words of one option: a syntax error.
+    Options(Vec<Alternative>),
+    /// All arguments that are left (less what later required parameters take).
+    Rest { element: Shape, min: u32, max: Option<u32> },
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Element {
-    Fields(Vec<Scalar>),
-    /// A tag, then the payload overlay.
-    Cases(Vec<Case>),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scalar {
-    /// Two words: bytes, hash.
-    Key {
-        max: Option<u32>,
+pub enum Shape {
+    Int {
+        min: i64,
+        max: i64,
+        texts: Texts,
+    },
+    Float {
+        texts: Texts,
     },
     Bytes {
         max: Option<u32>,
     },
-    /// `not_int` answers what is no integer, `range` what is outside; None = the command's or the general text.
-    Int {
-        min: i64,
-        max: i64,
-        not_int: Option<String>,
-        range: Option<String>,
+    Key {
+        max: Option<u32>,
     },
-    Float {
-        not_float: Option<String>,
-    },
-    /// One of these words (upper case): 1, 2, … in order.
-    Word(Vec<String>),
+    /// One of some words, case-insensitive, with payload: tag 1, 2, …
+    Words(Vec<Alternative>),
+    Tuple(Vec<Shape>),
+    /// `Words` inside share the tag (0 = absent); others: tag 0 or 1, then the words.
+    Optional(Box<Shape>),
 }
 
-impl Scalar {
-    pub fn width(&self) -> usize {
-        if matches!(self, Scalar::Key { .. }) { 2 } else { 1 }
-    }
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alternative {
+    /// Upper case.
+    pub word: String,
+    pub payload: Vec<Shape>,
 }
 
-/// Words of fields that lie one after the other.
-pub fn width(fields: &[Scalar]) -> usize {
-    fields.iter().map(Scalar::width).sum()
-}
-
-/// Words of a tag and the widest payload.
-pub fn cases_width(cases: &[Case]) -> usize {
-    1 + cases.iter().map(|c| width(&c.fields)).max().unwrap_or(0)
-}
-
-impl Element {
-    pub fn width(&self) -> usize {
+impl Shape {
+    pub fn words(&self) -> u16 {
         match self {
-            Element::Fields(f) => width(f),
-            Element::Cases(c) => cases_width(c),
+            Shape::Int { .. } | Shape::Float { .. } | Shape::Bytes { .. } => 1,
+            Shape::Key { .. } => 2,
+            Shape::Words(alts) => 1 + payload_words(alts),
+            Shape::Tuple(fields) => fields.iter().map(Shape::words).sum(),
+            Shape::Optional(inner) if matches!(**inner, Shape::Words(_)) => inner.words(),
+            Shape::Optional(inner) => 1 + inner.words(),
+        }
+    }
+    /// Fewest and most arguments it takes (the words themselves included).
+    pub fn arguments(&self) -> (u32, u32) {
+        let sum = |shapes: &[Shape]| shapes.iter().map(Shape::arguments).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        match self {
+            Shape::Words(alts) => {
+                let each: Vec<_> = alts.iter().map(|a| sum(&a.payload)).collect();
+                let least = each.iter().map(|e| e.0).min().unwrap_or(0);
+                (1 + least, 1 + each.iter().map(|e| e.1).max().unwrap_or(0))
+            }
+            Shape::Tuple(fields) => sum(fields),
+            Shape::Optional(inner) => (0, inner.arguments().1),
+            _ => (1, 1),
+        }
+    }
+
+    fn of(t: &TypeSyntax) -> Result<Shape, Diagnostic> {
+        Ok(match &t.kind {
+            TypeSyntaxKind::Key { max } => Shape::Key { max: *max },
+            TypeSyntaxKind::Bytes { max } => Shape::Bytes { max: *max },
+            TypeSyntaxKind::Int { min, max, texts } => {
+                Shape::Int { min: min.unwrap_or(i64::MIN), max: max.unwrap_or(i64::MAX), texts: texts.clone() }
+            }
+            TypeSyntaxKind::Float { texts } => Shape::Float { texts: texts.clone() },
+            TypeSyntaxKind::Alts(alts) => Shape::Words(alternatives(alts)?),
+            TypeSyntaxKind::Tuple(fields) => {
+                Shape::Tuple(fields.iter().map(|f| Shape::of(&f.1)).collect::<Result<_, _>>()?)
+            }
+            TypeSyntaxKind::Optional(inner) => Shape::Optional(Box::new(Shape::of(inner)?)),
+            TypeSyntaxKind::Bool | TypeSyntaxKind::Named(_) => {
+                return Err(Diagnostic::new(Code::Type, t.span, "an argument cannot have this type").help(
+                    "arguments are key, bytes, int, float, words (A | B), tuples and `T?` of them; a bool is a `flag`",
+                ));
+            }
+        })
+    }
+
+    /// The type of a value of this shape.
+    pub fn ty(&self) -> Type {
+        match self {
+            Shape::Int { .. } => Type::Int,
+            Shape::Float { .. } => Type::Float,
+            Shape::Bytes { .. } => Type::Bytes,
+            Shape::Key { .. } => Type::Key,
+            Shape::Words(alts) => Type::Sum(Arc::new(sum_of(alts))),
+            Shape::Tuple(fields) => Type::Tuple(fields.iter().map(Shape::ty).collect()),
+            Shape::Optional(inner) => inner.ty().optional(),
+        }
+    }
+
+    /// Which words are byte strings in every form this shape takes, one bit each from bit 0.
+    pub fn bytes_fields(&self) -> u32 {
+        match self {
+            Shape::Bytes { .. } | Shape::Key { .. } => 1,
+            Shape::Int { .. } | Shape::Float { .. } => 0,
+            Shape::Words(alts) => {
+                let width = payload_words(alts);
+                let each = alts.iter().filter(|a| !a.payload.is_empty()).map(|a| {
+                    let used: u16 = a.payload.iter().map(Shape::words).sum();
+                    let absent = if used >= 32 { 0 } else { u32::MAX << used };
+                    fields_of(&a.payload) | absent
+                });
+                let all = each.fold(u32::MAX, |a, b| a & b);
+                (all & ((1u32 << width.min(30)) - 1)) << 1
+            }
+            Shape::Tuple(fields) => fields_of(fields),
+            Shape::Optional(inner) if matches!(**inner, Shape::Words(_)) => inner.bytes_fields(),
+            Shape::Optional(inner) => inner.bytes_fields() << 1,
         }
     }
 }
 
-impl Kind {
-    /// Words in the fixed part.
-    pub fn width(&self) -> usize {
-        match self {
-            Kind::One(s) => s.width(),
-            Kind::Optional(f) => 1 + width(f),
-            Kind::Cases { cases, .. } | Kind::Opt(cases) => cases_width(cases),
-            Kind::Flag(_) | Kind::Rest { .. } => 1,
+fn fields_of(shapes: &[Shape]) -> u32 {
+    let mut at = 0;
+    let mut fields = 0u32;
+    for shape in shapes {
+        fields |= shape.bytes_fields().checked_shl(at).unwrap_or(0);
+        at += shape.words() as u32;
+    }
+    fields
+}
+
+fn payload_words(alts: &[Alternative]) -> u16 {
+    alts.iter().map(|a| a.payload.iter().map(Shape::words).sum()).max().unwrap_or(0)
+}
+
+pub fn sum_of(alts: &[Alternative]) -> Sum {
+    let case = |a: &Alternative| (a.word.clone(), a.payload.iter().map(Shape::ty).collect());
+    Sum { name: String::new(), none: false, cases: alts.iter().map(case).collect() }
+}
+
+fn alternatives(alts: &[AltSyntax]) -> Result<Vec<Alternative>, Diagnostic> {
+    let mut out: Vec<Alternative> = Vec::new();
+    for alt in alts {
+        let word = alt.word.name.to_ascii_uppercase();
+        if out.iter().any(|a| a.word == word) {
+            return Err(Diagnostic::new(Code::Duplicate, alt.word.span, format!("the word `{word}` is there already")));
+        }
+        out.push(Alternative { word, payload: alt.payload.iter().map(Shape::of).collect::<Result<_, _>>()? });
+    }
+    Ok(out)
+}
+
+impl Param {
+    pub fn ty(&self) -> Type {
+        match &self.kind {
+            ParamKind::One(shape) => shape.ty(),
+            ParamKind::Flag { .. } => Type::Bool,
+            ParamKind::Options(alts) => Type::Sum(Arc::new(Sum { none: true, ..sum_of(alts) })),
+            ParamKind::Rest { element, .. } => Type::List(Arc::new(element.ty())),
         }
     }
 }
 
 impl Grammar {
-    /// Lays the parameters out one after the other.
-    pub fn new(params: Vec<(String, Kind)>, errors: ErrorTexts) -> Grammar {
-        let mut slot = 0;
-        let params = params
-            .into_iter()
-            .map(|(name, kind)| {
-                let at = slot;
-                slot += kind.width() as u16;
-                Param { name, slot: at, kind }
-            })
-            .collect();
-        Grammar { params, fixed_words: slot, errors }
+    pub(super) fn of(command: &CommandDef) -> Result<Grammar, Diagnostic> {
+        let mut g = Grammar { params: Vec::new(), fixed_words: 0, arity: 0, errors: GrammarErrors::default() };
+        for p in &command.params {
+            g.push(p)?;
+        }
+        g.arity = g.arity(command.name.name.split(' ').count() as i32);
+        Ok(g)
     }
+
+    fn push(&mut self, p: &ParamSyntax) -> Result<(), Diagnostic> {
+        if self.params.iter().any(|q| q.name == p.name.name) {
+            return Err(Diagnostic::new(
+                Code::Duplicate,
+                p.name.span,
+                format!("the parameter `{}` is there already", p.name.name),
+            ));
+        }
+        let (kind, words) = match &p.kind {
+            ParamSyntaxKind::One(t) => {
+                let shape = Shape::of(t)?;
+                let words = shape.words();
+                (ParamKind::One(shape), words)
+            }
+            ParamSyntaxKind::Flag => (ParamKind::Flag { word: p.name.name.to_ascii_uppercase() }, 1),
+            ParamSyntaxKind::Opt(alts) => {
+                let alts = alternatives(alts)?;
+                let words = 1 + payload_words(&alts);
+                (ParamKind::Options(alts), words)
+            }
+            ParamSyntaxKind::Rest { element, min, max } => {
+                if self.params.iter().any(|q| matches!(q.kind, ParamKind::Rest { .. })) {
+                    return Err(Diagnostic::new(Code::Duplicate, p.span, "a command has at most one `rest`"));
+                }
+                (ParamKind::Rest { element: Shape::of(element)?, min: *min, max: *max }, 1)
+            }
+        };
+        self.params.push(Param { name: p.name.name.clone(), slot: self.fixed_words, words, kind });
+        self.fixed_words += words;
+        Ok(())
+    }
+
+    fn arity(&self, name_words: i32) -> i32 {
+        let (mut least, mut fixed) = (name_words, true);
+        for p in &self.params {
+            match &p.kind {
+                ParamKind::One(shape) => {
+                    let (min, max) = shape.arguments();
+                    least += min as i32;
+                    fixed &= min == max;
+                }
+                ParamKind::Rest { element, min, .. } => {
+                    least += (*min * element.arguments().0) as i32;
+                    fixed = false;
+                }
+                ParamKind::Flag { .. } | ParamKind::Options(_) => fixed = false,
+            }
+        }
+        if fixed { least } else { -least }
+    }
+
+    /// Where keys stand, derived.
+    pub fn keys(&self, name_words: u32) -> Vec<KeySpec> {
+        let mut keys = Vec::new();
+        let mut at = Some(name_words);
+        for p in &self.params {
+            match (&p.kind, at) {
+                (ParamKind::One(shape), Some(position)) => {
+                    if let Some(offset) = key_offset(shape) {
+                        keys.push(KeySpec { param: p.slot, first: position + offset, last: KeyEnd::Same, step: 1 });
+                    }
+                    let (min, max) = shape.arguments();
+                    at = (min == max).then_some(position + min);
+                }
+                (ParamKind::Rest { element, .. }, Some(position)) => {
+                    if let Some(offset) = key_offset(element) {
+                        let step = element.arguments().0.max(1);
+                        keys.push(KeySpec { param: p.slot, first: position + offset, last: KeyEnd::Last, step });
+                    }
+                    at = None;
+                }
+                _ => at = None,
+            }
+        }
+        keys
+    }
+}
+
+fn key_offset(shape: &Shape) -> Option<u32> {
+    match shape {
+        Shape::Key { .. } => Some(0),
+        Shape::Tuple(fields) => {
+            let i = fields.iter().position(|f| matches!(f, Shape::Key { .. }))?;
+            Some(fields[..i].iter().map(|f| f.arguments().0).sum())
+        }
+        Shape::Optional(inner) => key_offset(inner),
+        _ => None,
+    }
+}
+
+/// Positions of keys, as `COMMAND INFO` counts (the command's first word is 0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeySpec {
+    /// Slot of the parameter that holds them.
+    pub param: u16,
+    pub first: u32,
+    pub last: KeyEnd,
+    pub step: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyEnd {
+    /// One key.
+    Same,
+    /// Up to the last argument.
+    Last,
 }

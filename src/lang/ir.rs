@@ -65,14 +65,14 @@ pub enum Op {
         d: Reg,
         index: u8,
     },
-    /// Integer arithmetic; overflow traps with `Trap::Overflow`, x/0 and x%0 with `Trap::DivZero`. Division truncates.
+    /// Integer arithmetic; overflow traps with `Trap::Overflow`, x/0 and x%0 with `Trap::DivZero`. Division truncates; MIN % -1 is 0.
     Int {
         op: IntOp,
         d: Reg,
         a: Reg,
         b: Reg,
     },
-    /// Float arithmetic; a NaN result traps with `Trap::NotANumber`.
+    /// Float arithmetic; a NaN result traps with `Trap::NotANumber`. min(a, b) is a if a < b else b; max likewise.
     Float {
         op: FloatOp,
         d: Reg,
@@ -135,7 +135,8 @@ pub enum Op {
         value: u64,
     },
     Default,
-    /// Runs its body `bound` times at the most. A negative bound is 0. `max` is the verifier's static cap.
+    /// Runs its body `bound` times at the most; a negative bound is 0. The bound is read before the counter is set to 0;
+    /// after the last trip the counter equals the bound, after `Break` the number of the broken trip.
     Loop {
         counter: Reg,
         bound: Reg,
@@ -206,6 +207,77 @@ pub enum Trap {
     Error = 8,
     /// The program asked to wait (blocking commands).
     Wait = 9,
+}
+
+impl Trap {
+    /// The trap that a helper's or engine's status word names; 0 is none. A word that names nothing is a helper's
+    /// defect and counts as its panic.
+    pub fn from_status(status: u64) -> Option<Trap> {
+        Some(match status {
+            0 => return None,
+            1 => Trap::Overflow,
+            2 => Trap::DivZero,
+            3 => Trap::NotANumber,
+            4 => Trap::Index,
+            5 => Trap::Fuel,
+            7 => Trap::Fail,
+            8 => Trap::Error,
+            9 => Trap::Wait,
+            _ => Trap::Panic,
+        })
+    }
+}
+
+impl Op {
+    /// What the operation adds to `ops` when it runs. Markers are free; a loop's back-edge costs 1 a trip besides its body.
+    pub fn cost(&self) -> u32 {
+        match self {
+            Op::Else | Op::Case { .. } | Op::Default | Op::End => 0,
+            _ => 1,
+        }
+    }
+
+    /// The register that the operation writes.
+    pub fn written(&self) -> Option<Reg> {
+        match *self {
+            Op::Const { d, .. }
+            | Op::Mov { d, .. }
+            | Op::Arg { d, .. }
+            | Op::Elem { d, .. }
+            | Op::Count { d, .. }
+            | Op::Result { d, .. }
+            | Op::Int { d, .. }
+            | Op::Float { d, .. }
+            | Op::Bits { d, .. }
+            | Op::CmpInt { d, .. }
+            | Op::CmpFloat { d, .. }
+            | Op::Not { d, .. }
+            | Op::IntToFloat { d, .. }
+            | Op::Select { d, .. }
+            | Op::Call { d, .. } => Some(d),
+            Op::Loop { counter, .. } => Some(counter),
+            _ => None,
+        }
+    }
+
+    /// The registers that the operation reads, at most four.
+    pub fn reads(&self) -> smallvec::SmallVec<[Reg; 4]> {
+        use smallvec::smallvec;
+        match *self {
+            Op::Mov { s, .. } | Op::Not { s, .. } | Op::IntToFloat { s, .. } | Op::Switch { s } => smallvec![s],
+            Op::Elem { index, .. } => smallvec![index],
+            Op::Int { a, b, .. }
+            | Op::Float { a, b, .. }
+            | Op::Bits { a, b, .. }
+            | Op::CmpInt { a, b, .. }
+            | Op::CmpFloat { a, b, .. } => smallvec![a, b],
+            Op::Select { c, a, b, .. } => smallvec![c, a, b],
+            Op::Call { n, args, .. } => args.iter().copied().take(n as usize).collect(),
+            Op::If { c } => smallvec![c],
+            Op::Loop { bound, .. } => smallvec![bound],
+            _ => smallvec![],
+        }
+    }
 }
 
 /// A verified, costed program: one command's body. Its canonical bytes (`ir::encode`) are its identity.

@@ -1,1 +1,599 @@
-//! (being built)
+//! # raft: one order for all nodes
+//!
+//! Owns openraft and its adapters (log storage, state machine, network), the peer protocol and the read index. Promises:
+//! an entry reaches apply only when a quorum has it on disk, in the same order everywhere; a read index is handed out only
+//! by a leader that a quorum still follows and that has committed an entry of its own term. No openraft type leaves this
+//! room, and RESP never enters it.
+//!
+//! Threads: `look-raft` runs all of openraft, the peer connections and the batcher on one single-threaded runtime;
+//! `look-apply` owns the state machine; `look-log` writes the log. One write costs the hand-overs gateway → raft → log →
+//! raft → apply → gateway, each once a batch.
+
+mod frame;
+mod link;
+mod log_store;
+mod machine;
+mod network;
+mod runtime;
+mod server;
+mod types;
+
+use crate::apply::machine::{Committed, LogPosition, StateMachine};
+use crate::base::batch::{Batch, Chunk};
+use crate::base::{LogIndex, NodeId, mix64};
+use crate::disk::{Disk, Log, LogError, LogOptions};
+use frame::{Builder, Hello, Kind};
+use link::Link;
+use log_store::LogStore;
+use machine::{ApplyThread, Machine, Pieces, Progress};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::impls::BasicNode;
+use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{Semaphore, oneshot, watch};
+use types::{Proposal, Slot, Types};
+
+/// How long a read waits for a leader and a quorum before it is refused.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[derive(Clone, Debug)]
+pub struct RaftConfig {
+    pub node: NodeId,
+    /// Where peers reach the nodes that begin the cluster, this one among them. One node alone needs no address.
+    pub initial: Vec<(NodeId, String)>,
+    /// Where this node listens for peers; `None`: alone.
+    pub listen: Option<std::net::SocketAddr>,
+    pub log: LogOptions,
+    pub heartbeat: Duration,
+    /// A follower that hears no leader for a time in this range stands for election.
+    pub election: Range<Duration>,
+    /// Entries on their way at once.
+    pub in_flight: usize,
+    /// Entries kept in the log behind a checkpoint, for followers that are a little late.
+    pub keep_entries: u64,
+}
+
+impl RaftConfig {
+    pub fn alone(node: NodeId, log: LogOptions) -> Self {
+        RaftConfig {
+            node,
+            initial: vec![(node, String::new())],
+            listen: None,
+            log,
+            heartbeat: Duration::from_millis(100),
+            election: Duration::from_millis(600)..Duration::from_millis(1200),
+            in_flight: 8,
+            keep_entries: 4096,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("peer address: {0}")]
+    Listen(String),
+    #[error("consensus: {0}")]
+    Raft(String),
+    #[error("start: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Why a strong read cannot be answered now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("no leader is known")]
+    NoLeader,
+    #[error("no quorum confirms the leader")]
+    NoQuorum,
+    #[error("this node has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Who leads, as far as this node knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Leadership {
+    pub leader: Option<NodeId>,
+    pub term: u64,
+    /// This node leads.
+    pub me: bool,
+}
+
+/// What `LOOK.CLUSTER` shows.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    pub role: &'static str,
+    pub leadership: Leadership,
+    pub last: LogIndex,
+    pub committed: LogIndex,
+    pub applied: LogIndex,
+    /// All members, this one among them.
+    pub peers: Vec<PeerStatus>,
+    /// Why this node takes no writes, if so.
+    pub failure: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct PeerStatus {
+    pub id: NodeId,
+    pub addr: String,
+    pub voter: bool,
+    /// Newest entry known to be on its disk; known to the leader only.
+    pub matched: Option<LogIndex>,
+    /// Entries it lacks.
+    pub lag: Option<u64>,
+}
+
+/// Takes chunks that a follower's gateway sent here. False: this node does not lead `term`, or has no room.
+pub trait ForwardSink: Send + Sync {
+    fn forwarded(&self, from: NodeId, term: u64, chunks: Vec<Chunk>) -> bool;
+    /// This node takes part no more.
+    fn stopped(&self);
+}
+
+type OpenRaft = openraft::Raft<Types, Machine>;
+
+struct Node {
+    id: u64,
+    cluster: u64,
+    raft: OpenRaft,
+    store: LogStore,
+    progress: Arc<Progress>,
+    pieces: Pieces,
+    leadership: watch::Sender<Leadership>,
+    /// While this node is the only voter and leads: its term. Else `u64::MAX`.
+    alone_since: AtomicU64,
+    sink: OnceLock<Arc<dyn ForwardSink>>,
+    links: Mutex<BTreeMap<u64, Links>>,
+    reads: Mutex<Reads>,
+    slots: Arc<Semaphore>,
+    runtime: tokio::runtime::Handle,
+}
+
+/// Two links a peer: chunks must not wait behind reads.
+#[derive(Clone)]
+struct Links {
+    addr: String,
+    chunks: Link,
+    reads: Link,
+}
+
+#[derive(Default)]
+struct Reads {
+    waiting: Vec<oneshot::Sender<Result<LogIndex, ReadError>>>,
+    round_runs: bool,
+    stopped: bool,
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// This node's part in the cluster; clones share it.
+#[derive(Clone)]
+pub struct Raft {
+    node: Arc<Node>,
+    threads: Arc<Mutex<Option<Threads>>>,
+}
+
+struct Threads {
+    stop: oneshot::Sender<()>,
+    raft: JoinHandle<()>,
+    apply: ApplyThread,
+}
+
+/// The same for all nodes that were started with the same initial cluster.
+pub fn cluster_id(initial: &[(NodeId, String)]) -> u64 {
+    let mut sorted = initial.to_vec();
+    sorted.sort();
+    sorted
+        .iter()
+        .fold(0x4c4f_4f4b, |hash, (id, addr)| mix64(hash ^ mix64(id.0 ^ xxhash_rust::xxh3::xxh3_64(addr.as_bytes()))))
+}
+
+fn openraft_config(config: &RaftConfig) -> Result<Arc<openraft::Config>, StartError> {
+    let ms = |d: Duration| d.as_millis() as u64;
+    let config = openraft::Config {
+        cluster_name: "look".into(),
+        heartbeat_interval: ms(config.heartbeat),
+        election_timeout_min: ms(config.election.start),
+        election_timeout_max: ms(config.election.end),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: config.keep_entries,
+        // Behind by this much, a follower gets a checkpoint only if the log no longer has what it lacks
+        replication_lag_threshold: u64::MAX / 4,
+        install_snapshot_timeout: 120_000,
+        api_channel_size: Some(1024),
+        enable_pre_vote: Some(true),
+        ..openraft::Config::default()
+    };
+    config.validate().map(Arc::new).map_err(|e| StartError::Raft(e.to_string()))
+}
+
+impl Raft {
+    /// Opens the log, starts the threads and takes part. Blocks until this node can be asked (not until there is a leader).
+    pub fn start(config: RaftConfig, disk: Arc<dyn Disk>, machine: Box<dyn StateMachine>) -> Result<Raft, StartError> {
+        let store = LogStore::new(Log::open(disk, config.log.clone())?);
+        let (apply, progress, applied) = ApplyThread::start(machine)?;
+        let (machine, pieces) = (apply.machine(progress.clone(), applied), apply.pieces());
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let main = async move {
+            let parts = Parts { config, store, progress, pieces, machine, handle };
+            match parts.start().await {
+                Ok(node) => {
+                    let _ = ready.send(Ok(node.clone()));
+                    let _ = stopped.await;
+                    let _ = node.raft.shutdown().await;
+                    node.end();
+                }
+                Err(e) => drop(ready.send(Err(e))),
+            }
+        };
+        let thread = std::thread::Builder::new().name("look-raft".into()).spawn(move || runtime.block_on(main))?;
+        let node = is_ready.recv().map_err(|_| StartError::Raft("the raft thread ended".into()))??;
+        let threads = Threads { stop, raft: thread, apply };
+        Ok(Raft { node, threads: Arc::new(Mutex::new(Some(threads))) })
+    }
+
+    /// Stops taking part, applies what is queued, closes the log. Blocks; not for async tasks. Other clones see errors from now on.
+    pub fn shutdown(&self) {
+        let Some(mut threads) = lock(&self.threads).take() else { return };
+        let _ = threads.stop.send(());
+        let _ = threads.raft.join();
+        threads.apply.stop();
+        if let Err(e) = self.node.store.log().flush() {
+            tracing::warn!("closing the log: {e}");
+        }
+    }
+
+    pub fn node_id(&self) -> NodeId {
+        NodeId(self.node.id)
+    }
+    pub fn cluster_id(&self) -> u64 {
+        self.node.cluster
+    }
+    pub fn leadership(&self) -> Leadership {
+        *self.node.leadership.borrow()
+    }
+    pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
+        self.node.leadership.subscribe()
+    }
+    pub fn is_leader(&self) -> bool {
+        self.leadership().me
+    }
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leadership().leader
+    }
+    /// The newest entry that this node has applied.
+    pub fn applied(&self) -> LogIndex {
+        self.node.progress.index()
+    }
+    pub fn watch_applied(&self) -> watch::Receiver<LogIndex> {
+        self.node.progress.subscribe()
+    }
+    /// Why this node takes no writes any more, if so.
+    pub fn failure(&self) -> Option<String> {
+        self.node.progress.failure().or_else(|| self.node.store.log().failure().map(|f| f.to_string()))
+    }
+    /// Waits until `index` is applied here.
+    pub async fn wait_applied(&self, index: LogIndex) -> Result<(), ReadError> {
+        self.node.wait_applied(index).await
+    }
+    /// Runs a task on the raft thread: whoever works with every batch saves a hand-over there.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.node.runtime.spawn(task);
+    }
+    /// Where chunks go that followers send here. Once a start.
+    pub fn set_sink(&self, sink: Arc<dyn ForwardSink>) {
+        let _ = self.node.sink.set(sink);
+    }
+
+    /// One of [`RaftConfig::in_flight`] places for an entry on its way.
+    pub async fn slot(&self) -> Option<InFlight> {
+        self.node.slots.clone().acquire_owned().await.ok().map(|permit| InFlight(Slot(permit)))
+    }
+
+    /// Proposes an entry as leader of `term`; the slot is freed when it has been handed to apply or is known to be refused.
+    /// Fire and forget: whoever must know watches what is applied.
+    pub async fn propose(&self, term: u64, batch: Arc<Batch>, slot: InFlight) {
+        let leader = openraft::vote::leader_id_std::CommittedLeaderId::new(term);
+        let write = self.node.raft.write(Proposal(batch)).with_leader(leader).responder(slot.0);
+        if let Err(e) = write.await {
+            tracing::debug!("proposal refused: {e}");
+        }
+    }
+
+    /// Sends chunks to the leader. `Ok(false)`: it does not lead that term, or has no room.
+    pub async fn forward(&self, leader: NodeId, term: u64, chunks: &[Chunk]) -> std::io::Result<bool> {
+        let links = self.node.links(leader.0).ok_or(std::io::ErrorKind::NotConnected)?;
+        let mut b = Builder::new(Kind::Forward, 0, 8 + chunks.iter().map(Chunk::encoded_len).sum::<usize>());
+        b.u64(term);
+        chunks.iter().for_each(|c| {
+            c.write_to(|piece| {
+                b.bytes(piece);
+            })
+        });
+        let response = links.chunks.call(b, Duration::from_secs(3)).await?;
+        Ok(response.payload.first() == Some(&1))
+    }
+
+    /// True when this node alone makes the cluster, leads, and has applied an entry of its own term: then its newest
+    /// published root is what a strong read must see, at once. Two atomic loads.
+    pub fn reads_are_local(&self) -> bool {
+        self.node.reads_are_local()
+    }
+
+    /// Waits until everything acknowledged before this call is applied here. One round for all that wait at the same time.
+    pub async fn read_index(&self) -> Result<LogIndex, ReadError> {
+        if self.node.reads_are_local() {
+            return Ok(self.applied());
+        }
+        let index = self.node.read_round().await?;
+        self.node.wait_applied(index).await?;
+        Ok(index)
+    }
+
+    /// Everything up to `position` is in a durable checkpoint: the log may let go of it.
+    pub fn checkpointed(&self, position: LogPosition) {
+        let raft = self.node.raft.clone();
+        tracing::debug!("checkpoint at {position:?}");
+        self.node.runtime.spawn(async move {
+            if let Err(e) = raft.trigger().snapshot().await {
+                tracing::debug!("telling of a checkpoint: {e}");
+            }
+        });
+    }
+
+    /// Entries by index, those behind a checkpoint too as far as they are kept; durable ones only, up to about `bytes_max`.
+    /// Reads the disk: not for async tasks.
+    pub fn history(&self, range: Range<LogIndex>, bytes_max: usize) -> Result<Vec<Committed>, LogError> {
+        let records = self.node.store.log().read(range.start.0..range.end.0, bytes_max)?;
+        let committed = |record| {
+            let entry = types::entry_of(record)?;
+            let position = types::log_position(types::position(&entry.log_id));
+            Ok(Committed { position, body: types::body_of(entry.payload) })
+        };
+        records.into_iter().map(committed).collect()
+    }
+
+    /// The oldest entry that [`Raft::history`] finds.
+    pub fn history_since(&self) -> LogIndex {
+        LogIndex(self.node.store.log().oldest())
+    }
+
+    pub fn status(&self) -> Status {
+        let metrics = self.node.raft.metrics().borrow_watched().clone();
+        let last = metrics.last_log_index.map_or(0, |i| i + 1);
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let peer = |(id, node): (&u64, &BasicNode)| {
+            let replicated = metrics.replication.as_ref().and_then(|r| r.get(id));
+            let matched = replicated.map(|at| at.as_ref().map_or(0, |at| at.index + 1));
+            let matched = if *id == self.node.id { Some(last) } else { matched };
+            PeerStatus {
+                id: NodeId(*id),
+                addr: node.addr.clone(),
+                voter: voters.contains(id),
+                matched: matched.map(LogIndex),
+                lag: matched.map(|m| last.saturating_sub(m)),
+            }
+        };
+        let role = match metrics.state {
+            ServerState::Leader => "leader",
+            ServerState::Follower => "follower",
+            ServerState::Candidate => "candidate",
+            ServerState::Learner => "learner",
+            ServerState::Shutdown => "stopped",
+        };
+        Status {
+            role,
+            leadership: self.leadership(),
+            last: LogIndex(last),
+            committed: LogIndex(metrics.local_committed.map_or(0, |id| id.index + 1)),
+            applied: self.applied(),
+            peers: membership.nodes().map(peer).collect(),
+            failure: self.failure(),
+        }
+    }
+}
+
+/// A place among the entries in flight.
+pub struct InFlight(Slot);
+
+/// What the raft thread begins with.
+struct Parts {
+    config: RaftConfig,
+    store: LogStore,
+    progress: Arc<Progress>,
+    pieces: Pieces,
+    machine: Machine,
+    handle: tokio::runtime::Handle,
+}
+
+impl Parts {
+    async fn start(self) -> Result<Arc<Node>, StartError> {
+        let config = self.config;
+        let (id, cluster) = (config.node.0, cluster_id(&config.initial));
+        let listener = match config.listen {
+            Some(addr) => {
+                let bound = tokio::net::TcpListener::bind(addr).await;
+                Some(bound.map_err(|e| StartError::Listen(format!("{addr}: {e}")))?)
+            }
+            None => None,
+        };
+        let peers = network::Peers { cluster, node: id };
+        let raft = OpenRaft::new(id, openraft_config(&config)?, peers, self.store.clone(), self.machine);
+        let raft = raft.await.map_err(|e| StartError::Raft(e.to_string()))?;
+        let node = Arc::new(Node {
+            id,
+            cluster,
+            raft,
+            store: self.store,
+            progress: self.progress,
+            pieces: self.pieces,
+            leadership: watch::Sender::new(Leadership::default()),
+            alone_since: AtomicU64::new(u64::MAX),
+            sink: OnceLock::new(),
+            links: Mutex::default(),
+            reads: Mutex::default(),
+            slots: Arc::new(Semaphore::new(config.in_flight)),
+            runtime: self.handle,
+        });
+        if let Some(listener) = listener {
+            tokio::spawn(server::serve(listener, node.clone()));
+        }
+        tokio::spawn(observe(node.clone()));
+        node.begin(&config).await?;
+        Ok(node)
+    }
+}
+
+/// Follows what openraft says of leadership and membership.
+async fn observe(node: Arc<Node>) {
+    let mut metrics = node.raft.server_metrics();
+    loop {
+        let (leadership, alone) = {
+            let m = metrics.borrow_watched();
+            let me = m.state == ServerState::Leader;
+            // A vote that is not committed is a candidacy
+            let leader = m.current_leader.filter(|_| m.vote.committed).map(NodeId);
+            let alone = me && m.membership_config.membership().voter_ids().eq([node.id]);
+            (Leadership { leader, term: m.vote.leader_id.term, me: me && m.vote.committed }, alone)
+        };
+        node.alone_since.store(if alone { leadership.term } else { u64::MAX }, Ordering::Release);
+        node.leadership.send_if_modified(|old| std::mem::replace(old, leadership) != leadership);
+        if metrics.changed().await.is_err() {
+            node.alone_since.store(u64::MAX, Ordering::Release);
+            node.leadership.send_replace(Leadership::default());
+            return;
+        }
+    }
+}
+
+impl Node {
+    /// The first start of the first nodes makes the cluster; every later one finds it made.
+    async fn begin(&self, config: &RaftConfig) -> Result<(), StartError> {
+        let error = |e: &dyn std::fmt::Display| StartError::Raft(e.to_string());
+        if !self.raft.is_initialized().await.map_err(|e| error(&e))? {
+            let members: BTreeMap<u64, BasicNode> =
+                config.initial.iter().map(|(id, addr)| (id.0, BasicNode { addr: addr.clone() })).collect();
+            // All initial nodes write the same first entry; a node that was faster is as good
+            if let Err(e) = self.raft.initialize(members).await {
+                tracing::debug!("initial membership: {e}");
+            }
+        }
+        if config.initial.len() == 1 {
+            // Nobody else could lead: no need to wait for one
+            self.raft.trigger().elect(false).await.map_err(|e| error(&e))?;
+        }
+        Ok(())
+    }
+
+    /// The raft thread ends: nobody must wait for it.
+    fn end(&self) {
+        self.alone_since.store(u64::MAX, Ordering::Release);
+        self.leadership.send_replace(Leadership::default());
+        let mut reads = lock(&self.reads);
+        reads.stopped = true;
+        reads.waiting.clear();
+        if let Some(sink) = self.sink.get() {
+            sink.stopped();
+        }
+    }
+
+    fn reads_are_local(&self) -> bool {
+        self.progress.term() >= self.alone_since.load(Ordering::Acquire)
+    }
+
+    fn stopped(&self) -> ReadError {
+        ReadError::Stopped(self.progress.failure().unwrap_or_else(|| "shut down".into()))
+    }
+
+    async fn wait_applied(&self, index: LogIndex) -> Result<(), ReadError> {
+        if self.progress.index() >= index {
+            return Ok(());
+        }
+        let mut applied = self.progress.subscribe();
+        let wait = applied.wait_for(|at| *at >= index);
+        match tokio::time::timeout(READ_TIMEOUT, wait).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(self.stopped()),
+            Err(_) if self.progress.failure().is_some() => Err(self.stopped()),
+            Err(_) => Err(ReadError::NoQuorum),
+        }
+    }
+
+    /// The index that a read begun now must see. A caller that comes while a round runs waits for the next one: a round
+    /// proves only what was true after it began.
+    async fn read_round(self: &Arc<Self>) -> Result<LogIndex, ReadError> {
+        let (tx, rx) = oneshot::channel();
+        {
+            let mut reads = lock(&self.reads);
+            if reads.stopped {
+                return Err(self.stopped());
+            }
+            reads.waiting.push(tx);
+            if !std::mem::replace(&mut reads.round_runs, true) {
+                self.runtime.spawn(self.clone().read_rounds());
+            }
+        }
+        rx.await.map_err(|_| self.stopped())?
+    }
+
+    async fn read_rounds(self: Arc<Self>) {
+        loop {
+            let waiting = {
+                let mut reads = lock(&self.reads);
+                if reads.waiting.is_empty() {
+                    reads.round_runs = false;
+                    return;
+                }
+                std::mem::take(&mut reads.waiting)
+            };
+            let result = tokio::time::timeout(READ_TIMEOUT, self.ask_for_index()).await;
+            let result = result.unwrap_or(Err(ReadError::NoQuorum));
+            for waiter in waiting {
+                let _ = waiter.send(result.clone());
+            }
+        }
+    }
+
+    async fn ask_for_index(&self) -> Result<LogIndex, ReadError> {
+        let leadership = *self.leadership.borrow();
+        let leader = leadership.leader.ok_or(ReadError::NoLeader)?;
+        if leader.0 == self.id {
+            let round = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+            let linearizer = round.map_err(|e| match e.forward_to_leader() {
+                Some(_) => ReadError::NoLeader,
+                None => ReadError::NoQuorum,
+            })?;
+            return Ok(LogIndex(linearizer.read_log_id().log_id().index + 1));
+        }
+        let links = self.links(leader.0).ok_or(ReadError::NoLeader)?;
+        let request = Builder::new(Kind::ReadIndex, 0, 0);
+        let frame = links.reads.call(request, READ_TIMEOUT).await.map_err(|_| ReadError::NoQuorum)?;
+        types::Reader(&frame.payload).u64().map(LogIndex).ok_or(ReadError::NoQuorum)
+    }
+
+    /// Links to a member, made anew when its address changed.
+    fn links(&self, to: u64) -> Option<Links> {
+        let membership = self.raft.server_metrics().borrow_watched().membership_config.clone();
+        let addr = membership.membership().get_node(&to)?.addr.clone();
+        let mut links = lock(&self.links);
+        if links.get(&to).is_none_or(|l| l.addr != addr) {
+            let hello = Hello { cluster: self.cluster, from: self.id, to };
+            let (chunks, reads) = (Link::new(addr.clone(), hello), Link::new(addr.clone(), hello));
+            links.insert(to, Links { addr, chunks, reads });
+        }
+        links.get(&to).cloned()
+    }
+}

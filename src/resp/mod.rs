@@ -9,4 +9,4 @@ pub mod number;
 pub mod reply;
 
 pub use decode::{Arg, Decoder, Limits, ProtocolError, Request};
-pub use reply::{ReplyBuf, Version};
+pub use reply::{Mark, ReplyBuf, Version};

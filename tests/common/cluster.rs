@@ -92,7 +92,8 @@ impl Cluster {
         while begin.elapsed() < Duration::from_secs(20) {
             for id in self.up() {
                 let text = self.node(id).connect().line("LOOK.CLUSTER").map(|r| r.text()).unwrap_or_default();
-                let named = text.lines().find_map(|l| l.trim().strip_prefix("leader:")).and_then(|v| v.trim().parse().ok());
+                let named =
+                    text.lines().find_map(|l| l.trim().strip_prefix("leader:")).and_then(|v| v.trim().parse().ok());
                 if let Some(leader) = named.filter(|leader| self.up().contains(leader)) {
                     return Ok(leader);
                 }

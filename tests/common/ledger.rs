@@ -137,13 +137,23 @@ impl Ledger {
         let line = format!("LRANGE l:{} {from} -1", self.writer);
         let items = connection.line(&line).map_err(|e| format!("{line}: {e}"))?;
         let wrong = items.items().iter().zip(from + 1..).find(|(item, n)| item.int() != Some(*n));
-        wrong.map_or(Ok(()), |(item, n)| Err(format!("{line}: expected {n}, got {item:?}: doubled, lost or out of order")))
+        wrong.map_or(Ok(()), |(item, n)| {
+            Err(format!("{line}: expected {n}, got {item:?}: doubled, lost or out of order"))
+        })
     }
 
-    fn check_keys(&self, connection: &mut Connection, length: i64, counter: i64, random: &mut Random) -> Result<(), String> {
+    fn check_keys(
+        &self,
+        connection: &mut Connection,
+        length: i64,
+        counter: i64,
+        random: &mut Random,
+    ) -> Result<(), String> {
         let w = self.writer;
         let mut steps: Vec<i64> = (self.checked + 1..=length).collect();
-        steps.extend((0..50).filter_map(|_| (self.checked > 0).then(|| random.between(1, self.checked))));
+        if self.checked > 0 {
+            steps.extend((0..50).map(|_| random.between(1, self.checked)));
+        }
         for some in steps.chunks(500) {
             let mut request = words("MGET");
             request.extend(some.iter().map(|n| format!("u:{w}:{n}").into_bytes()));

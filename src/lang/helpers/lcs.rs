@@ -1,5 +1,7 @@
 //! The longest common subsequence of two strings, and the ranges in which it matches, as LCS … IDX lists them.
 
+use std::collections::VecDeque;
+
 /// One run of equal bytes: inclusive positions in both strings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Match {
@@ -11,7 +13,7 @@ pub struct Match {
 #[derive(Debug, Default)]
 pub struct Lcs {
     pub text: Vec<u8>,
-    pub matches: Vec<Match>,
+    pub runs: VecDeque<Match>,
 }
 
 /// Bytes of the table that [`lcs`] fills for strings of these lengths.
@@ -52,10 +54,10 @@ fn walk_back(a: &[u8], b: &[u8], table: &[u32]) -> Lcs {
             } else {
                 j -= 1
             }
-            found.matches.extend(run.take());
+            found.runs.extend(run.take());
         }
     }
-    found.matches.extend(run);
+    found.runs.extend(run);
     found.text.reverse();
     found
 }
@@ -68,12 +70,12 @@ mod tests {
     fn the_example_of_redis_documentation() {
         let found = lcs(b"ohmytext", b"mynewtext");
         assert_eq!(found.text, b"mytext");
-        assert_eq!(found.matches, [Match { a: (4, 7), b: (5, 8) }, Match { a: (2, 3), b: (0, 1) }]);
+        assert_eq!(found.runs, [Match { a: (4, 7), b: (5, 8) }, Match { a: (2, 3), b: (0, 1) }]);
     }
 
     #[test]
     fn strings_without_a_common_byte_have_no_match() {
         let found = lcs(b"abc", b"xyz");
-        assert!(found.text.is_empty() && found.matches.is_empty());
+        assert!(found.text.is_empty() && found.runs.is_empty());
     }
 }

@@ -8,8 +8,9 @@ use super::{Arena, HEADER_BYTES, NODE_BYTES_MAX, NodeMut, Ref, SLAB_BYTES, UNIT}
 use crate::base::SubBatch;
 
 /// Up to this many units every size is a class of its own; above, eight classes to a doubling (at most 1/8 is wasted).
-const EXACT_UNITS: usize = 32;
-pub const CLASSES: usize = EXACT_UNITS + 8 * 7;
+const EXACT_UNITS: usize = 64;
+const EXACT_BITS: usize = 6;
+pub const CLASSES: usize = EXACT_UNITS + 8 * (12 - EXACT_BITS);
 
 /// The class that serves nodes of `units`.
 #[inline]
@@ -19,7 +20,7 @@ pub fn class_of(units: usize) -> usize {
         return units - 1;
     }
     let e = (units - 1).ilog2() as usize;
-    EXACT_UNITS + (e - 5) * 8 + (((units - 1) >> (e - 3)) & 7)
+    EXACT_UNITS + (e - EXACT_BITS) * 8 + (((units - 1) >> (e - 3)) & 7)
 }
 
 /// Units of a node of `class`.
@@ -28,7 +29,7 @@ pub fn class_units(class: usize) -> usize {
     if class < EXACT_UNITS {
         return class + 1;
     }
-    let (e, k) = ((class - EXACT_UNITS) / 8 + 5, (class - EXACT_UNITS) % 8);
+    let (e, k) = ((class - EXACT_UNITS) / 8 + EXACT_BITS, (class - EXACT_UNITS) % 8);
     (8 + k + 1) << (e - 3)
 }
 

@@ -115,7 +115,7 @@ impl<'a> Node<'a> {
     #[inline]
     pub fn capacity(self) -> usize {
         match self.units() {
-            0 => HEADER_BYTES + 8 + self.large_len(),
+            0 => (HEADER_BYTES + 8 + self.large_len()).next_multiple_of(8),
             units => units * UNIT,
         }
     }

@@ -45,6 +45,8 @@ pub struct Pages {
 struct Table {
     head: HashMap<PageId, Ref>,
     page: HashMap<Ref, PageId>,
+    /// Ids that heads had before they were written again: an older version in memory may still name them.
+    earlier: HashMap<Ref, Vec<PageId>>,
     freed: Vec<PageId>,
 }
 
@@ -63,7 +65,9 @@ impl Pages {
     pub fn mark(&self, head: Node<'_>, page: PageId) {
         let mut table = lock(&self.table);
         table.head.insert(page, head.get());
-        table.page.insert(head.get(), page);
+        if let Some(earlier) = table.page.insert(head.get(), page) {
+            table.earlier.entry(head.get()).or_default().push(earlier);
+        }
         head.set_flag(Flags::PAGE_HEAD);
     }
 
@@ -88,6 +92,9 @@ impl Pages {
         if let Some(page) = table.page.remove(&head) {
             table.head.remove(&page);
             table.freed.push(page);
+            for page in table.earlier.remove(&head).unwrap_or_default() {
+                table.head.remove(&page);
+            }
         }
     }
 

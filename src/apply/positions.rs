@@ -1,0 +1,49 @@
+//! Where each kept root lies in the log: which entry holds the calls behind it, and how many of that entry's chunks and calls it
+//! already shows. Private replay begins there.
+
+use crate::base::{Epoch, LogIndex};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+/// The place of a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Place {
+    /// The last epoch that the root shows.
+    pub epoch: Epoch,
+    /// The newest entry that it shows, and how many of that entry's chunks.
+    pub index: LogIndex,
+    pub chunks: usize,
+}
+
+/// Places of the roots in the window, oldest first. Locked once a sub-batch by apply, and for a search by readers of the past.
+#[derive(Default)]
+pub struct Positions(Mutex<VecDeque<Place>>);
+
+impl Positions {
+    pub fn push(&self, place: Place) {
+        let mut all = self.lock();
+        match all.back_mut() {
+            Some(last) if last.epoch == place.epoch => *last = place,
+            _ => all.push_back(place),
+        }
+    }
+
+    /// Forgets places before `since`, but keeps the newest of those.
+    pub fn release(&self, since: Epoch) {
+        let mut all = self.lock();
+        while all.len() > 1 && all[1].epoch <= since {
+            all.pop_front();
+        }
+    }
+
+    /// The places around `epoch`: of the last root before it (none: the window does not reach so far) and of the first one that shows it.
+    pub fn around(&self, epoch: Epoch) -> Option<(Place, Place)> {
+        let all = self.lock();
+        let next = all.partition_point(|p| p.epoch < epoch);
+        Some((*all.get(next.checked_sub(1)?)?, *all.get(next)?))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Place>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,440 @@
+//! # The runner: calls against a writer, one epoch each
+//!
+//! Shared by the live loop and by private replay (`history`), so that the past is made by the code that made the present. It
+//! owns what a run of calls needs: the environment of programs, the epoch counter and log time. It publishes nothing.
+
+use super::ledger;
+use super::pending::{Plan, Step, Watch};
+use crate::base::batch::{Batch, Call, Calls, Chunk, Words, handler};
+use crate::base::words::BytesWord;
+use crate::base::{Epoch, KeyHasher, LogIndex, Millis};
+use crate::command::{Counter, Table};
+use crate::lang::env::{Call as ProgramCall, Ended, Env, random_source};
+use crate::resp::{ReplyBuf, Version};
+use crate::store::{Read, Writer};
+use std::sync::Arc;
+
+/// Removals of expired keys before a batch, at most: bounded work, the rest waits for the next batch.
+const EXPIRED_PER_BATCH: usize = 256;
+
+/// Why calls cannot be run; the node stops writing.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("entry {0} needs code version {1}, this node has {2}; start the version of Look that wrote it")]
+    CodeVersion(LogIndex, u64, u64),
+    #[error("entry {0} calls handler {1}, which this node does not know; start the version of Look that wrote it")]
+    UnknownHandler(LogIndex, u32),
+    #[error(
+        "command '{1}' in entry {0} panicked half-way through its writes; the state cannot be trusted, restore this node"
+    )]
+    Panicked(LogIndex, String),
+    #[error("a page of the state cannot be read: {0}")]
+    Page(String),
+}
+
+pub struct Runner {
+    pub env: Env,
+    pub table: Arc<Table>,
+    /// The newest epoch made.
+    pub epoch: Epoch,
+    /// Log time: the leader's stamp, made monotone.
+    pub now: Millis,
+    /// Place of the current call: chunk << 32 | calls run in it. Part of its random seed.
+    call: u64,
+    index: LogIndex,
+    seed: u64,
+    words: Vec<u64>,
+    name: Vec<u8>,
+    pub counters: Vec<Counter>,
+}
+
+impl Runner {
+    pub fn new(table: Arc<Table>, hasher: KeyHasher, epoch: Epoch, now: Millis) -> Runner {
+        let counters = vec![Counter::default(); table.len()];
+        let env = Env::new(hasher);
+        Runner {
+            env,
+            table,
+            epoch,
+            now,
+            call: 0,
+            index: LogIndex(0),
+            seed: 0,
+            words: Vec::new(),
+            name: Vec::new(),
+            counters,
+        }
+    }
+
+    /// Begins a batch: sets log time and removes keys whose time has come, as far as the bound allows.
+    pub fn begin_batch(&mut self, writer: &mut Writer, index: LogIndex, batch: &Batch) -> u64 {
+        self.now = self.now.max(batch.header.time_ms);
+        (self.index, self.seed, self.call) = (index, batch.header.seed, 0);
+        writer.set_epoch(self.epoch);
+        writer.set_time(self.now);
+        let mut removed = 0;
+        for _ in 0..EXPIRED_PER_BATCH {
+            let Some(expired) = writer.next_expired(self.now) else { break };
+            removed += u64::from(writer.remove_expired(expired, &mut self.name));
+        }
+        removed
+    }
+
+    /// The first key of every call, in order (no key: a key of its own is not worth fetching, 0 stands for it).
+    pub fn collect_keys(&self, batch: &Batch, keys: &mut Vec<(u8, u64)>) {
+        keys.clear();
+        for call in batch.chunks.iter().flat_map(Chunk::calls) {
+            let slot = self.table.by_handler(call.handler).and_then(|c| self.table[c].first_hash_word);
+            keys.push((call.db, slot.map_or(0, |slot| call.words.get(slot))));
+        }
+    }
+
+    /// Goes on in a batch whose beginning `writer` shows already.
+    pub fn resume_batch(&mut self, index: LogIndex, batch: &Batch) {
+        self.now = self.now.max(batch.header.time_ms);
+        (self.index, self.seed) = (index, batch.header.seed);
+    }
+
+    /// Checks that this node can run a chunk. `number` is its place in the batch: random choices depend on places, not on what else ran.
+    pub fn begin_chunk(&mut self, number: usize, chunk: &Chunk) -> Result<(), RunError> {
+        self.call = (number as u64) << 32;
+        let have = self.table.version();
+        if chunk.code_version == have {
+            Ok(())
+        } else {
+            Err(RunError::CodeVersion(self.index, chunk.code_version, have))
+        }
+    }
+
+    /// Runs all calls of a chunk whose gateway is elsewhere (or gone): replies go nowhere.
+    pub fn run_silently(&mut self, writer: &mut Writer, chunk: &Chunk) -> Result<(), RunError> {
+        self.run_until(writer, chunk, Epoch(u64::MAX))
+    }
+
+    /// The same, up to and including `last`.
+    pub fn run_until(&mut self, writer: &mut Writer, chunk: &Chunk, last: Epoch) -> Result<(), RunError> {
+        let mut calls = chunk.calls();
+        let mut nowhere = ReplyBuf::null();
+        while self.epoch < last {
+            let Some(call) = calls.next() else { break };
+            self.unit(writer, chunk, call, &mut calls, &mut nowhere)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a chunk and answers it by its plan. The result says whether the reply outgrew `reply_bytes_max`.
+    pub fn run_answering(
+        &mut self,
+        writer: &mut Writer,
+        chunk: &Chunk,
+        plan: &Plan,
+        reply: &mut ReplyBuf,
+        reply_bytes_max: usize,
+    ) -> Result<bool, RunError> {
+        let muted = reply.is_null();
+        let rider_bytes: Vec<u8> = plan.riders.words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let mut state = Answering {
+            calls: chunk.calls(),
+            riders: Calls::new(&rider_bytes),
+            literals: &plan.literals,
+            watches: &plan.watches,
+            reply_bytes_max,
+            too_long: false,
+        };
+        let mut steps = plan.steps.iter();
+        while let Some(step) = steps.next() {
+            self.step(writer, chunk, plan, step, &mut steps, &mut state, reply)?;
+        }
+        reply.set_null(muted);
+        Ok(state.too_long)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn step<'a>(
+        &mut self,
+        writer: &mut Writer,
+        chunk: &'a Chunk,
+        plan: &'a Plan,
+        step: &Step,
+        steps: &mut std::slice::Iter<'_, Step>,
+        state: &mut Answering<'a>,
+        reply: &mut ReplyBuf,
+    ) -> Result<(), RunError> {
+        match *step {
+            Step::Records(count) => {
+                for _ in 0..count {
+                    let Some(call) = state.calls.next() else { break };
+                    self.unit(writer, chunk, call, &mut state.calls, reply)?;
+                }
+            }
+            Step::Riders(count) => {
+                for call in state.riders.by_ref().take(count as usize) {
+                    state.too_long |= reply.len() > state.reply_bytes_max;
+                    if !state.too_long {
+                        self.read(writer, &call, &plan.riders.blob, reply);
+                    }
+                }
+            }
+            Step::Literal(bytes) => {
+                let (piece, rest) = state.literals.split_at(bytes as usize);
+                state.literals = rest;
+                reply.raw(piece);
+            }
+            Step::Mute(on) => reply.set_null(on),
+            Step::Exec { elements, steps: inner, watches, logged } => {
+                let go = if logged {
+                    state.calls.next().is_none_or(|exec| watches_hold(writer, &exec, &chunk.blob))
+                } else {
+                    let (these, rest) = state.watches.split_at(watches as usize);
+                    state.watches = rest;
+                    unchanged(writer, these)
+                };
+                if go {
+                    reply.array(elements as usize);
+                    let before = self.epoch;
+                    for _ in 0..inner {
+                        let Some(step) = steps.next() else { break };
+                        self.exec_step(writer, chunk, plan, step, state, reply, before)?;
+                    }
+                } else {
+                    reply.nil_array();
+                    for step in steps.by_ref().take(inner as usize) {
+                        state.pass_over(step);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A step inside EXEC: all its records are one epoch.
+    #[allow(clippy::too_many_arguments)]
+    fn exec_step<'a>(
+        &mut self,
+        writer: &mut Writer,
+        chunk: &'a Chunk,
+        plan: &'a Plan,
+        step: &Step,
+        state: &mut Answering<'a>,
+        reply: &mut ReplyBuf,
+        before: Epoch,
+    ) -> Result<(), RunError> {
+        if let Step::Records(count) = *step {
+            for call in state.calls.by_ref().take(count as usize) {
+                self.epoch = before.next();
+                self.call(writer, &call, &chunk.blob, reply)?;
+            }
+            return Ok(());
+        }
+        self.step(writer, chunk, plan, step, &mut [].iter(), state, reply)
+    }
+
+    /// One epoch's worth: a call, or a transaction or `ONCE` with what belongs to it.
+    fn unit(
+        &mut self,
+        writer: &mut Writer,
+        chunk: &Chunk,
+        call: Call<'_>,
+        calls: &mut Calls<'_>,
+        reply: &mut ReplyBuf,
+    ) -> Result<(), RunError> {
+        match call.handler {
+            handler::ONCE => self.once(writer, chunk, call, calls, reply),
+            handler::EXEC => {
+                let records = call.words.get(0) as usize;
+                let go = watches_hold(writer, &call, &chunk.blob);
+                let before = self.epoch;
+                if go {
+                    reply.array(records);
+                } else {
+                    reply.nil_array();
+                }
+                for call in calls.by_ref().take(records) {
+                    if go {
+                        self.epoch = before.next();
+                        self.call(writer, &call, &chunk.blob, reply)?;
+                    }
+                }
+                Ok(())
+            }
+            handler::SYSTEM => {
+                if call.words.get(0) == handler::SYSTEM_HASH_SEED {
+                    ledger::set_hash_seed(writer, call.words.get(1));
+                }
+                Ok(())
+            }
+            _ => {
+                self.epoch = self.epoch.next();
+                self.call(writer, &call, &chunk.blob, reply)
+            }
+        }
+    }
+
+    /// Runs what follows an `ONCE` record unless its token has a reply already.
+    fn once(
+        &mut self,
+        writer: &mut Writer,
+        chunk: &Chunk,
+        once: Call<'_>,
+        calls: &mut Calls<'_>,
+        reply: &mut ReplyBuf,
+    ) -> Result<(), RunError> {
+        let token = BytesWord(once.words.get(0));
+        let token = chunk.blob.get(token.offset()..token.offset() + token.len()).unwrap_or_default();
+        let body = once.words.get(1);
+        let Some(next) = calls.next() else { return Ok(()) };
+        match ledger::token(writer, token, self.now) {
+            Some(stored) => {
+                if stored.body == body {
+                    reply.raw(&stored.reply);
+                } else {
+                    reply.error("ERR this token was used with another command; a token names one command for ever");
+                }
+                let records = if next.handler == handler::EXEC { next.words.get(0) as usize } else { 0 };
+                calls.by_ref().take(records).for_each(drop);
+                Ok(())
+            }
+            None => {
+                // Every node must store the same bytes, so the dialect comes with the record, not from the reply buffer.
+                let version = if once.words.get(2) == 3 { Version::Resp3 } else { Version::Resp2 };
+                let mut first = ReplyBuf::new(version);
+                self.unit(writer, chunk, next, calls, &mut first)?;
+                reply.raw(first.as_bytes());
+                ledger::store_token(writer, token, body, first.as_bytes(), self.now);
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs one call that may write, under the current epoch.
+    pub fn call(
+        &mut self,
+        writer: &mut Writer,
+        call: &Call<'_>,
+        blob: &[u8],
+        reply: &mut ReplyBuf,
+    ) -> Result<(), RunError> {
+        let Some(command) = self.table.by_handler(call.handler) else {
+            return Err(RunError::UnknownHandler(self.index, call.handler));
+        };
+        self.call += 1;
+        writer.set_epoch(self.epoch);
+        let undo = self.table[command].may_abort_after_write;
+        if undo {
+            writer.mark();
+        }
+        let words = self.take_words(call.words);
+        let program_call = self.program_call(command, call.db, &words, blob);
+        let ended = self.env.write(self.table.code(), &program_call, writer, reply);
+        self.words = words;
+        match ended {
+            Ended::Done if undo => writer.commit(),
+            _ if undo => writer.rollback(),
+            Ended::Panicked => {
+                return Err(match writer.arena().pages().fault() {
+                    Some(fault) => RunError::Page(fault.to_string()),
+                    None => RunError::Panicked(self.index, self.table[command].name.clone()),
+                });
+            }
+            _ => {}
+        }
+        self.count(command, ended);
+        Ok(())
+    }
+
+    /// Runs one read of a plan against any version, at `self.now`.
+    pub fn read<R: Read>(&mut self, state: &R, call: &Call<'_>, blob: &[u8], reply: &mut ReplyBuf) {
+        let words = self.take_words(call.words);
+        self.read_words(state, call.handler, call.db, &words, blob, reply);
+        self.words = words;
+    }
+
+    /// The same, for words that are aligned already.
+    pub fn read_words<R: Read>(
+        &mut self,
+        state: &R,
+        handler: u32,
+        db: u8,
+        words: &[u64],
+        blob: &[u8],
+        reply: &mut ReplyBuf,
+    ) {
+        let Some(command) = self.table.by_handler(handler) else {
+            return reply.error("ERR this command is not known to this node");
+        };
+        self.call += 1;
+        let call = self.program_call(command, db, words, blob);
+        let ended = self.env.read(self.table.code(), &call, state, reply);
+        self.count(command, ended);
+    }
+
+    fn program_call<'a>(&self, command: usize, db: u8, words: &'a [u64], blob: &'a [u8]) -> ProgramCall<'a> {
+        ProgramCall {
+            program: self.table[command].program,
+            db,
+            words,
+            blob,
+            now: self.now,
+            epoch: self.epoch,
+            seed: random_source(self.seed, self.index.0, self.call),
+        }
+    }
+
+    /// For reads that no batch gives a seed.
+    pub fn set_seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
+    /// Argument words, aligned for the machine code.
+    fn take_words(&mut self, words: Words<'_>) -> Vec<u64> {
+        let mut aligned = std::mem::take(&mut self.words);
+        aligned.clear();
+        aligned.extend(words.iter());
+        aligned
+    }
+
+    fn count(&mut self, command: usize, ended: Ended) {
+        let counter = &mut self.counters[command];
+        counter.calls += 1;
+        counter.failed += u64::from(ended != Ended::Done);
+        counter.ops += self.env.ops();
+        counter.locs += self.env.locs();
+    }
+}
+
+/// How far the answering of one chunk has come.
+struct Answering<'a> {
+    calls: Calls<'a>,
+    riders: Calls<'a>,
+    literals: &'a [u8],
+    watches: &'a [Watch],
+    reply_bytes_max: usize,
+    too_long: bool,
+}
+
+impl Answering<'_> {
+    /// Consumes what a step would have answered.
+    fn pass_over(&mut self, step: &Step) {
+        match *step {
+            Step::Records(n) => self.calls.by_ref().take(n as usize).for_each(drop),
+            Step::Riders(n) => self.riders.by_ref().take(n as usize).for_each(drop),
+            Step::Literal(n) => self.literals = &self.literals[n as usize..],
+            Step::Exec { .. } | Step::Mute(_) => {}
+        }
+    }
+}
+
+/// None of an EXEC record's watched keys has changed after its epoch.
+fn watches_hold(writer: &Writer, exec: &Call<'_>, blob: &[u8]) -> bool {
+    (0..exec.words.get(1) as usize).all(|i| {
+        let word = |n| exec.words.get(2 + i * 4 + n);
+        let key = BytesWord(word(1));
+        let key = blob.get(key.offset()..key.offset() + key.len()).unwrap_or_default();
+        writer.last_change(word(0) as u8, word(2), key) <= Epoch(word(3))
+    })
+}
+
+/// None of these keys has changed after its epoch.
+pub fn unchanged<R: Read>(state: &R, watches: &[Watch]) -> bool {
+    watches.iter().all(|w| state.last_change(w.db, w.hash, &w.key) <= w.epoch)
+}

@@ -1,0 +1,384 @@
+//! Adaptive group commit, and the exactly-once half that lies before the log.
+//!
+//! Every chunk of this node's gateway gets the next sequence number and stays in `unapplied` until this node's own apply
+//! has seen it. One task on the raft thread takes what has not been sent, as one batch (or one frame to the leader), when
+//! one of the few places in flight is free: while entries are on their way the next batch fills. An idle node's single
+//! chunk leaves at once.
+//!
+//! Whenever the leader or its term changes, everything unapplied is sent again, in order. What was in already is skipped
+//! by apply, on every node alike: it runs a chunk only if its sequence follows the last one of that gateway. So a chunk
+//! that went ahead of a lost one does no harm either.
+
+use crate::base::batch::{Batch, BatchHeader, Chunk};
+use crate::base::{Clock, GatewayId, Millis, NodeId, mix64};
+use crate::raft::{ForwardSink, Leadership, Raft};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Chunks that a leader known to be there has not brought back after this long are sent again: the net under all else.
+const RESEND_AFTER: Duration = Duration::from_secs(5);
+/// After a leader refused chunks or could not be reached.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+
+#[derive(Clone, Debug)]
+pub struct BatcherConfig {
+    /// A batch is closed at this many bytes (one larger chunk makes a batch of its own).
+    pub batch_bytes: usize,
+    /// Chunks of this gateway not yet applied, in bytes; past it, [`Refused::Full`].
+    pub unapplied_bytes_max: usize,
+    /// Chunks of other nodes' gateways waiting for their batch, in bytes.
+    pub foreign_bytes_max: usize,
+    /// Least time between two batches; zero: as fast as places in flight allow.
+    pub interval: Duration,
+}
+
+impl Default for BatcherConfig {
+    fn default() -> Self {
+        let (batch_bytes, interval) = (4 << 20, Duration::ZERO);
+        BatcherConfig { batch_bytes, unapplied_bytes_max: 256 << 20, foreign_bytes_max: 256 << 20, interval }
+    }
+}
+
+/// Why a chunk was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Too much is unapplied already: wait for [`Batcher::room`].
+    #[error("too many writes are waiting")]
+    Full,
+    #[error("this node takes no writes")]
+    Stopped,
+}
+
+#[derive(Default)]
+struct State {
+    /// Chunks of this gateway that its node has not applied, in order of sequence.
+    unapplied: VecDeque<Chunk>,
+    unapplied_bytes: usize,
+    last_sequence: u64,
+    /// All up to here were sent to the present leader.
+    sent: u64,
+    foreign: VecDeque<Chunk>,
+    foreign_bytes: usize,
+    leadership: Leadership,
+    /// The task sleeps: the next chunk wakes it.
+    asleep: bool,
+    stopped: bool,
+    /// Highest sequence applied when the task last looked for a stall.
+    applied: u64,
+}
+
+impl State {
+    fn unsent(&self) -> usize {
+        (self.last_sequence - self.sent) as usize
+    }
+
+    fn has_work(&self) -> bool {
+        match self.leadership.leader {
+            None => false,
+            Some(_) => self.unsent() > 0 || !self.foreign.is_empty(),
+        }
+    }
+
+    fn send_again(&mut self) {
+        self.sent = self.last_sequence - self.unapplied.len() as u64;
+    }
+
+    /// Chunks not yet sent, up to `bytes_max` (at least one).
+    fn take_unsent(&mut self, out: &mut Vec<Chunk>, mut room: usize) {
+        let from = self.unapplied.len() - self.unsent();
+        for chunk in self.unapplied.range(from..) {
+            let len = chunk.encoded_len();
+            if len > room && !out.is_empty() {
+                break;
+            }
+            out.push(chunk.clone());
+            self.sent = chunk.sequence;
+            room = room.saturating_sub(len);
+        }
+    }
+
+    fn take_foreign(&mut self, out: &mut Vec<Chunk>, room: usize) -> usize {
+        let mut bytes = 0;
+        while let Some(chunk) = self.foreign.front() {
+            let len = chunk.encoded_len();
+            if bytes + len > room && !out.is_empty() {
+                break;
+            }
+            bytes += len;
+            self.foreign_bytes -= len;
+            out.extend(self.foreign.pop_front());
+        }
+        room.saturating_sub(bytes)
+    }
+}
+
+struct Shared {
+    state: Mutex<State>,
+    wake: Notify,
+    room: Notify,
+    gateway: GatewayId,
+    config: BatcherConfig,
+    clock: Arc<dyn Clock>,
+    seed: u64,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Takes chunks from all connections of this node; clones share it.
+#[derive(Clone)]
+pub struct Batcher(Arc<Shared>);
+
+impl Batcher {
+    /// `seed`: fresh random bits; the gateway's id and the seeds of batches come from it.
+    pub fn start(raft: Raft, clock: Arc<dyn Clock>, seed: u64, config: BatcherConfig) -> Batcher {
+        let gateway = GatewayId(mix64(seed ^ mix64(raft.node_id().0)) | 1);
+        let leadership = raft.leadership();
+        let state = Mutex::new(State { leadership, ..State::default() });
+        let (wake, room) = (Notify::new(), Notify::new());
+        let shared = Arc::new(Shared { state, wake, room, gateway, config, clock, seed });
+        raft.set_sink(shared.clone());
+        raft.spawn(watch_leadership(raft.clone(), shared.clone()));
+        let (changes, to) = (raft.watch_leadership(), shared.clone());
+        raft.spawn(Sender { raft: raft.clone(), shared: to, changes, last_ms: 0, batches: 0 }.run());
+        Batcher(shared)
+    }
+
+    /// The gateway of this start of this node.
+    pub fn gateway(&self) -> GatewayId {
+        self.0.gateway
+    }
+
+    /// Takes a chunk (gateway and sequence are filled in here) and tells its sequence. Never blocks.
+    pub fn submit(&self, chunk: Chunk) -> Result<u64, Refused> {
+        self.submit_with(chunk, |_| {})
+    }
+
+    /// As [`Batcher::submit`]; `register` learns the sequence before the chunk can possibly be applied. It runs under the
+    /// batcher's lock: a few instructions, please.
+    pub fn submit_with(&self, mut chunk: Chunk, register: impl FnOnce(u64)) -> Result<u64, Refused> {
+        let mut state = self.0.lock();
+        if state.stopped {
+            return Err(Refused::Stopped);
+        }
+        let len = chunk.encoded_len();
+        if state.unapplied_bytes + len > self.0.config.unapplied_bytes_max && !state.unapplied.is_empty() {
+            return Err(Refused::Full);
+        }
+        state.last_sequence += 1;
+        let sequence = state.last_sequence;
+        chunk.gateway = self.0.gateway;
+        chunk.sequence = sequence;
+        register(sequence);
+        state.unapplied_bytes += len;
+        state.unapplied.push_back(chunk);
+        let wake = std::mem::take(&mut state.asleep);
+        drop(state);
+        if wake {
+            self.0.wake.notify_one();
+        }
+        Ok(sequence)
+    }
+
+    /// Waits until [`Batcher::submit`] would not say [`Refused::Full`] (another caller may be faster).
+    pub async fn room(&self) {
+        loop {
+            let notified = self.0.room.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            {
+                let state = self.0.lock();
+                if state.stopped
+                    || state.unapplied.is_empty()
+                    || state.unapplied_bytes < self.0.config.unapplied_bytes_max / 2
+                {
+                    return;
+                }
+            }
+            notified.await;
+        }
+    }
+
+    /// This node has applied all chunks of its own gateway up to `sequence`. Once a set of entries, from the apply thread.
+    pub fn on_applied(&self, sequence: u64) {
+        let mut state = self.0.lock();
+        let half = self.0.config.unapplied_bytes_max / 2;
+        let was_full = state.unapplied_bytes >= half;
+        while state.unapplied.front().is_some_and(|c| c.sequence <= sequence) {
+            if let Some(chunk) = state.unapplied.pop_front() {
+                state.unapplied_bytes -= chunk.encoded_len();
+            }
+        }
+        // A resend may have begun before this: it need not send these again
+        state.sent = state.sent.max(sequence.min(state.last_sequence));
+        let has_room = state.unapplied_bytes < half;
+        drop(state);
+        if was_full && has_room {
+            self.0.room.notify_waiters();
+        }
+    }
+
+    /// Chunks not yet applied here, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.0.lock();
+        (state.unapplied.len(), state.unapplied_bytes)
+    }
+}
+
+impl ForwardSink for Shared {
+    fn forwarded(&self, _from: NodeId, term: u64, chunks: Vec<Chunk>) -> bool {
+        let mut state = self.lock();
+        let bytes: usize = chunks.iter().map(Chunk::encoded_len).sum();
+        let room = state.foreign_bytes + bytes <= self.config.foreign_bytes_max || state.foreign.is_empty();
+        if !state.leadership.me || state.leadership.term != term || !room {
+            return false;
+        }
+        state.foreign_bytes += bytes;
+        state.foreign.extend(chunks);
+        let wake = std::mem::take(&mut state.asleep);
+        drop(state);
+        if wake {
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    fn stopped(&self) {
+        self.lock().stopped = true;
+        self.wake.notify_one();
+        self.room.notify_waiters();
+    }
+}
+
+async fn watch_leadership(raft: Raft, shared: Arc<Shared>) {
+    let mut watch = raft.watch_leadership();
+    loop {
+        let leadership = *watch.borrow_and_update();
+        {
+            let mut state = shared.lock();
+            if leadership != state.leadership {
+                state.leadership = leadership;
+                // Their gateways send them again, to whoever leads
+                state.foreign.clear();
+                state.foreign_bytes = 0;
+                state.send_again();
+                state.asleep = false;
+                shared.wake.notify_one();
+            }
+        }
+        if watch.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Sender {
+    raft: Raft,
+    shared: Arc<Shared>,
+    changes: tokio::sync::watch::Receiver<Leadership>,
+    last_ms: Millis,
+    batches: u64,
+}
+
+impl Sender {
+    async fn run(mut self) {
+        let mut stall = tokio::time::Instant::now() + RESEND_AFTER;
+        loop {
+            let leadership = {
+                let mut state = self.shared.lock();
+                if state.stopped {
+                    return;
+                }
+                state.asleep = !state.has_work();
+                if state.asleep { None } else { Some(state.leadership) }
+            };
+            match leadership {
+                None => {
+                    if tokio::time::timeout_at(stall, self.shared.wake.notified()).await.is_err() {
+                        stall = self.look_for_stall();
+                    }
+                }
+                Some(leadership) if leadership.me => self.propose(leadership).await,
+                Some(Leadership { leader: Some(leader), term, .. }) => self.forward(leader, term).await,
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Sends everything again if nothing of what waits has been applied since the last look.
+    fn look_for_stall(&self) -> tokio::time::Instant {
+        let mut state = self.shared.lock();
+        let applied = state.last_sequence - state.unapplied.len() as u64;
+        if !state.unapplied.is_empty() && applied == state.applied {
+            tracing::warn!("{} chunks are not applied after {RESEND_AFTER:?}; sending again", state.unapplied.len());
+            state.send_again();
+        }
+        state.applied = applied;
+        tokio::time::Instant::now() + RESEND_AFTER
+    }
+
+    /// One batch, as soon as there is a place for it; what comes meanwhile goes with it.
+    async fn propose(&mut self, leadership: Leadership) {
+        self.changes.mark_unchanged();
+        let slot = tokio::select! {
+            slot = self.raft.slot() => slot,
+            // Entries of a leader that lost its followers keep their places until the next leader has dealt with them
+            _ = self.changes.changed() => None,
+        };
+        let Some(slot) = slot else { return };
+        let chunks = {
+            let mut state = self.shared.lock();
+            if state.leadership != leadership {
+                return;
+            }
+            let mut chunks = Vec::new();
+            let room = state.take_foreign(&mut chunks, self.shared.config.batch_bytes);
+            state.take_unsent(&mut chunks, room);
+            chunks
+        };
+        if chunks.is_empty() {
+            return;
+        }
+        self.last_ms = self.last_ms.max(self.shared.clock.now_ms());
+        self.batches += 1;
+        let seed = mix64(self.shared.seed ^ mix64(self.batches ^ mix64(self.last_ms as u64)));
+        let header = BatchHeader { time_ms: self.last_ms, seed, chunks: chunks.len() as u32 };
+        self.raft.propose(leadership.term, Arc::new(Batch { header, chunks }), slot).await;
+        if !self.shared.config.interval.is_zero() {
+            tokio::time::sleep(self.shared.config.interval).await;
+        }
+    }
+
+    /// One frame to the leader; the next follows its answer, so that what waits meanwhile goes together and in order.
+    async fn forward(&mut self, leader: NodeId, term: u64) {
+        let chunks = {
+            let mut state = self.shared.lock();
+            if (state.leadership.leader, state.leadership.term) != (Some(leader), term) {
+                return;
+            }
+            let mut chunks = Vec::new();
+            state.take_unsent(&mut chunks, self.shared.config.batch_bytes);
+            chunks
+        };
+        let Some(last) = chunks.last().map(|c| c.sequence) else { return };
+        if matches!(self.raft.forward(leader, term, &chunks).await, Ok(true)) {
+            return;
+        }
+        let again = {
+            let mut state = self.shared.lock();
+            let same = state.leadership.leader == Some(leader) && state.leadership.term == term;
+            if same && state.sent >= last {
+                state.send_again();
+            }
+            same
+        };
+        if again {
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! RESTORE: a decoded payload becomes the value of a key.
+
+use super::number;
+use super::rdb::Restored;
+use crate::lang::env::Env;
+use crate::lang::ir::Trap;
+use crate::store::tree::{self, Order, Tree};
+use crate::store::{Coll, MapRoot, Value, map};
+
+/// Puts the value under the slot's key. A collection without elements is nothing: no key.
+pub fn store(env: &mut Env, slot: u64, value: Restored, due: Option<i64>) -> Result<(), Trap> {
+    let value = match value {
+        Restored::Str(bytes) => {
+            let number = number::int(&bytes).map(Value::Int);
+            return env.put(slot, number.unwrap_or(Value::Str(&bytes)), due);
+        }
+        Restored::List(items) => list(env, &items)?,
+        Restored::Set(members) => {
+            let map = members.iter().try_fold(MapRoot::default(), |map, m| with(env, map, m, b""))?;
+            Value::Set(Coll { len: map.len, roots: [map.root, Default::default()] })
+        }
+        Restored::Hash(fields) => {
+            let map = fields.iter().try_fold(MapRoot::default(), |map, (f, v)| with(env, map, f, v))?;
+            Value::Hash(Coll { len: map.len, roots: [map.root, Default::default()] })
+        }
+        Restored::Zset(members) => zset(env, &members)?,
+    };
+    if value.coll().is_some_and(|c| c.len == 0) {
+        return env.fail("ERR Bad data format");
+    }
+    env.put(slot, value, due)
+}
+
+fn list<'v>(env: &mut Env, items: &[Vec<u8>]) -> Result<Value<'v>, Trap> {
+    let mut tree = Tree::EMPTY;
+    let mutator = env.writer()?.mutator();
+    for item in items {
+        tree::push_back(mutator, &mut tree, item);
+    }
+    Ok(Value::List(Coll { len: tree.len, roots: [tree.root, Default::default()] }))
+}
+
+fn with(env: &mut Env, mut map: MapRoot, key: &[u8], value: &[u8]) -> Result<MapRoot, Trap> {
+    let hash = env.hash(key);
+    map::put(env.writer()?.mutator(), &mut map, hash, key, value);
+    Ok(map)
+}
+
+fn zset<'v>(env: &mut Env, members: &[(Vec<u8>, f64)]) -> Result<Value<'v>, Trap> {
+    let mut tree = Tree::EMPTY;
+    let mut map = MapRoot::default();
+    let mut item = Vec::new();
+    for (member, score) in members {
+        let hash = env.hash(member);
+        if map::get(env.arena()?, &map, hash, member).is_some() {
+            return env.fail("ERR Bad data format");
+        }
+        let mutator = env.writer()?.mutator();
+        item.clear();
+        tree::score_item(*score, member, &mut item);
+        tree::insert(mutator, &mut tree, Order::Score, &item);
+        map::put(mutator, &mut map, hash, member, &score.to_bits().to_le_bytes());
+    }
+    Ok(Value::Zset(Coll { len: map.len, roots: [map.root, tree.root] }))
+}

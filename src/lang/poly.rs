@@ -1,0 +1,246 @@
+//! Cost polynomials: sums of products with non-negative integer coefficients, over sizes that are known before a command runs.
+//!
+//! Sequence adds, branch takes the maximum coefficient by coefficient, a loop multiplies. Everything saturates.
+
+use crate::base::words::{BytesWord, ListWord};
+use smallvec::SmallVec;
+use std::fmt;
+
+/// Whose length or depth.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Place {
+    /// The selected database.
+    Db,
+    /// The value under the key in these words (slot of its bytes word).
+    Key(u16),
+    /// The values under the keys of the list argument in this slot: the sum for `Len`, the largest for `Depth`.
+    Keys(u16),
+}
+
+/// One size. Slots are words of the call (see `batch::format`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Atom {
+    /// Elements of the list argument
+    Count(u16),
+    /// Integer argument, 0 when negative or absent
+    Int(u16),
+    /// 64-byte blocks of a bytes argument
+    Blocks(u16),
+    /// 64-byte blocks of all byte strings in a list argument: fields of `width`-word elements, one bit each
+    BlocksAll { slot: u16, width: u8, fields: u32 },
+    /// Entries of a collection or a database; blocks of a string. Elements of collections count as one block each.
+    Len(Place),
+    /// `1 + ceil(log64(len))`
+    Depth(Place),
+    /// Inside loop `.0`: a share of the whole that `.1` names; never leaves the front end.
+    Each(u16, u8),
+}
+
+pub type Atoms = SmallVec<[Atom; 2]>;
+
+/// `terms` are sorted by atoms and have coefficients above 0.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Poly {
+    terms: Vec<(Atoms, u64)>,
+}
+
+/// The two dimensions of a cost.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Cost {
+    pub ops: Poly,
+    pub locs: Poly,
+}
+
+/// Sizes of what is stored, as the evaluator's pinned root has them.
+pub trait Stored {
+    /// Entries, or blocks of a string.
+    fn len(&self, place: Place, words: &[u64]) -> u64;
+    /// Nominal depth: [`depth_of`] of the length, unless the implementor knows better.
+    fn depth(&self, place: Place, words: &[u64]) -> u64 {
+        depth_of(self.len(place, words))
+    }
+}
+
+/// `1 + ceil(log64(len))`
+pub fn depth_of(len: u64) -> u64 {
+    let bits = 64 - len.saturating_sub(1).leading_zeros() as u64;
+    1 + bits.div_ceil(6)
+}
+
+/// Nothing stored: for bounds of commands whose polynomials do not look at state.
+pub struct Nothing;
+impl Stored for Nothing {
+    fn len(&self, _: Place, _: &[u64]) -> u64 {
+        0
+    }
+}
+
+/// 64-byte blocks of a byte string of this length.
+pub fn blocks(bytes: usize) -> u64 {
+    bytes.div_ceil(64) as u64
+}
+
+impl Poly {
+    pub fn constant(n: u64) -> Poly {
+        Poly { terms: if n == 0 { Vec::new() } else { vec![(Atoms::new(), n)] } }
+    }
+    pub fn atom(atom: Atom) -> Poly {
+        Poly { terms: vec![(Atoms::from_slice(&[atom]), 1)] }
+    }
+    pub fn terms(&self) -> &[(Atoms, u64)] {
+        &self.terms
+    }
+    pub fn is_zero(&self) -> bool {
+        self.terms.is_empty()
+    }
+    /// The value when no atom occurs.
+    pub fn as_constant(&self) -> Option<u64> {
+        match self.terms.as_slice() {
+            [] => Some(0),
+            [(atoms, n)] if atoms.is_empty() => Some(*n),
+            _ => None,
+        }
+    }
+    /// Does the bound depend on what is stored, other than by depth?
+    pub fn has_len(&self) -> bool {
+        self.terms.iter().any(|(atoms, _)| atoms.iter().any(|a| matches!(a, Atom::Len(_))))
+    }
+
+    fn combine(&mut self, atoms: &[Atom], n: u64, how: impl Fn(u64, u64) -> u64) {
+        if n == 0 {
+            return;
+        }
+        match self.terms.binary_search_by(|(a, _)| a.as_slice().cmp(atoms)) {
+            Ok(i) => self.terms[i].1 = how(self.terms[i].1, n),
+            Err(i) => self.terms.insert(i, (Atoms::from_slice(atoms), n)),
+        }
+    }
+    pub fn add_term(&mut self, atoms: &[Atom], n: u64) {
+        let mut sorted = Atoms::from_slice(atoms);
+        sorted.sort();
+        self.combine(&sorted, n, u64::saturating_add);
+    }
+    pub fn add(&mut self, other: &Poly) {
+        for (atoms, n) in &other.terms {
+            self.combine(atoms, *n, u64::saturating_add);
+        }
+    }
+    pub fn plus(mut self, other: &Poly) -> Poly {
+        self.add(other);
+        self
+    }
+    /// The maximum, coefficient by coefficient.
+    pub fn max(mut self, other: &Poly) -> Poly {
+        for (atoms, n) in &other.terms {
+            self.combine(atoms, *n, u64::max);
+        }
+        self
+    }
+    pub fn times(&self, other: &Poly) -> Poly {
+        let mut product = Poly::default();
+        for (a, n) in &self.terms {
+            for (b, m) in &other.terms {
+                let both: Atoms = a.iter().chain(b).copied().collect();
+                product.add_term(&both, n.saturating_mul(*m));
+            }
+        }
+        product
+    }
+
+    /// The cost of a loop from the cost of one turn. Shares of a whole (`Atom::Each` of this loop) add up to that whole: such a
+    /// term is not multiplied by the trip count.
+    pub fn repeated(&self, trips: &Poly, loop_number: u16, whole: &dyn Fn(u8) -> Poly) -> Poly {
+        let mut total = Poly::default();
+        for (atoms, n) in &self.terms {
+            let (shares, rest): (Atoms, Atoms) =
+                atoms.iter().copied().partition(|a| matches!(a, Atom::Each(l, _) if *l == loop_number));
+            let mut term = Poly { terms: vec![(rest, *n)] };
+            for share in &shares {
+                if let Atom::Each(_, kind) = share {
+                    term = term.times(&whole(*kind));
+                }
+            }
+            total.add(&if shares.is_empty() { term.times(trips) } else { term });
+        }
+        total
+    }
+
+    /// The terms in which `self` exceeds `other`.
+    pub fn excess(&self, other: &Poly) -> Vec<(Atoms, u64, u64)> {
+        let declared = |atoms: &Atoms| other.terms.iter().find(|(a, _)| a == atoms).map_or(0, |t| t.1);
+        let over = self.terms.iter().map(|(a, n)| (a.clone(), *n, declared(a)));
+        over.filter(|(_, n, d)| n > d).collect()
+    }
+
+    /// The bound for one call. `words` are the call's argument words.
+    #[inline]
+    pub fn eval(&self, words: &[u64], stored: &dyn Stored) -> u64 {
+        let mut sum = 0u64;
+        for (atoms, n) in &self.terms {
+            let product = atoms.iter().fold(*n, |p, a| p.saturating_mul(a.eval(words, stored)));
+            sum = sum.saturating_add(product);
+        }
+        sum
+    }
+
+    /// As `cost` clauses write it; `name_of` names the parameter at a slot.
+    pub fn text(&self, name_of: &dyn Fn(u16) -> String) -> String {
+        if self.terms.is_empty() {
+            return "0".to_owned();
+        }
+        let term = |(atoms, n): &(Atoms, u64)| {
+            let mut parts: Vec<String> = atoms.iter().map(|a| a.text(name_of)).collect();
+            if *n != 1 || parts.is_empty() {
+                parts.insert(0, n.to_string());
+            }
+            parts.join("*")
+        };
+        self.terms.iter().map(term).collect::<Vec<_>>().join(" + ")
+    }
+}
+
+impl Atom {
+    #[inline]
+    pub fn eval(self, words: &[u64], stored: &dyn Stored) -> u64 {
+        let word = |slot: u16| words.get(slot as usize).copied().unwrap_or(0);
+        match self {
+            Atom::Count(slot) => ListWord(word(slot)).count() as u64,
+            Atom::Int(slot) => (word(slot) as i64).max(0) as u64,
+            Atom::Blocks(slot) => blocks(BytesWord(word(slot)).len()),
+            Atom::BlocksAll { slot, width, fields } => {
+                let list = ListWord(word(slot));
+                let end = list.first_word() + list.count() * width as usize;
+                let elements = words.get(list.first_word()..end).unwrap_or(&[]).chunks_exact(width.max(1) as usize);
+                let of_bytes = |e: &[u64]| {
+                    let strings = e.iter().enumerate().filter(|(i, _)| fields >> i & 1 == 1);
+                    strings.map(|(_, w)| blocks(BytesWord(*w).len())).sum::<u64>()
+                };
+                elements.map(of_bytes).sum()
+            }
+            Atom::Len(place) => stored.len(place, words),
+            Atom::Depth(place) => stored.depth(place, words),
+            Atom::Each(..) => 0,
+        }
+    }
+
+    fn text(self, name_of: &dyn Fn(u16) -> String) -> String {
+        let of = |p: Place| match p {
+            Place::Db => "db".to_owned(),
+            Place::Key(slot) | Place::Keys(slot) => name_of(slot),
+        };
+        match self {
+            Atom::Count(slot) => format!("n({})", name_of(slot)),
+            Atom::Int(slot) => name_of(slot),
+            Atom::Blocks(slot) | Atom::BlocksAll { slot, .. } => format!("blocks({})", name_of(slot)),
+            Atom::Len(p) => format!("len({})", of(p)),
+            Atom::Depth(p) => format!("depth({})", of(p)),
+            Atom::Each(l, k) => format!("each({l}.{k})"),
+        }
+    }
+}
+
+impl fmt::Display for Poly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text(&|slot| format!("${slot}")))
+    }
+}

@@ -1,0 +1,349 @@
+//! The code table as the gateway sees it.
+
+use crate::base::KeyHasher;
+use crate::base::batch::ChunkBuilder;
+use crate::command::args::{self, for_each_key};
+use crate::command::{Command, Named, Table};
+use crate::gateway::backend::{Argument, Code, CommandId, Description, KeyAt, KeySpec, ParseError, Route};
+use crate::lang::grammar::{Alternative, KeyEnd, Param, ParamKind, Shape};
+use crate::lang::poly::{Nothing, Poly};
+use crate::resp::{ReplyBuf, Request};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub struct NodeCode {
+    pub table: Arc<Table>,
+    pub hasher: KeyHasher,
+    /// `max-write-cost`: most operations of one write.
+    pub max_write_cost: Arc<AtomicU64>,
+    /// First words in the order of their ids; a `CommandId` is an index here.
+    names: Vec<(String, Named)>,
+}
+
+impl NodeCode {
+    pub fn new(table: Arc<Table>, hasher: KeyHasher, max_write_cost: Arc<AtomicU64>) -> NodeCode {
+        let mut names: Vec<(String, Named)> =
+            table.names().map(|(name, named)| (String::from_utf8_lossy(name).into_owned(), named.clone())).collect();
+        names.sort_by(|a, b| a.0.cmp(&b.0));
+        NodeCode { table, hasher, max_write_cost, names }
+    }
+
+    fn named(&self, id: CommandId) -> &Named {
+        &self.names[id.0 as usize].1
+    }
+
+    /// The command that a request means, and how many words its name has.
+    fn resolve(&self, id: CommandId, request: Request<'_>) -> Result<(&Command, usize), ParseError> {
+        match self.named(id) {
+            Named::Command(number) => Ok((&self.table[*number], 1)),
+            Named::Container(all) => {
+                let container = &self.names[id.0 as usize].0;
+                if request.len() < 2 {
+                    return Err(ParseError(args::arity_error(container).into()));
+                }
+                let word = request.arg(1);
+                match self.table.subcommand(all, word) {
+                    Some(number) => Ok((&self.table[number], 2)),
+                    None => Err(ParseError(
+                        format!(
+                            "ERR unknown subcommand '{}'. Try {} HELP.",
+                            String::from_utf8_lossy(&word[..word.len().min(128)]),
+                            container.to_uppercase()
+                        )
+                        .into(),
+                    )),
+                }
+            }
+        }
+    }
+
+    fn check_arity(&self, command: &Command, request: Request<'_>) -> Result<(), ParseError> {
+        let (have, want) = (request.len() as i32, command.grammar.arity);
+        let fits = if want >= 0 { have == want } else { have >= -want };
+        if fits {
+            return Ok(());
+        }
+        let text = command.grammar.errors.arity.clone().unwrap_or_else(|| args::arity_error(&command.name));
+        Err(ParseError(text.into()))
+    }
+
+    fn parse_call(
+        &self,
+        command: &Command,
+        request: Request<'_>,
+        db: u8,
+        into: &mut ChunkBuilder,
+    ) -> Result<(), ParseError> {
+        into.begin(command.handler, db);
+        args::parse(&command.grammar, &command.name, request, &self.hasher, into)
+            .map_err(|text| ParseError(text.into()))?;
+        if command.write && !command.always_cheap {
+            self.check_bound(command, into)?;
+        }
+        if into.end() { Ok(()) } else { Err(ParseError("ERR too many arguments in one command".into())) }
+    }
+
+    /// Refuses a write whose bound, without regard to what is stored, is above `max-write-cost`.
+    fn check_bound(&self, command: &Command, into: &ChunkBuilder) -> Result<(), ParseError> {
+        let words = into.open_call_words();
+        let bound = command.cost.ops.eval(words, &Nothing);
+        let max = self.max_write_cost.load(Ordering::Relaxed);
+        if bound <= max {
+            return Ok(());
+        }
+        let term = dominant_term(command, &command.cost.ops, words);
+        Err(ParseError(
+            format!(
+                "ERR '{}' may take {bound} operations, max-write-cost is {max}; most of them are {term}",
+                command.name
+            )
+            .into(),
+        ))
+    }
+}
+
+/// The text of the term that is worth most for these words.
+fn dominant_term(command: &Command, poly: &Poly, words: &[u64]) -> String {
+    let value = |term: &Poly| term.eval(words, &Nothing);
+    let terms = poly.terms().iter().map(|(atoms, n)| {
+        let mut term = Poly::default();
+        term.add_term(atoms, *n);
+        term
+    });
+    terms.max_by_key(value).map_or_else(|| "0".into(), |term| poly_text(command, &term))
+}
+
+/// A polynomial with the names of the command's parameters.
+pub fn poly_text(command: &Command, poly: &Poly) -> String {
+    poly.text(&|slot| {
+        let param = command.grammar.params.iter().rev().find(|p| p.slot <= slot);
+        param.map_or_else(|| format!("word{slot}"), |p| p.name.clone())
+    })
+}
+
+impl Code for NodeCode {
+    fn version(&self) -> u64 {
+        self.table.version()
+    }
+
+    #[inline]
+    fn lookup(&self, name: &[u8]) -> Option<Route> {
+        let (named, id) = self.table.lookup(name)?;
+        let (write, arity) = match named {
+            Named::Command(number) => (self.table[*number].write, self.table[*number].grammar.arity),
+            Named::Container(all) => (all.iter().any(|n| self.table[*n].write), -2),
+        };
+        Some(Route { id: CommandId(id), write, arity, no_multi: false })
+    }
+
+    #[inline]
+    fn parse(&self, id: CommandId, request: Request<'_>, db: u8, into: &mut ChunkBuilder) -> Result<(), ParseError> {
+        let (command, words) = self.resolve(id, request)?;
+        self.check_arity(command, request)?;
+        let blob = into.blob.len();
+        let parsed = self.parse_call(command, request.skip(words), db, into);
+        if parsed.is_err() {
+            into.cancel(blob);
+        }
+        parsed
+    }
+
+    fn commands(&self) -> Vec<CommandId> {
+        (0..self.names.len() as u32).map(CommandId).collect()
+    }
+
+    fn describe(&self, id: CommandId) -> Description {
+        match self.named(id) {
+            Named::Command(number) => describe(&self.table[*number]),
+            Named::Container(all) => {
+                let subcommands: Vec<Description> = all.iter().map(|n| describe(&self.table[*n])).collect();
+                let first = subcommands.first().cloned().unwrap_or_default();
+                Description {
+                    name: self.names[id.0 as usize].0.clone(),
+                    arity: -2,
+                    categories: vec!["slow".into()],
+                    summary: format!("A container for {} commands.", self.names[id.0 as usize].0),
+                    since: first.since,
+                    group: first.group,
+                    complexity: "Depends on subcommand.".into(),
+                    subcommands,
+                    ..Description::default()
+                }
+            }
+        }
+    }
+
+    fn keys(&self, id: CommandId, request: Request<'_>) -> Option<Vec<KeyAt>> {
+        let (command, words) = self.resolve(id, request).ok()?;
+        let mut call = ChunkBuilder::default();
+        call.begin(command.handler, 0);
+        args::parse(&command.grammar, &command.name, request.skip(words), &self.hasher, &mut call).ok()?;
+        let flags = key_flags(command);
+        let mut keys = Vec::new();
+        let open = call.open_call_words().to_vec();
+        for_each_key(&command.grammar, &|i| open.get(i).copied().unwrap_or(0), &mut |word, _| {
+            let key = &call.blob[word.offset()..word.offset() + word.len()];
+            // The argument is found again by its bytes, from the last key on: keys come in the order of arguments.
+            let from = keys.last().map_or(words, |k: &KeyAt| k.position + 1);
+            if let Some(position) = (from..request.len()).find(|&i| request.arg(i) == key) {
+                keys.push(KeyAt { position, flags: flags.clone() });
+            }
+        });
+        Some(keys)
+    }
+
+    fn explain(&self, id: CommandId, request: Request<'_>, db: u8, out: &mut ReplyBuf) {
+        let mut call = ChunkBuilder::default();
+        let command = match self.resolve(id, request) {
+            Ok((command, words)) => {
+                call.begin(command.handler, db);
+                match args::parse(&command.grammar, &command.name, request.skip(words), &self.hasher, &mut call) {
+                    Ok(()) => command,
+                    Err(text) => return out.error(text),
+                }
+            }
+            Err(ParseError(text)) => return out.error(text.as_ref()),
+        };
+        let words = call.open_call_words();
+        let mut lines = vec![
+            format!("command: {}", command.name),
+            format!("bound ops: {}", poly_text(command, &command.cost.ops)),
+            format!("bound locs: {}", poly_text(command, &command.cost.locs)),
+            format!(
+                "for these arguments: {} ops, {} locs",
+                command.cost.ops.eval(words, &Nothing),
+                command.cost.locs.eval(words, &Nothing)
+            ),
+        ];
+        lines.extend(command.lines.iter().map(|l| format!("line {}: {}", l.0, l.1)));
+        out.array(lines.len());
+        lines.iter().for_each(|line| out.bulk(line.as_bytes()));
+    }
+}
+
+fn key_flags(command: &Command) -> Vec<&'static str> {
+    if command.write { vec!["RW", "access", "update"] } else { vec!["RO", "access"] }
+}
+
+fn describe(command: &Command) -> Description {
+    let name_words = if command.name.contains('|') { 2 } else { 1 };
+    let specs = command.grammar.keys(name_words);
+    let last = |end: KeyEnd, first: u32| if end == KeyEnd::Same { first as i32 } else { -1 };
+    let (first_key, last_key, key_step) = specs
+        .first()
+        .map_or((0, 0, 0), |s| (s.first as i32, specs.last().map_or(0, |l| last(l.last, l.first)), s.step as i32));
+    let flags = &command.docs.flags;
+    Description {
+        name: command.name.clone(),
+        arity: command.grammar.arity,
+        flags: flags.clone(),
+        first_key,
+        last_key,
+        key_step,
+        categories: categories(command),
+        tips: Vec::new(),
+        key_specs: specs
+            .iter()
+            .map(|s| KeySpec {
+                flags: key_flags(command).into_iter().map(str::to_owned).collect(),
+                begin: s.first as i32,
+                last: if s.last == KeyEnd::Same { 0 } else { -1 },
+                step: s.step as i32,
+                limit: 0,
+            })
+            .collect(),
+        subcommands: Vec::new(),
+        summary: command.docs.summary.clone(),
+        since: command.docs.since.clone(),
+        group: command.docs.group.clone(),
+        complexity: command.docs.complexity.clone(),
+        arguments: command.grammar.params.iter().map(|p| argument(p, &specs)).collect(),
+    }
+}
+
+/// ACL categories, in Redis's order: by group, then by flags.
+fn categories(command: &Command) -> Vec<String> {
+    let mut all = Vec::new();
+    let has = |flag: &str| command.docs.flags.iter().any(|f| f == flag);
+    if matches!(command.docs.group.as_str(), "generic" | "server") {
+        all.push("keyspace");
+    }
+    all.push(if command.write { "write" } else { "read" });
+    match command.docs.group.as_str() {
+        "sorted_set" => all.push("sortedset"),
+        group @ ("string" | "bitmap" | "list" | "set" | "hash" | "stream") => all.push(group),
+        _ => {}
+    }
+    all.push(if has("fast") { "fast" } else { "slow" });
+    if has("dangerous") {
+        all.push("dangerous");
+    }
+    all.into_iter().map(str::to_owned).collect()
+}
+
+fn argument(param: &Param, specs: &[crate::lang::grammar::KeySpec]) -> Argument {
+    let key_spec = specs.iter().position(|s| s.param == param.slot).map(|i| i as u32);
+    let mut argument = match &param.kind {
+        ParamKind::One(shape) => of_shape(&param.name, shape),
+        ParamKind::Flag { word } => token(&param.name.to_lowercase(), word),
+        ParamKind::Options(alternatives) => Argument { optional: true, ..one_of(&param.name, alternatives) },
+        ParamKind::Rest { element, min, .. } => {
+            Argument { multiple: true, optional: *min == 0, ..of_shape(&param.name, element) }
+        }
+    };
+    if matches!(param.kind, ParamKind::Flag { .. }) {
+        argument.optional = true;
+    }
+    set_key_spec(&mut argument, key_spec);
+    argument
+}
+
+fn set_key_spec(argument: &mut Argument, spec: Option<u32>) {
+    if argument.kind == "key" {
+        argument.key_spec = spec;
+    }
+    argument.arguments.iter_mut().for_each(|a| set_key_spec(a, spec));
+}
+
+fn token(name: &str, word: &str) -> Argument {
+    Argument { name: name.into(), kind: "pure-token".into(), token: Some(word.into()), ..Argument::default() }
+}
+
+fn one_of(name: &str, alternatives: &[Alternative]) -> Argument {
+    let each = |a: &Alternative| match a.payload.as_slice() {
+        [] => token(&a.word.to_lowercase(), &a.word),
+        [one] => Argument { token: Some(a.word.clone()), ..of_shape(&a.word.to_lowercase(), one) },
+        many => Argument {
+            name: a.word.to_lowercase(),
+            kind: "block".into(),
+            token: Some(a.word.clone()),
+            arguments: many.iter().enumerate().map(|(i, s)| of_shape(&format!("arg{i}"), s)).collect(),
+            ..Argument::default()
+        },
+    };
+    match alternatives {
+        [one] => each(one),
+        many => Argument {
+            name: name.into(),
+            kind: "oneof".into(),
+            arguments: many.iter().map(each).collect(),
+            ..Argument::default()
+        },
+    }
+}
+
+fn of_shape(name: &str, shape: &Shape) -> Argument {
+    let simple = |kind: &str| Argument { name: name.into(), kind: kind.into(), ..Argument::default() };
+    match shape {
+        Shape::Int { .. } => simple("integer"),
+        Shape::Float { .. } => simple("double"),
+        Shape::Bytes { .. } => simple("string"),
+        Shape::Key { .. } => simple("key"),
+        Shape::Words(alternatives) => one_of(name, alternatives),
+        Shape::Tuple(fields) => Argument {
+            arguments: fields.iter().enumerate().map(|(i, s)| of_shape(&format!("{name}{i}"), s)).collect(),
+            ..simple("block")
+        },
+        Shape::Optional(inner) => Argument { optional: true, ..of_shape(name, inner) },
+    }
+}

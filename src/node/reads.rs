@@ -1,0 +1,235 @@
+//! Live reads: on the connection's own thread, against the newest published root.
+
+use super::code::NodeCode;
+use super::state::SharedState;
+use crate::apply::pending::{Plan, Step, Watch};
+use crate::apply::runner::{Runner, unchanged};
+use crate::base::words::{BytesWord, ListWord};
+use crate::base::{Clock, mix64};
+use crate::command::args::for_each_key;
+use crate::command::{Command, Table};
+use crate::gateway::backend::{Place, Ran, Reads};
+use crate::lang::poly::{Place as Where, Stored, blocks};
+use crate::resp::ReplyBuf;
+use crate::store::{Read, Reader, Value};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A read whose bound is above this many operations (about a millisecond) goes to a thread that may take its time.
+const LARGE_OPS: u64 = 100_000;
+/// Reads that a connection counts before it adds its counters to the node's.
+const COUNTED: u32 = 1024;
+
+pub struct NodeReads {
+    state: Arc<SharedState>,
+    reader: Option<(u64, Reader)>,
+    runner: Runner,
+    clock: Arc<dyn Clock>,
+    counted: u32,
+}
+
+/// One call of a plan, in place.
+struct Rider<'a> {
+    handler: u32,
+    db: u8,
+    words: &'a [u64],
+}
+
+/// The call that begins at word `at`, and where the next one does.
+fn rider(words: &[u64], at: usize) -> Option<(Rider<'_>, usize)> {
+    let head = *words.get(at)?;
+    let end = at + 1 + (head >> 32) as usize;
+    Some((Rider { handler: head as u32 & 0xff_ffff, db: (head >> 24) as u8, words: words.get(at + 1..end)? }, end))
+}
+
+impl NodeReads {
+    pub fn new(state: Arc<SharedState>, table: Arc<Table>, clock: Arc<dyn Clock>, seed: u64) -> NodeReads {
+        let progress = &state.progress;
+        let mut runner = Runner::new(table, state.hasher(), progress.frontier().epoch, 0);
+        runner.set_seed(mix64(seed));
+        NodeReads { state, reader: None, runner, clock, counted: 0 }
+    }
+}
+
+impl Reads for NodeReads {
+    type Code = NodeCode;
+
+    fn run(
+        &mut self,
+        code: &NodeCode,
+        plan: &Plan,
+        place: &mut Place,
+        reply_bytes: usize,
+        patient: bool,
+        out: &mut ReplyBuf,
+    ) -> Ran {
+        let generation = self.state.generation();
+        if self.reader.as_ref().is_none_or(|(g, _)| *g != generation) {
+            match self.state.store().reader() {
+                Ok(reader) => self.reader = Some((generation, reader)),
+                Err(e) => {
+                    plan.steps.iter().for_each(|_| out.error(e.to_string()));
+                    return Ran::All;
+                }
+            }
+        }
+        let Some((_, reader)) = &mut self.reader else { return Ran::All };
+        self.runner.now = self.state.progress.now.load(Ordering::Acquire).max(self.clock.now_ms());
+        let snapshot = reader.newest();
+        self.runner.epoch = snapshot.epoch();
+        let ran = run_plan(&mut self.runner, &code.table, &snapshot, plan, place, reply_bytes, patient, out);
+        drop(snapshot);
+        self.counted += 1;
+        if self.counted >= COUNTED {
+            self.counted = 0;
+            self.state.progress.add_counters(&mut self.runner.counters);
+        }
+        ran
+    }
+}
+
+impl Drop for NodeReads {
+    fn drop(&mut self) {
+        self.state.progress.add_counters(&mut self.runner.counters);
+    }
+}
+
+/// Answers the steps of a plan of reads from `place` on.
+#[allow(clippy::too_many_arguments)]
+pub fn run_plan<R: Read>(
+    runner: &mut Runner,
+    table: &Table,
+    state: &R,
+    plan: &Plan,
+    place: &mut Place,
+    reply_bytes: usize,
+    patient: bool,
+    out: &mut ReplyBuf,
+) -> Ran {
+    // Steps of a transaction that are still to come: it is never interrupted.
+    let mut inside = 0u32;
+    while let Some(step) = plan.steps.get(place.step) {
+        match *step {
+            Step::Riders(count) => {
+                while place.done < count {
+                    if inside == 0 && out.len() > reply_bytes {
+                        return Ran::Full;
+                    }
+                    let Some((call, next)) = rider(&plan.riders.words, place.word) else { break };
+                    if !patient && inside == 0 && is_large(table, state, &call, &plan.riders.blob) {
+                        return Ran::Large;
+                    }
+                    runner.read_words(state, call.handler, call.db, call.words, &plan.riders.blob, out);
+                    place.word = next;
+                    place.done += 1;
+                }
+            }
+            Step::Literal(bytes) => {
+                let end = place.literal + bytes as usize;
+                out.raw(plan.literals.get(place.literal..end).unwrap_or_default());
+                place.literal = end;
+            }
+            Step::Mute(on) => out.set_null(on),
+            Step::Exec { elements, steps, watches, .. } => {
+                let these = place.watch..place.watch + watches as usize;
+                place.watch = these.end;
+                if unchanged(state, plan.watches.get(these).unwrap_or_default()) {
+                    out.array(elements as usize);
+                    inside = steps + 1;
+                } else {
+                    out.nil_array();
+                    pass_over(plan, place, steps);
+                }
+            }
+            // A plan with records goes through the log.
+            Step::Records(_) => {}
+        }
+        inside = inside.saturating_sub(1);
+        place.step += 1;
+        place.done = 0;
+    }
+    Ran::All
+}
+
+/// Moves past the steps of a transaction that is not run.
+fn pass_over(plan: &Plan, place: &mut Place, steps: u32) {
+    for step in plan.steps.iter().skip(place.step + 1).take(steps as usize) {
+        place.step += 1;
+        match *step {
+            Step::Riders(count) => {
+                for _ in 0..count {
+                    place.word = rider(&plan.riders.words, place.word).map_or(place.word, |(_, next)| next);
+                }
+            }
+            Step::Literal(bytes) => place.literal += bytes as usize,
+            _ => {}
+        }
+    }
+}
+
+fn is_large<R: Read>(table: &Table, state: &R, call: &Rider<'_>, blob: &[u8]) -> bool {
+    let Some(command) = table.by_handler(call.handler).map(|n| &table[n]) else { return false };
+    if command.always_cheap {
+        return false;
+    }
+    let stored = Sizes { state, db: call.db, blob };
+    command.cost.ops.eval(call.words, &stored) > LARGE_OPS
+}
+
+/// Sizes of what a call's keys hold, for its bound.
+pub struct Sizes<'a, R> {
+    pub state: &'a R,
+    pub db: u8,
+    pub blob: &'a [u8],
+}
+
+impl<R: Read> Sizes<'_, R> {
+    fn of_key(&self, words: &[u64], slot: usize) -> u64 {
+        let (Some(&word), Some(&hash)) = (words.get(slot), words.get(slot + 1)) else { return 0 };
+        let word = BytesWord(word);
+        let key = self.blob.get(word.offset()..word.offset() + word.len()).unwrap_or_default();
+        self.state.find(self.db, hash, key).map_or(0, |entry| match entry.value() {
+            Value::Int(_) => 1,
+            Value::Str(s) => blocks(s.len()),
+            Value::Rope(rope) => rope.len.div_ceil(64),
+            Value::List(c) | Value::Set(c) | Value::Hash(c) | Value::Zset(c) | Value::Stream(c) => c.len,
+        })
+    }
+}
+
+impl<R: Read> Stored for Sizes<'_, R> {
+    fn len(&self, place: Where, words: &[u64]) -> u64 {
+        match place {
+            Where::Db => self.state.db_len(self.db),
+            Where::Key(slot) => self.of_key(words, slot as usize),
+            Where::Keys(slot) => {
+                let list = ListWord(words.get(slot as usize).copied().unwrap_or(0));
+                (0..list.count()).map(|i| self.of_key(words, list.first_word() + 2 * i)).sum()
+            }
+        }
+    }
+}
+
+/// The keys that a plan's reads depend on; None when one of them may look anywhere.
+pub fn keys_of_plan(table: &Table, plan: &Plan) -> Option<Vec<crate::history::KeyRead>> {
+    let mut keys = Vec::new();
+    let mut at = 0;
+    while let Some((call, next)) = rider(&plan.riders.words, at) {
+        at = next;
+        let command: &Command = &table[table.by_handler(call.handler)?];
+        let before = keys.len();
+        for_each_key(&command.grammar, &|i| call.words.get(i).copied().unwrap_or(0), &mut |word, hash| {
+            let key = plan.riders.blob.get(word.offset()..word.offset() + word.len()).unwrap_or_default();
+            keys.push(crate::history::KeyRead { db: call.db, hash, key: key.to_vec() });
+        });
+        if keys.len() == before {
+            return None;
+        }
+    }
+    keys.extend(plan.watches.iter().map(|Watch { db, key, hash, .. }| crate::history::KeyRead {
+        db: *db,
+        hash: *hash,
+        key: key.clone(),
+    }));
+    Some(keys)
+}

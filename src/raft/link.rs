@@ -1,0 +1,159 @@
+//! One TCP connection to a peer, made when needed and made again when it broke; many requests may be on their way.
+
+use super::frame::{self, Builder, Frame, Hello, Kind};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// After a failed attempt, the next waits this long at least, doubling up to the maximum.
+const BACK_OFF_MIN: Duration = Duration::from_millis(20);
+const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+
+/// What a link runs over: TCP now, TLS over it later.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<io::Result<Frame>>>>>;
+
+struct Connection {
+    write: WriteHalf<Box<dyn Stream>>,
+    waiting: Waiting,
+    reader: tokio::task::JoinHandle<()>,
+    /// A frame was begun and not ended: the stream cannot be used any more.
+    broken: bool,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<Connection>,
+    back_off: Duration,
+    not_before: Option<tokio::time::Instant>,
+}
+
+/// A link to one peer; clones share it.
+#[derive(Clone)]
+pub struct Link(Arc<Inner>);
+
+struct Inner {
+    addr: String,
+    hello: Hello,
+    next_id: AtomicU64,
+    state: tokio::sync::Mutex<State>,
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Link {
+    pub fn new(addr: String, hello: Hello) -> Link {
+        Link(Arc::new(Inner { addr, hello, next_id: AtomicU64::new(1), state: Default::default() }))
+    }
+
+    /// Sends a request and waits for its response. Requests go out in the order in which calls were first polled.
+    pub async fn call(&self, request: Builder, timeout: Duration) -> io::Result<Frame> {
+        match tokio::time::timeout(timeout, self.call_now(request)).await {
+            Ok(result) => result,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    async fn call_now(&self, mut request: Builder) -> io::Result<Frame> {
+        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
+        let bytes = request.seal(id)?;
+        let response = {
+            let mut state = self.0.state.lock().await;
+            if state.connection.as_ref().is_none_or(|c| c.broken || c.reader.is_finished()) {
+                state.connection = None;
+                self.connect(&mut state).await?;
+            }
+            let Some(connection) = &mut state.connection else { return Err(io::ErrorKind::NotConnected.into()) };
+            let (tx, rx) = oneshot::channel();
+            lock(&connection.waiting).insert(id, tx);
+            connection.broken = true;
+            connection.write.write_all(bytes).await?;
+            connection.write.flush().await?;
+            connection.broken = false;
+            rx
+        };
+        let frame = response.await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))??;
+        match frame.kind {
+            Kind::Failed => Err(io::Error::other(String::from_utf8_lossy(&frame.payload).into_owned())),
+            _ => Ok(frame),
+        }
+    }
+
+    async fn connect(&self, state: &mut State) -> io::Result<()> {
+        if state.not_before.is_some_and(|t| t > tokio::time::Instant::now()) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.shake_hands()).await;
+        match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(connection) => *state = State { connection: Some(connection), ..State::default() },
+            Err(e) => {
+                state.back_off = (state.back_off * 2).clamp(BACK_OFF_MIN, BACK_OFF_MAX);
+                state.not_before = Some(tokio::time::Instant::now() + state.back_off);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    async fn shake_hands(&self) -> io::Result<Connection> {
+        let stream = TcpStream::connect(&self.0.addr).await?;
+        stream.set_nodelay(true)?;
+        let mut stream: Box<dyn Stream> = Box::new(stream);
+        let hello = self.0.hello;
+        hello.write(&mut stream).await?;
+        let answer = Hello::read(&mut stream).await?;
+        if answer != (Hello { from: hello.to, to: hello.from, ..hello }) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} is another node: {answer:?}", self.0.addr),
+            ));
+        }
+        let (read, write) = tokio::io::split(stream);
+        let waiting = Waiting::default();
+        let reader = tokio::spawn(responses(read, waiting.clone()));
+        Ok(Connection { write, waiting, reader, broken: false })
+    }
+}
+
+/// Gives responses to whom they are for, until the connection ends.
+async fn responses(mut read: ReadHalf<Box<dyn Stream>>, waiting: Waiting) {
+    while let Ok(Some(frame)) = frame::read(&mut read).await {
+        if let Some(waiter) = lock(&waiting).remove(&frame.id) {
+            // A caller that gave up is gone
+            let _ = waiter.send(Ok(frame));
+        }
+    }
+    lock(&waiting).clear();
+}
+
+/// The text of a refusal.
+pub fn failed(id: u64, why: &str) -> Builder {
+    let mut b = Builder::new(Kind::Failed, id, why.len());
+    b.bytes(why.as_bytes());
+    b
+}
+
+/// A payload that its kind does not allow.
+pub fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "malformed message")
+}
+
+pub fn parsed<T>(value: Option<T>) -> io::Result<T> {
+    value.ok_or_else(malformed)
+}

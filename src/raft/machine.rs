@@ -1,0 +1,278 @@
+//! openraft's state machine: hands committed entries to the apply thread and goes on.
+//!
+//! The apply thread is an ordinary thread and owns the [`StateMachine`]. What it does is queued in one bounded channel, so
+//! that a checkpoint taken over from a peer stands in order with the entries around it. An entry's slot is freed when it
+//! has been handed over; when apply falls behind, the channel fills, slots stay taken and the batcher waits.
+//!
+//! Why not wait for each set to be applied: the raft thread and the apply thread would take turns, each idle for two
+//! wake-ups a batch. openraft's own idea of "applied" therefore runs ahead by at most [`SETS_WAITING_MAX`] sets; nothing
+//! but [`Progress`] is ever asked how far the state has come.
+
+use super::types::{RaftLogId, RaftStored, Types, applied_of, body_of, log_position, position, stored};
+use crate::apply::machine::{Applied, Checkpoint, Committed, LogPosition, Receive, StateMachine};
+use crate::base::LogIndex;
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
+use openraft::{OptionalSend, impls::BasicNode};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Sets of entries between raft and apply.
+const SETS_WAITING_MAX: usize = 8;
+/// Entries gathered into one set.
+const SET_ENTRIES_MAX: usize = 64;
+
+enum ToApply {
+    Entries(Vec<Committed>),
+    Checkpoint(oneshot::Sender<Option<Box<dyn Checkpoint>>>),
+    Receive(oneshot::Sender<Result<Box<dyn Receive>, String>>),
+    Install(Applied, Box<dyn Receive>, oneshot::Sender<Result<(), String>>),
+    Stop,
+}
+
+/// How far the state of this node has come; written by the apply thread.
+pub struct Progress {
+    index: watch::Sender<LogIndex>,
+    term: AtomicU64,
+    failure: watch::Sender<Option<String>>,
+}
+
+impl Progress {
+    fn new(at: LogPosition) -> Self {
+        Progress {
+            index: watch::Sender::new(at.index),
+            term: AtomicU64::new(at.term),
+            failure: watch::Sender::new(None),
+        }
+    }
+    pub fn index(&self) -> LogIndex {
+        *self.index.borrow()
+    }
+    /// Term of the newest applied entry.
+    pub fn term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
+    }
+    pub fn failure(&self) -> Option<String> {
+        self.failure.borrow().clone()
+    }
+    pub fn subscribe(&self) -> watch::Receiver<LogIndex> {
+        self.index.subscribe()
+    }
+    fn advance(&self, to: LogPosition) {
+        self.term.store(to.term, Ordering::Release);
+        self.index.send_replace(to.index);
+    }
+    fn fail(&self, why: String) {
+        tracing::error!("apply stopped: {why}");
+        self.failure.send_replace(Some(why));
+    }
+}
+
+/// The apply thread, seen from outside.
+pub struct ApplyThread {
+    sender: mpsc::Sender<ToApply>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ApplyThread {
+    pub fn start(machine: Box<dyn StateMachine>) -> io::Result<(ApplyThread, Arc<Progress>, Applied)> {
+        let applied = machine.applied();
+        let progress = Arc::new(Progress::new(applied.last));
+        let (sender, receiver) = mpsc::channel(SETS_WAITING_MAX);
+        let run = {
+            let progress = progress.clone();
+            move || run(machine, receiver, &progress)
+        };
+        let thread = std::thread::Builder::new().name("look-apply".into()).spawn(run)?;
+        Ok((ApplyThread { sender, thread: Some(thread) }, progress, applied))
+    }
+
+    pub fn machine(&self, progress: Arc<Progress>, applied: Applied) -> Machine {
+        Machine { sender: self.sender.clone(), progress, handed: applied }
+    }
+
+    pub fn pieces(&self) -> Pieces {
+        Pieces(self.sender.clone())
+    }
+
+    /// Ends the thread after what is queued. Blocks; not for async tasks.
+    pub fn stop(&mut self) {
+        let _ = self.sender.blocking_send(ToApply::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(mut machine: Box<dyn StateMachine>, mut receiver: mpsc::Receiver<ToApply>, progress: &Progress) {
+    let mut next = None;
+    while let Some(command) = next.take().or_else(|| receiver.blocking_recv()) {
+        match command {
+            ToApply::Entries(mut entries) => {
+                // Everything that waits is one set: one publication, one wake-up
+                while let Ok(more) = receiver.try_recv() {
+                    match more {
+                        ToApply::Entries(more) => entries.extend(more),
+                        other => {
+                            next = Some(other);
+                            break;
+                        }
+                    }
+                }
+                if let Err(why) = apply(&mut *machine, entries, progress) {
+                    return progress.fail(why);
+                }
+            }
+            ToApply::Checkpoint(reply) => drop(reply.send(machine.checkpoint())),
+            ToApply::Receive(reply) => drop(reply.send(machine.receive())),
+            ToApply::Install(meta, received, reply) => {
+                let last = meta.last;
+                let result = machine.install(meta, received);
+                if result.is_ok() {
+                    progress.advance(last);
+                }
+                let _ = reply.send(result);
+            }
+            ToApply::Stop => return,
+        }
+    }
+}
+
+fn apply(machine: &mut dyn StateMachine, entries: Vec<Committed>, progress: &Progress) -> Result<(), String> {
+    let Some(last) = entries.last().map(|e| e.position) else { return Ok(()) };
+    // A broken invariant in apply must stop this node's writes, not leave them hanging
+    let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| machine.apply(entries)));
+    applied.unwrap_or_else(|_| Err("panic in apply".into()))?;
+    progress.advance(last);
+    Ok(())
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("apply has stopped")
+}
+
+/// Asks the apply thread for checkpoints to send or to fill.
+#[derive(Clone)]
+pub struct Pieces(mpsc::Sender<ToApply>);
+
+impl Pieces {
+    pub async fn checkpoint(&self) -> Result<Option<Box<dyn Checkpoint>>, io::Error> {
+        let (tx, rx) = oneshot::channel();
+        self.0.send(ToApply::Checkpoint(tx)).await.map_err(|_| stopped())?;
+        rx.await.map_err(|_| stopped())
+    }
+
+    pub async fn receive(&self) -> Result<Box<dyn Receive>, io::Error> {
+        let (tx, rx) = oneshot::channel();
+        self.0.send(ToApply::Receive(tx)).await.map_err(|_| stopped())?;
+        rx.await.map_err(|_| stopped())?.map_err(io::Error::other)
+    }
+}
+
+/// What openraft calls a snapshot's data: a checkpoint to be read, or one that was received.
+pub enum SnapshotData {
+    Ours(Box<dyn Checkpoint>),
+    Theirs(Box<dyn Receive>),
+}
+
+type LookSnapshot = Snapshot<super::types::Term, u64, BasicNode, SnapshotData>;
+type LookMeta = SnapshotMeta<super::types::Term, u64, BasicNode>;
+
+fn snapshot_of(checkpoint: Box<dyn Checkpoint>) -> LookSnapshot {
+    let (last_log_id, last_membership) = stored(&checkpoint.meta());
+    Snapshot { meta: SnapshotMeta { last_log_id, last_membership }, snapshot: SnapshotData::Ours(checkpoint) }
+}
+
+pub struct Machine {
+    sender: mpsc::Sender<ToApply>,
+    progress: Arc<Progress>,
+    /// What has been handed over.
+    handed: Applied,
+}
+
+impl Machine {
+    async fn hand_over(&mut self, entries: Vec<Committed>) -> Result<(), io::Error> {
+        if let Some(why) = self.progress.failure() {
+            return Err(io::Error::other(why));
+        }
+        self.sender.send(ToApply::Entries(entries)).await.map_err(|_| stopped())
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<RaftLogId>, RaftStored), io::Error> {
+        Ok(stored(&self.handed))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut set = Vec::new();
+        let mut responders = Vec::new();
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let position = log_position(position(&entry.log_id));
+            let body = body_of(entry.payload);
+            if let crate::apply::machine::Body::Membership(bytes) = &body {
+                self.handed.membership = Some((position, bytes.clone()));
+            }
+            self.handed.last = position;
+            set.push(Committed { position, body });
+            responders.extend(responder);
+            if set.len() == SET_ENTRIES_MAX {
+                self.hand_over(std::mem::take(&mut set)).await?;
+                responders.drain(..).for_each(|r| r.send(()));
+            }
+        }
+        if !set.is_empty() {
+            self.hand_over(set).await?;
+        }
+        responders.into_iter().for_each(|r| r.send(()));
+        Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
+        // Checkpoints are made by their own thread; openraft only learns of the newest
+        let checkpoint = Pieces(self.sender.clone()).checkpoint().await.ok()??;
+        Some(Builder(Mutex::new(Some(checkpoint))))
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder(Mutex::new(Pieces(self.sender.clone()).checkpoint().await.ok().flatten()))
+    }
+
+    async fn install_snapshot(&mut self, meta: &LookMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
+        let SnapshotData::Theirs(received) = snapshot else {
+            return Err(io::Error::other("a checkpoint of this node cannot be installed on it"));
+        };
+        let applied = applied_of(meta.last_log_id.as_ref(), &meta.last_membership);
+        let (tx, rx) = oneshot::channel();
+        self.sender.send(ToApply::Install(applied.clone(), received, tx)).await.map_err(|_| stopped())?;
+        rx.await.map_err(|_| stopped())?.map_err(io::Error::other)?;
+        self.handed = applied;
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<LookSnapshot>, io::Error> {
+        Ok(Pieces(self.sender.clone()).checkpoint().await?.map(snapshot_of))
+    }
+}
+
+/// Hands a checkpoint to openraft once. (The lock is for openraft, which wants it `Sync`.)
+pub struct Builder(Mutex<Option<Box<dyn Checkpoint>>>);
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<LookSnapshot, io::Error> {
+        let checkpoint = self.0.lock().unwrap_or_else(|e| e.into_inner()).take();
+        checkpoint.map(snapshot_of).ok_or_else(|| io::Error::other("there is no checkpoint yet"))
+    }
+}

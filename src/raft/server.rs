@@ -1,0 +1,175 @@
+//! What this node answers to its peers. One task a connection; requests of one connection are answered in order.
+
+use super::frame::{self, Builder, Frame, Hello, Kind};
+use super::link::{Stream, failed, parsed};
+use super::machine::SnapshotData;
+use super::types::{RaftLogId, RaftStored, RaftVote, Reader, parse_membership};
+use super::{Node, ReadError};
+use crate::apply::machine::Receive;
+use crate::base::NodeId;
+use crate::base::batch::Chunk;
+use bytes::Bytes;
+use openraft::storage::{Snapshot, SnapshotMeta};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Takes connections until the node stops. No error of one connection, and none of `accept`, ends it.
+pub async fn serve(listener: TcpListener, node: Arc<Node>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let _ = stream.set_nodelay(true);
+                let node = node.clone();
+                tokio::spawn(async move {
+                    if let Err(e) = connection(Box::new(stream), node).await {
+                        tracing::debug!("peer connection from {from}: {e}");
+                    }
+                });
+            }
+            // Out of descriptors, or a client that left at once: the next may do better
+            Err(e) => {
+                tracing::warn!("accepting peers: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(mut stream: Box<dyn Stream>, node: Arc<Node>) -> io::Result<()> {
+    let hello = tokio::time::timeout(HELLO_TIMEOUT, Hello::read(&mut stream)).await??;
+    let ours = Hello { cluster: node.cluster, from: node.id, to: hello.from };
+    // Sent in any case: the other side tells its operator whom it reached
+    ours.write(&mut stream).await?;
+    if hello.cluster != node.cluster || hello.to != node.id || hello.from == node.id {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a stranger: {hello:?}")));
+    }
+    let mut session = Session { node, from: hello.from, receiving: None };
+    while let Some(request) = frame::read(&mut stream).await? {
+        let id = request.id;
+        let mut response = match session.answer(request).await {
+            Ok(response) => response,
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => return Err(e),
+            Err(e) => failed(id, &e.to_string()),
+        };
+        stream.write_all(response.seal(id)?).await?;
+        stream.flush().await?;
+    }
+    Ok(())
+}
+
+struct Receiving {
+    vote: RaftVote,
+    last: Option<RaftLogId>,
+    membership: RaftStored,
+    pages: Box<dyn Receive>,
+}
+
+struct Session {
+    node: Arc<Node>,
+    from: u64,
+    receiving: Option<Receiving>,
+}
+
+impl Session {
+    async fn answer(&mut self, request: Frame) -> io::Result<Builder> {
+        let (id, payload) = (request.id, request.payload);
+        let raft = &self.node.raft;
+        match request.kind {
+            Kind::Append => {
+                let rpc = parsed(frame::parse_append_request(&payload))?;
+                self.may_speak(&rpc.vote)?;
+                let response = raft.append_entries(rpc).await.map_err(io::Error::other)?;
+                Ok(frame::append_response(id, &response))
+            }
+            Kind::Vote => {
+                let rpc = parsed(frame::parse_vote_request(&payload))?;
+                self.may_speak(&rpc.vote)?;
+                let response = raft.vote(rpc).await.map_err(io::Error::other)?;
+                Ok(frame::vote_response(Kind::Vote, id, &response))
+            }
+            Kind::PreVote => {
+                let rpc = parsed(frame::parse_vote_request(&payload))?;
+                self.may_speak(&rpc.vote)?;
+                let response = raft.pre_vote(rpc).await.map_err(io::Error::other)?;
+                Ok(frame::vote_response(Kind::PreVote, id, &response))
+            }
+            Kind::SnapshotBegin => self.begin(id, &payload).await,
+            Kind::SnapshotPiece => self.piece(id, payload).await,
+            Kind::SnapshotEnd => self.end(id).await,
+            Kind::Forward => self.forward(id, payload),
+            Kind::ReadIndex => {
+                // A node that no longer leads must not ask on: two nodes could wait for each other
+                if !self.node.leadership.borrow().me {
+                    return Err(io::Error::other("not the leader"));
+                }
+                let index = self.node.read_round().await.map_err(io::Error::other)?;
+                let mut b = Builder::new(Kind::ReadIndex, id, 8);
+                b.u64(index.0);
+                Ok(b)
+            }
+            Kind::Failed => Err(super::link::malformed()),
+        }
+    }
+
+    /// A peer speaks for itself only.
+    fn may_speak(&self, vote: &RaftVote) -> io::Result<()> {
+        if vote.leader_id.voted_for == self.from { Ok(()) } else { Err(super::link::malformed()) }
+    }
+
+    async fn begin(&mut self, id: u64, payload: &Bytes) -> io::Result<Builder> {
+        let mut r = Reader(payload);
+        let (vote, last, at) = (parsed(r.vote())?, parsed(r.log_id())?, parsed(r.log_id())?);
+        self.may_speak(&vote)?;
+        let membership = RaftStored::new(at, parsed(parse_membership(r.0))?);
+        let pages = self.node.pieces.receive().await?;
+        self.receiving = Some(Receiving { vote, last, membership, pages });
+        Ok(Builder::new(Kind::SnapshotBegin, id, 0))
+    }
+
+    async fn piece(&mut self, id: u64, payload: Bytes) -> io::Result<Builder> {
+        let mut receiving = parsed(self.receiving.take())?;
+        let (receiving, taken) = tokio::task::spawn_blocking(move || {
+            let taken = receiving.pages.piece(payload);
+            (receiving, taken)
+        })
+        .await?;
+        taken.map_err(io::Error::other)?;
+        self.receiving = Some(receiving);
+        Ok(Builder::new(Kind::SnapshotPiece, id, 0))
+    }
+
+    async fn end(&mut self, id: u64) -> io::Result<Builder> {
+        let Receiving { vote, last: last_log_id, membership: last_membership, pages } = parsed(self.receiving.take())?;
+        let meta = SnapshotMeta { last_log_id, last_membership };
+        let snapshot = Snapshot { meta, snapshot: SnapshotData::Theirs(pages) };
+        let response = self.node.raft.install_full_snapshot(vote, snapshot).await.map_err(io::Error::other)?;
+        let mut b = Builder::new(Kind::SnapshotEnd, id, 32);
+        b.vote(&response.vote);
+        Ok(b)
+    }
+
+    /// `term u64 | chunks` from a gateway whose node follows; answered 1 when taken, 0 when this node does not lead that term.
+    fn forward(&mut self, id: u64, payload: Bytes) -> io::Result<Builder> {
+        let term = parsed(Reader(&payload).u64())?;
+        let mut rest = payload.slice(8..);
+        let mut chunks = Vec::new();
+        while !rest.is_empty() {
+            chunks.push(Chunk::parse(&mut rest).map_err(|_| super::link::malformed())?);
+        }
+        let taken = self.node.sink.get().is_some_and(|sink| sink.forwarded(NodeId(self.from), term, chunks));
+        let mut b = Builder::new(Kind::Forward, id, 1);
+        b.u8(taken as u8);
+        Ok(b)
+    }
+}
+
+impl From<ReadError> for io::Error {
+    fn from(e: ReadError) -> io::Error {
+        io::Error::other(e.to_string())
+    }
+}

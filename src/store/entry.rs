@@ -1,0 +1,319 @@
+//! # Entry: one key of the keyspace with its value
+//!
+//! ```text
+//! header | hash u64 | version u64 | meta u64 | due i64 (if DUE) | value words | key bytes (or blob cell, if KEY_OUT) | string bytes
+//! meta       = kind u8 | flags u8 | key bytes u16 | string bytes u32
+//! value words: Int: i64.  Str: none.  Rope: root cell, len.  List, Set, Hash: root cell, len.  Zset, Stream: root cell, len, root cell
+//! ```
+
+use super::arena::{Arena, Node, NodeMut, Ref};
+use super::blob;
+use super::map::{MapRoot, value_hash};
+use super::rope::Rope;
+use crate::base::{Epoch, Millis};
+
+/// Longest string inside an entry; beyond it is a rope. Bytes.
+pub const STR_INLINE_MAX: usize = 4096;
+/// Longest key inside an entry; beyond it is a blob. Bytes.
+pub const KEY_INLINE_MAX: usize = 1024;
+const HASH: usize = 8;
+const VERSION: usize = 16;
+const META: usize = 24;
+const BODY: usize = 32;
+const DUE: u8 = 1;
+const KEY_OUT: u8 = 2;
+
+/// What a value is, without looking at it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum ValueKind {
+    Int = 0,
+    Str = 1,
+    Rope = 2,
+    List = 3,
+    Set = 4,
+    Hash = 5,
+    Zset = 6,
+    Stream = 7,
+}
+
+/// A collection as its entry keeps it: how many elements, and the roots of its trees.
+/// Set, Hash: `roots[0]` is a map. Zset: `roots[0]` is the map member → score, `roots[1]` the tree by rank. List: `roots[0]` is a tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Coll {
+    pub len: u64,
+    pub roots: [Ref; 2],
+}
+
+impl Coll {
+    pub fn map(&self) -> MapRoot {
+        MapRoot { root: self.roots[0], len: self.len }
+    }
+    pub fn set_map(&mut self, map: MapRoot) {
+        self.roots[0] = map.root;
+        self.len = map.len;
+    }
+}
+
+/// A value: read in place, or to be stored (a long `Str` is stored as a rope).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Value<'a> {
+    Int(i64),
+    Str(&'a [u8]),
+    Rope(Rope),
+    List(Coll),
+    Set(Coll),
+    Hash(Coll),
+    Zset(Coll),
+    Stream(Coll),
+}
+
+impl<'a> Value<'a> {
+    pub fn kind(&self) -> ValueKind {
+        match self {
+            Value::Int(_) => ValueKind::Int,
+            Value::Str(_) => ValueKind::Str,
+            Value::Rope(_) => ValueKind::Rope,
+            Value::List(_) => ValueKind::List,
+            Value::Set(_) => ValueKind::Set,
+            Value::Hash(_) => ValueKind::Hash,
+            Value::Zset(_) => ValueKind::Zset,
+            Value::Stream(_) => ValueKind::Stream,
+        }
+    }
+    /// The collection, of whatever kind.
+    pub fn coll(&self) -> Option<Coll> {
+        match *self {
+            Value::List(c) | Value::Set(c) | Value::Hash(c) | Value::Zset(c) | Value::Stream(c) => Some(c),
+            _ => None,
+        }
+    }
+    /// A collection of `kind`; None for the kinds of strings.
+    pub fn of(kind: ValueKind, coll: Coll) -> Option<Value<'a>> {
+        Some(match kind {
+            ValueKind::List => Value::List(coll),
+            ValueKind::Set => Value::Set(coll),
+            ValueKind::Hash => Value::Hash(coll),
+            ValueKind::Zset => Value::Zset(coll),
+            ValueKind::Stream => Value::Stream(coll),
+            ValueKind::Int | ValueKind::Str | ValueKind::Rope => return None,
+        })
+    }
+    /// Value words: at most a root, a length, a root.
+    fn words(&self) -> ([u64; 3], usize) {
+        match *self {
+            Value::Int(n) => ([n as u64, 0, 0], 1),
+            Value::Str(_) => ([0; 3], 0),
+            Value::Rope(r) => ([r.root.0, r.len, 0], 2),
+            Value::List(c) | Value::Set(c) | Value::Hash(c) => ([c.roots[0].0, c.len, 0], 2),
+            Value::Zset(c) | Value::Stream(c) => ([c.roots[0].0, c.len, c.roots[1].0], 3),
+        }
+    }
+    /// For the effect digest: strings by content, trees by length (each change inside them was folded when it was made).
+    pub(super) fn digest(&self) -> u64 {
+        match *self {
+            Value::Int(n) => n as u64 ^ 0x5851_f42d_4c95_7f2d,
+            Value::Str(s) => value_hash(s),
+            Value::Rope(r) => r.len ^ 2 << 56,
+            _ => self.coll().map_or(0, |c| c.len) ^ (self.kind() as u64) << 56,
+        }
+    }
+}
+
+fn kind_of(byte: u8) -> ValueKind {
+    match byte {
+        0 => ValueKind::Int,
+        1 => ValueKind::Str,
+        2 => ValueKind::Rope,
+        3 => ValueKind::List,
+        4 => ValueKind::Set,
+        5 => ValueKind::Hash,
+        6 => ValueKind::Zset,
+        7 => ValueKind::Stream,
+        other => unreachable!("an entry of unknown kind {other}"),
+    }
+}
+
+fn words_of(kind: ValueKind) -> usize {
+    match kind {
+        ValueKind::Str => 0,
+        ValueKind::Int => 1,
+        ValueKind::Zset | ValueKind::Stream => 3,
+        _ => 2,
+    }
+}
+
+/// An entry, read in place.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    node: Node<'a>,
+    arena: &'a Arena,
+}
+
+impl<'a> Entry<'a> {
+    #[inline]
+    pub(super) fn new(arena: &'a Arena, node: Node<'a>) -> Entry<'a> {
+        Entry { node, arena }
+    }
+    #[inline]
+    fn flags(self) -> u8 {
+        self.node.u8(META + 1)
+    }
+    #[inline]
+    fn value_at(self) -> usize {
+        BODY + if self.flags() & DUE != 0 { 8 } else { 0 }
+    }
+    #[inline]
+    fn key_at(self) -> usize {
+        self.value_at() + 8 * words_of(self.kind())
+    }
+    #[inline]
+    pub fn hash(self) -> u64 {
+        self.node.u64(HASH)
+    }
+    /// The epoch that last changed this key.
+    #[inline]
+    pub fn version(self) -> Epoch {
+        Epoch(self.node.u64(VERSION))
+    }
+    /// When it expires.
+    #[inline]
+    pub fn due(self) -> Option<Millis> {
+        (self.flags() & DUE != 0).then(|| self.node.u64(BODY) as i64)
+    }
+    #[inline]
+    pub fn kind(self) -> ValueKind {
+        kind_of(self.node.u8(META))
+    }
+    #[inline]
+    pub fn key(self) -> &'a [u8] {
+        match self.flags() & KEY_OUT {
+            0 => self.node.bytes(self.key_at(), self.node.u16(META + 2) as usize),
+            _ => blob::get(self.arena.child(self.node.cell(self.key_at()))),
+        }
+    }
+    #[inline]
+    pub(super) fn is(self, hash: u64, key: &[u8]) -> bool {
+        self.hash() == hash && self.key() == key
+    }
+    pub(super) fn key_blob(self) -> Ref {
+        if self.flags() & KEY_OUT != 0 { self.node.child(self.key_at()) } else { Ref::NULL }
+    }
+    /// The value; roots of trees are loaded.
+    #[inline]
+    pub fn value(self) -> Value<'a> {
+        let at = self.value_at();
+        match self.kind() {
+            ValueKind::Int => Value::Int(self.node.u64(at) as i64),
+            ValueKind::Str => {
+                let key = if self.flags() & KEY_OUT != 0 { 8 } else { self.node.u16(META + 2) as usize };
+                Value::Str(self.node.bytes(at + key, self.node.u32(META + 4) as usize))
+            }
+            ValueKind::Rope => Value::Rope(Rope { root: self.root(at), len: self.node.u64(at + 8) }),
+            ValueKind::List => Value::List(self.coll(at, false)),
+            ValueKind::Set => Value::Set(self.coll(at, false)),
+            ValueKind::Hash => Value::Hash(self.coll(at, false)),
+            ValueKind::Zset => Value::Zset(self.coll(at, true)),
+            ValueKind::Stream => Value::Stream(self.coll(at, true)),
+        }
+    }
+    fn coll(self, at: usize, two: bool) -> Coll {
+        Coll { len: self.node.u64(at + 8), roots: [self.root(at), if two { self.root(at + 16) } else { Ref::NULL }] }
+    }
+    fn root(self, at: usize) -> Ref {
+        let stored = self.node.child(at);
+        if stored.is_null() || stored.is_resident() { stored } else { self.arena.child(self.node.cell(at)).get() }
+    }
+    /// Roots of the trees below, as stored: on disk they stay there.
+    pub(super) fn roots_as_stored(self) -> [Ref; 2] {
+        let mut roots = [Ref::NULL; 2];
+        let mut n = 0;
+        value_cells(self.kind(), self.value_at(), |off| {
+            roots[n] = self.node.child(off);
+            n += 1;
+        });
+        roots
+    }
+    /// Bytes of the entry's own node.
+    pub fn bytes(self) -> usize {
+        self.node.capacity()
+    }
+}
+
+fn value_cells(kind: ValueKind, at: usize, mut visit: impl FnMut(usize)) {
+    match words_of(kind) {
+        2 => visit(at),
+        3 => {
+            visit(at);
+            visit(at + 16);
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn cells(node: Node<'_>, mut visit: impl FnMut(usize)) {
+    let flags = node.u8(META + 1);
+    let kind = kind_of(node.u8(META));
+    let at = BODY + if flags & DUE != 0 { 8 } else { 0 };
+    value_cells(kind, at, &mut visit);
+    if flags & KEY_OUT != 0 {
+        visit(at + 8 * words_of(kind));
+    }
+}
+
+/// What an entry is to hold. `key_blob` is the key's blob when it is too long to lie inside.
+pub(super) struct Draft<'a> {
+    pub hash: u64,
+    pub version: Epoch,
+    pub key: &'a [u8],
+    pub key_blob: Ref,
+    pub value: Value<'a>,
+    pub due: Option<Millis>,
+}
+
+impl Draft<'_> {
+    /// Bytes of the node that it needs.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        let key = if self.key_blob.is_null() { self.key.len() } else { 8 };
+        let string = if let Value::Str(s) = self.value { s.len() } else { 0 };
+        BODY + if self.due.is_some() { 8 } else { 0 } + 8 * self.value.words().1 + key + string
+    }
+
+    #[inline]
+    pub fn fill(&self, node: &mut NodeMut<'_>) {
+        let mut flags = 0;
+        let mut at = BODY;
+        if let Some(due) = self.due {
+            flags |= DUE;
+            node.set_u64(at, due as u64);
+            at += 8;
+        }
+        let (words, n) = self.value.words();
+        for word in &words[..n] {
+            node.set_u64(at, *word);
+            at += 8;
+        }
+        let mut key_len = self.key.len();
+        if self.key_blob.is_null() {
+            node.bytes_mut(at, key_len).copy_from_slice(self.key);
+            at += key_len;
+        } else {
+            flags |= KEY_OUT;
+            key_len = 0;
+            node.set_child(at, self.key_blob);
+            at += 8;
+        }
+        let mut string = 0;
+        if let Value::Str(s) = self.value {
+            node.bytes_mut(at, s.len()).copy_from_slice(s);
+            string = s.len();
+        }
+        node.set_u64(HASH, self.hash);
+        node.set_u64(VERSION, self.version.0);
+        node.set_u64(
+            META,
+            self.value.kind() as u64 | (flags as u64) << 8 | (key_len as u64) << 16 | (string as u64) << 32,
+        );
+    }
+}

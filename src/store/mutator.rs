@@ -1,0 +1,254 @@
+//! The mutator: the context in which nodes are made, copied and retired. The writer owns one; a private replay has an own.
+//!
+//! Copy-on-write without reference counts: a node carries the sub-batch that made it. Born in the current one it is
+//! *owned* and changes in place; else it is copied and the old one goes to the dead list.
+
+use super::arena::{Arena, Heap, NodeMut, Ref};
+use super::garbage::{DeadList, DeadMark};
+use super::kinds;
+use crate::base::{SubBatch, mix64};
+use std::sync::Arc;
+
+/// Births of a private replay have this bit, so that they never equal a published node's.
+const PRIVATE: u64 = 1 << 39;
+
+pub struct Mutator {
+    arena: Arc<Arena>,
+    heap: Heap,
+    current: SubBatch,
+    private: bool,
+    dead: DeadList,
+    /// While a mark is open: every node made since, and the owned ones among them that were retired.
+    marked: bool,
+    made: Vec<Ref>,
+    unmade: Vec<Ref>,
+    /// Grows with every change of structure: what was found before may have moved.
+    changes: u64,
+    digest: u64,
+}
+
+/// What [`Mutator::rollback`] returns to.
+#[derive(Clone, Copy, Debug)]
+pub struct MutatorMark {
+    dead: DeadMark,
+    digest: u64,
+}
+
+impl Mutator {
+    /// The writer's mutator; `last` is the newest sub-batch that exists.
+    pub fn new(arena: Arc<Arena>, last: SubBatch) -> Mutator {
+        Mutator::with_heap(arena, Heap::default(), last.next(), false)
+    }
+
+    /// A mutator whose nodes vanish with it.
+    pub fn private(arena: Arc<Arena>) -> Mutator {
+        Mutator::with_heap(arena, Heap::private(), SubBatch(PRIVATE), true)
+    }
+
+    fn with_heap(arena: Arc<Arena>, heap: Heap, current: SubBatch, private: bool) -> Mutator {
+        Mutator {
+            arena,
+            heap,
+            current,
+            private,
+            dead: DeadList::default(),
+            marked: false,
+            made: Vec::new(),
+            unmade: Vec::new(),
+            changes: 0,
+            digest: 0,
+        }
+    }
+
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+    pub(super) fn shared_arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+    /// The sub-batch in which nodes are born now.
+    pub fn current(&self) -> SubBatch {
+        self.current
+    }
+    pub fn is_private(&self) -> bool {
+        self.private
+    }
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+    pub fn live_bytes(&self) -> u64 {
+        self.heap.live_bytes()
+    }
+    pub fn dead(&self) -> &DeadList {
+        &self.dead
+    }
+
+    /// Resident form of a reference (null stays null).
+    #[inline]
+    pub fn load(&self, at: Ref) -> Ref {
+        self.arena.load(at)
+    }
+
+    /// A new node; its body holds whatever was there before.
+    #[inline]
+    pub fn alloc_node(&mut self, bytes: usize, kind: u8) -> NodeMut<'_> {
+        let node = self.heap.alloc(&self.arena, bytes, kind, self.current);
+        if self.marked {
+            self.made.push(node.get());
+        }
+        self.changes += 1;
+        node
+    }
+    #[inline]
+    pub fn alloc(&mut self, bytes: usize, kind: u8) -> Ref {
+        self.alloc_node(bytes, kind).get()
+    }
+
+    #[inline]
+    pub fn is_owned(&self, at: Ref) -> bool {
+        self.arena.node(at).birth() == self.current
+    }
+
+    /// An owned node, for changing it.
+    #[inline]
+    pub fn node_mut(&mut self, at: Ref) -> NodeMut<'_> {
+        assert!(self.is_owned(at), "only nodes of the current sub-batch may change");
+        self.changes += 1;
+        // SAFETY: born in the current sub-batch, which no published root shows; `&mut self` is the only mutator that makes births of it.
+        unsafe { self.arena.node_mut(at) }
+    }
+
+    /// The node itself if it is owned, else a copy of it that takes its place.
+    #[inline]
+    pub fn own(&mut self, at: Ref) -> Ref {
+        if self.is_owned(at) { at } else { self.copy(at) }
+    }
+
+    fn copy(&mut self, at: Ref) -> Ref {
+        let bytes = self.arena.node(at).capacity();
+        let new = self.copy_node(at, bytes);
+        self.retire(at);
+        new
+    }
+
+    /// An owned copy with room for `bytes` (header included); the old one is not retired.
+    pub fn copy_node(&mut self, at: Ref, bytes: usize) -> Ref {
+        let old = self.arena.node(at);
+        let mut new = self.heap.alloc(&self.arena, bytes, old.kind(), self.current);
+        new.copy_body(old, old.capacity().min(new.capacity()));
+        let new = new.get();
+        if self.marked {
+            self.made.push(new);
+        }
+        self.changes += 1;
+        new
+    }
+
+    /// A copy of a node and everything below, sharing nothing with it.
+    pub fn copy_tree(&mut self, at: Ref) -> Ref {
+        if at.is_null() {
+            return at;
+        }
+        let at = self.arena.load(at);
+        let arena = self.arena.clone();
+        let node = arena.node(at);
+        let new = self.copy_node(at, node.capacity());
+        kinds::cells(node, |off| {
+            let child = self.copy_tree(node.child(off));
+            self.node_mut(new).set_child(off, child);
+        });
+        new
+    }
+
+    /// Frees a node that no root and no reader reaches.
+    pub(super) fn free(&mut self, at: Ref) {
+        self.heap.free(&self.arena, at);
+    }
+
+    /// This one node is no longer part of the newest version; its children live on elsewhere.
+    #[inline]
+    pub fn retire(&mut self, at: Ref) {
+        if at.is_null() {
+            return;
+        }
+        let at = self.arena.load(at);
+        let node = self.arena.node(at);
+        if node.birth() == self.current {
+            if self.marked {
+                self.unmade.push(at);
+            } else {
+                self.heap.free(&self.arena, at);
+            }
+        } else if !self.private {
+            self.dead.push(at, node.capacity());
+        }
+        self.changes += 1;
+    }
+
+    /// A node and everything below is no longer part of the newest version. O(1).
+    pub fn retire_tree(&mut self, at: Ref) {
+        if !at.is_null() && !self.private {
+            self.dead.push_tree(at);
+        }
+        self.changes += 1;
+    }
+
+    /// Adds one change to the effect digest: what changed, and to what.
+    #[inline]
+    pub fn fold(&mut self, what: u64, to: u64) {
+        self.digest = mix64(self.digest.rotate_left(23) ^ what.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ to);
+    }
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+    pub fn set_digest(&mut self, digest: u64) {
+        self.digest = digest;
+    }
+
+    /// Ends the current sub-batch: from here on its nodes are immutable.
+    pub(super) fn next_sub_batch(&mut self) {
+        debug_assert!(!self.marked);
+        self.dead.close(self.current);
+        self.current = self.current.next();
+    }
+
+    /// Opens a sub-batch whose effects can be taken back.
+    pub(super) fn mark(&mut self) -> MutatorMark {
+        assert!(!self.marked, "marks do not nest");
+        self.next_sub_batch();
+        self.marked = true;
+        MutatorMark { dead: self.dead.mark(), digest: self.digest }
+    }
+
+    pub(super) fn commit(&mut self) {
+        self.marked = false;
+        self.made.clear();
+        while let Some(at) = self.unmade.pop() {
+            self.heap.free(&self.arena, at);
+        }
+    }
+
+    pub(super) fn rollback(&mut self, mark: MutatorMark) {
+        self.marked = false;
+        self.unmade.clear();
+        while let Some(at) = self.made.pop() {
+            self.heap.free(&self.arena, at);
+        }
+        self.dead.truncate(mark.dead);
+        self.digest = mark.digest;
+        self.changes += 1;
+    }
+
+    /// Frees what no root from `oldest` on reaches, at most `budget` nodes.
+    pub(super) fn collect(&mut self, oldest: SubBatch, budget: usize) -> bool {
+        self.dead.collect(&self.arena, &mut self.heap, oldest, budget)
+    }
+}
+
+impl Drop for Mutator {
+    fn drop(&mut self) {
+        if self.private {
+            self.heap.release_all(&self.arena);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The root: everything that one version consists of.
+//!
+//! ```text
+//! root node = header | epoch u64 | time i64 | digest u64 | last deletions cell | databases u64 (bit set) | database × bits
+//! database  = keys cell | keys u64 | expires cell | expires u64 | cleared epoch u64
+//! ```
+//!
+//! A database that holds nothing takes no room: a root is kept per sub-batch, and the window may keep a million.
+
+use super::arena::{Arena, Node, Ref};
+use super::kinds;
+use super::map::MapRoot;
+use super::mutator::Mutator;
+use crate::base::limits::DATABASES;
+use crate::base::{Epoch, Millis, SubBatch};
+
+/// The database of replicated configuration, once tokens and the exactly-once table: never selected, never flushed.
+pub const SYSTEM_DB: u8 = DATABASES as u8;
+pub const DBS: usize = DATABASES + 1;
+
+/// One database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DbState {
+    pub keys: MapRoot,
+    /// Expiry index: a map in the order of deadlines.
+    pub expires: MapRoot,
+    /// Last epoch that flushed or swapped it.
+    pub cleared: Epoch,
+}
+
+/// A version as its owner keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RootState {
+    pub sub_batch: SubBatch,
+    pub epoch: Epoch,
+    pub time: Millis,
+    pub digest: u64,
+    pub deletions: Ref,
+    pub dbs: [DbState; DBS],
+}
+
+impl Default for RootState {
+    fn default() -> Self {
+        RootState {
+            sub_batch: SubBatch::ZERO,
+            epoch: Epoch::ZERO,
+            time: 0,
+            digest: 0,
+            deletions: Ref::NULL,
+            dbs: [DbState::default(); DBS],
+        }
+    }
+}
+
+const EPOCH: usize = 8;
+const TIME: usize = 16;
+const DIGEST: usize = 24;
+const DELETIONS: usize = 32;
+const MASK: usize = 40;
+const DB: usize = 48;
+const DB_BYTES: usize = 40;
+
+impl RootState {
+    /// Writes the root's node.
+    pub(super) fn write(&self, m: &mut Mutator) -> Ref {
+        let used = |db: &&DbState| **db != DbState::default();
+        let mut node = m.alloc_node(DB + DB_BYTES * self.dbs.iter().filter(used).count(), kinds::ROOT);
+        node.set_u64(EPOCH, self.epoch.0);
+        node.set_u64(TIME, self.time as u64);
+        node.set_u64(DIGEST, self.digest);
+        node.set_child(DELETIONS, self.deletions);
+        let (mut mask, mut at) = (0u64, DB);
+        for (i, db) in self.dbs.iter().enumerate().filter(|(_, db)| used(db)) {
+            mask |= 1 << i;
+            node.set_child(at, db.keys.root);
+            node.set_u64(at + 8, db.keys.len);
+            node.set_child(at + 16, db.expires.root);
+            node.set_u64(at + 24, db.expires.len);
+            node.set_u64(at + 32, db.cleared.0);
+            at += DB_BYTES;
+        }
+        node.set_u64(MASK, mask);
+        node.get()
+    }
+
+    /// Loads the tops of all trees, so that readers never meet a page there.
+    pub(super) fn load_tops(&mut self, arena: &Arena) {
+        self.deletions = arena.load(self.deletions);
+        for db in &mut self.dbs {
+            db.keys.root = arena.load(db.keys.root);
+            db.expires.root = arena.load(db.expires.root);
+        }
+    }
+}
+
+/// A root, read in place.
+#[derive(Clone, Copy)]
+pub(super) struct RootView<'a>(pub Node<'a>);
+
+impl RootView<'_> {
+    pub fn epoch(self) -> Epoch {
+        Epoch(self.0.u64(EPOCH))
+    }
+    pub fn time(self) -> Millis {
+        self.0.u64(TIME) as i64
+    }
+    pub fn digest(self) -> u64 {
+        self.0.u64(DIGEST)
+    }
+    pub fn deletions(self) -> Ref {
+        self.0.child(DELETIONS)
+    }
+    #[inline]
+    pub fn db(self, db: u8) -> DbState {
+        let mask = self.0.u64(MASK);
+        if mask >> db & 1 == 0 {
+            return DbState::default();
+        }
+        let at = DB + DB_BYTES * (mask & ((1 << db) - 1)).count_ones() as usize;
+        let map = |at| MapRoot { root: self.0.child(at), len: self.0.u64(at + 8) };
+        DbState { keys: map(at), expires: map(at + 16), cleared: Epoch(self.0.u64(at + 32)) }
+    }
+    pub fn state(self) -> RootState {
+        RootState {
+            sub_batch: self.0.birth(),
+            epoch: self.epoch(),
+            time: self.time(),
+            digest: self.digest(),
+            deletions: self.deletions(),
+            dbs: std::array::from_fn(|i| self.db(i as u8)),
+        }
+    }
+}
