@@ -79,13 +79,4 @@ mod tests {
     fn every_row_is_well_formed() {
         assert_eq!(table().helpers.len(), rows().len());
     }
-    #[test]
-    fn tmp_parse() {
-        for f in std::fs::read_dir("commands/redis").unwrap() {
-            let p = f.unwrap().path();
-            let src = std::fs::read_to_string(&p).unwrap();
-            let r = crate::lang::parse::Parser::new(&src, 0).and_then(|mut p| p.module());
-            match r { Ok(m) => eprintln!("{p:?} ok {}", m.commands.len()), Err(d) => eprintln!("{p:?} {}", d.render(&p.display().to_string(), &src)) }
-        }
-    }
 }

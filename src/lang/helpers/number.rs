@@ -1,31 +1,7 @@
 //! Numbers as Redis reads and writes them: canonical integers, cursors, floats.
 
 /// An i64 in its one canonical spelling (`-1`, `0`, `17`; not `+1`, `01`, `-0` or ` 1`). Redis's `string2ll`.
-#[inline]
-pub fn int(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = match text {
-        [b'-', rest @ ..] => (true, rest),
-        _ => (false, text),
-    };
-    match digits {
-        [] => return None,
-        [b'0'] => return (!negative).then_some(0),
-        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
-        _ => return None,
-    }
-    let mut value = 0u64;
-    for b in digits {
-        if !b.is_ascii_digit() {
-            return None;
-        }
-        value = value * 10 + (b - b'0') as u64;
-    }
-    match negative {
-        true if value <= 1 << 63 => Some((value as i64).wrapping_neg()),
-        false if value < 1 << 63 => Some(value as i64),
-        _ => None,
-    }
-}
+pub use crate::resp::number::parse_int as int;
 
 /// A SCAN cursor: what `strtoul` takes whole (a sign, leading zeros), but no blanks and nothing past 2^64 - 1.
 pub fn cursor(text: &[u8]) -> Option<u64> {
@@ -43,10 +19,7 @@ pub fn cursor(text: &[u8]) -> Option<u64> {
 
 /// Writes `value` at the end of `out`, in decimal.
 pub fn write_int(value: i64, out: &mut Vec<u8>) {
-    if value < 0 {
-        out.push(b'-');
-    }
-    write_unsigned(value.unsigned_abs(), out);
+    crate::resp::number::write_int(out, value);
 }
 
 pub fn write_unsigned(mut value: u64, out: &mut Vec<u8>) {

@@ -516,11 +516,74 @@ mod tests {
         assert_eq!(crc64(b"123456789"), 0xe9c6_d914_c4b8_d9ca);
     }
 
-    /// The example of RESTORE's documentation is Redis's own DUMP of the number 10.
+    fn hex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+    }
+    fn strings(all: &[&str]) -> Vec<Vec<u8>> {
+        all.iter().map(|s| s.as_bytes().to_vec()).collect()
+    }
+
+    /// Payloads that redis-server 7.0.15 gave, one of each encoding.
     #[test]
-    fn a_payload_of_redis_is_read() {
-        assert_eq!(restore(b"\x00\xc0\x0a\x0a\x00\x6f\x4e\x0b\xe0\xc1\x66\xa6\x0d").is_ok(), false);
+    fn payloads_of_redis_are_read() {
+        let long = "x".repeat(70);
+        let table = [
+            ("000568656c6c6f0a006372df766534200a", Restored::Str(b"hello".to_vec())),
+            ("00c07b0a0048e253e1007a67b9", Restored::Str(b"123".to_vec())),
+            ("00c290eefeff0a002875de7b13eb2800", Restored::Str(b"-70000".to_vec())),
+            ("00c3093c017878e02f000178780a00136a4bd61cb507ae", Restored::Str(vec![b'x'; 60])),
+            (
+                "120102c32d406d1e6d00000007008161020c01d44802f270110104f37f96980005f400f2052a01201d0309e04678e03c000148ff0a00c2127781cfeeb94c",
+                Restored::List(strings(&["a", "12", "-3000", "70000", "9999999", "5000000000", &long])),
+            ),
+            (
+                "1202020a0a0000000100816102ff020a0a0000000100816202ff0a00aa4ac1805e293d2e",
+                Restored::List(strings(&["a", "b"])),
+            ),
+            ("0b0e0200000003000000010002002c010a00e510b28e7b9529aa", Restored::Set(strings(&["1", "2", "300"]))),
+            ("0b10040000000200000001000000701101000a002735436efd6656c4", Restored::Set(strings(&["1", "70000"]))),
+            (
+                "0b180800000002000000010000000000000000f2052a010000000a0054f5a26ae707b5fc",
+                Restored::Set(strings(&["1", "5000000000"])),
+            ),
+            ("0202016101620a00fe642125eb033d0d", Restored::Set(strings(&["a", "b"]))),
+            (
+                "1012120000000400816602817602816e026401ff0a005414caec75fc291a",
+                Restored::Hash(vec![(b"f".to_vec(), b"v".to_vec()), (b"n".to_vec(), b"100".to_vec())]),
+            ),
+            ("0401016601760a00adf24356b1860efc", Restored::Hash(vec![(b"f".to_vec(), b"v".to_vec())])),
+            (
+                "1114140000000400816d0283312e3504816e020201ff0a00f1b03a6d585f6938",
+                Restored::Zset(vec![(b"m".to_vec(), 1.5), (b"n".to_vec(), 2.0)]),
+            ),
+            (
+                "0502016e000000000000f07f016d000000000000f83f0a0027f2eaf47f93a0c7",
+                Restored::Zset(vec![(b"n".to_vec(), f64::INFINITY), (b"m".to_vec(), 1.5)]),
+            ),
+        ];
+        for (payload, want) in table {
+            assert_eq!(restore(&hex(payload)), Ok(want), "{payload}");
+        }
+        let mut wrong = hex("000568656c6c6f0a006372df766534200a");
+        wrong[2] ^= 1;
+        assert_eq!(restore(&wrong), Err(PayloadError::Envelope));
         assert_eq!(restore(b""), Err(PayloadError::Envelope));
+    }
+
+    #[test]
+    fn strings_are_dumped_as_redis_dumps_them() {
+        let (_, writer) = crate::store::create().unwrap();
+        let table = [
+            ("000568656c6c6f0a006372df766534200a", Value::Str(b"hello")),
+            ("00c07b0a0048e253e1007a67b9", Value::Int(123)),
+            ("00c290eefeff0a002875de7b13eb2800", Value::Int(-70000)),
+            ("000b31323334353637383930310a00304e52d727176510", Value::Int(12345678901)),
+        ];
+        for (payload, value) in table {
+            let mut out = Vec::new();
+            dump(crate::store::Read::arena(&writer), value, &mut out);
+            assert_eq!(out, hex(payload));
+        }
     }
 
     #[test]

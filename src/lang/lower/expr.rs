@@ -147,12 +147,13 @@ impl<'a> Lower<'a> {
 
     fn short_circuit(&mut self, a: &Expr, b: &Expr, and: bool, span: Span) -> Low<Val> {
         let left = self.bool(a)?;
+        // Before the right side: its registers begin after this one.
+        let c = self.in_reg(&left, span)?;
         self.open(span)?;
         let right = self.branch(b.span, |l| l.bool(b));
         self.close();
         let right = right?;
         let cheap = right.ops.len() <= EAGER_OPS_MAX && right.ops.iter().all(|e| is_total(&e.op));
-        let c = self.in_reg(&left, span)?;
         if cheap {
             self.next_reg = self.next_reg.max(right.top);
             let val = right.val.clone();
