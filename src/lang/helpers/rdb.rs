@@ -536,17 +536,26 @@ mod tests {
                 "120102c32d406d1e6d00000007008161020c01d44802f270110104f37f96980005f400f2052a01201d0309e04678e03c000148ff0a00c2127781cfeeb94c",
                 Restored::List(strings(&["a", "12", "-3000", "70000", "9999999", "5000000000", &long])),
             ),
-            ("1202020a0a0000000100816102ff020a0a0000000100816202ff0a00aa4ac1805e293d2e", Restored::List(strings(&["a", "b"]))),
+            (
+                "1202020a0a0000000100816102ff020a0a0000000100816202ff0a00aa4ac1805e293d2e",
+                Restored::List(strings(&["a", "b"])),
+            ),
             ("0b0e0200000003000000010002002c010a00e510b28e7b9529aa", Restored::Set(strings(&["1", "2", "300"]))),
             ("0b10040000000200000001000000701101000a002735436efd6656c4", Restored::Set(strings(&["1", "70000"]))),
-            ("0b180800000002000000010000000000000000f2052a010000000a0054f5a26ae707b5fc", Restored::Set(strings(&["1", "5000000000"]))),
+            (
+                "0b180800000002000000010000000000000000f2052a010000000a0054f5a26ae707b5fc",
+                Restored::Set(strings(&["1", "5000000000"])),
+            ),
             ("0202016101620a00fe642125eb033d0d", Restored::Set(strings(&["a", "b"]))),
             (
                 "1012120000000400816602817602816e026401ff0a005414caec75fc291a",
                 Restored::Hash(vec![(b"f".to_vec(), b"v".to_vec()), (b"n".to_vec(), b"100".to_vec())]),
             ),
             ("0401016601760a00adf24356b1860efc", Restored::Hash(vec![(b"f".to_vec(), b"v".to_vec())])),
-            ("1114140000000400816d0283312e3504816e020201ff0a00f1b03a6d585f6938", Restored::Zset(vec![(b"m".to_vec(), 1.5), (b"n".to_vec(), 2.0)])),
+            (
+                "1114140000000400816d0283312e3504816e020201ff0a00f1b03a6d585f6938",
+                Restored::Zset(vec![(b"m".to_vec(), 1.5), (b"n".to_vec(), 2.0)]),
+            ),
             (
                 "0502016e000000000000f07f016d000000000000f83f0a0027f2eaf47f93a0c7",
                 Restored::Zset(vec![(b"n".to_vec(), f64::INFINITY), (b"m".to_vec(), 1.5)]),
