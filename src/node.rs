@@ -1,31 +1,288 @@
 //! # node: the wiring of one node
 //!
-//! Order of start and stop; holds no logic of its own.
+//! Order of start: data directory (locked), newest checkpoint, code table, log and Raft (which applies what the log holds after the
+//! checkpoint), batcher, gateway. Order of stop: gateway, Raft, log; a clean stop needs no checkpoint. Holds no logic of its own: what the
+//! gateway asks of a node is in [`backend`], what the log asks in [`machine`].
 
+pub mod backend;
 pub mod code;
 pub mod config;
 pub mod datadir;
+pub mod keeper;
+pub mod machine;
 pub mod reads;
 pub mod state;
 
+use crate::base::batch::{ChunkBuilder, handler};
+use crate::base::{Clock, GatewayId, SystemClock, mix64};
+use crate::batch::{Batcher, BatcherConfig};
+use crate::command::builtin;
+use crate::disk::{LogOptions, RealDisk};
+use crate::gateway::{Gateway, GatewayOptions};
+use crate::history::History;
+use crate::lang::engine::Engine;
+use crate::raft::{Raft, RaftConfig};
+use backend::{Node, NodeBackend, RaftLog};
+use code::NodeCode;
+use config::{Config, EngineChoice};
+use datadir::DataDir;
+use keeper::Keeper;
+use machine::NodeMachine;
+use state::SharedState;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long connections may finish what they have begun at a stop.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Why a node could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
+    #[error(transparent)]
+    DataDir(#[from] datadir::DataDirError),
+    #[error(transparent)]
+    Keeper(#[from] keeper::KeeperError),
+    #[error(transparent)]
+    Raft(#[from] crate::raft::StartError),
+    #[error(transparent)]
+    Gateway(#[from] crate::gateway::GatewayError),
+    #[error("this build is broken: {0}")]
+    Builtin(#[from] builtin::BuiltinError),
+    #[error("'{0}' is no address to listen on; give an IP address to --bind")]
+    Bind(String),
     #[error("{0}")]
-    Start(String),
+    Io(#[from] std::io::Error),
+}
+
+/// Random bits from the operating system.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let seed = || std::hash::RandomState::new().build_hasher().finish();
+    mix64(seed() ^ mix64(seed() ^ std::process::id() as u64))
 }
 
 /// Runs a node until it is told to stop.
-pub fn serve(config: config::Config) -> Result<(), NodeError> {
-    let _ = config;
-    Err(NodeError::Start("not wired".into()))
+pub fn serve(config: Config) -> Result<(), NodeError> {
+    start_tracing();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get()).min(8))
+        .thread_name("look-gateway")
+        .enable_all()
+        .build()?;
+    let listen = listen_addresses(&config)?;
+    runtime.block_on(async { check_ports(&listen).await })?;
+    let started = Instant::now();
+    let data = DataDir::open(&config.dir, config.node_id, &cluster_text(&config))?;
+    let node = start(&config, &data)?;
+    let backend = NodeBackend(node);
+    runtime.block_on(run(backend, config, listen, started))?;
+    drop(runtime);
+    drop(data);
+    Ok(())
+}
+
+fn start_tracing() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LOOK_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,look=info"));
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).try_init();
+}
+
+fn listen_addresses(config: &Config) -> Result<Vec<SocketAddr>, NodeError> {
+    let address = |text: &String| {
+        let ip: IpAddr = match text.as_str() {
+            "localhost" => IpAddr::from([127, 0, 0, 1]),
+            "*" => IpAddr::from([0, 0, 0, 0]),
+            other => other.parse().map_err(|_| NodeError::Bind(text.clone()))?,
+        };
+        Ok(SocketAddr::new(ip, config.port))
+    };
+    config.bind.iter().map(address).collect()
+}
+
+/// A port in use is said before the data is touched.
+async fn check_ports(listen: &[SocketAddr]) -> Result<(), NodeError> {
+    for address in listen.iter().filter(|a| a.port() != 0) {
+        let bound = tokio::net::TcpListener::bind(address).await;
+        bound.map_err(|e| crate::gateway::GatewayError::Listen(address.to_string(), e))?;
+    }
+    Ok(())
+}
+
+/// The founding configuration, as the data directory remembers it.
+fn cluster_text(config: &Config) -> String {
+    let nodes = config.initial_cluster.iter().map(|(id, at)| format!("{id}={at}"));
+    let text = nodes.collect::<Vec<_>>().join(",");
+    if text.is_empty() { "alone".into() } else { text }
+}
+
+/// Opens everything below the gateway.
+fn start(config: &Config, data: &DataDir) -> Result<Arc<Node>, NodeError> {
+    let engine = match config.engine {
+        EngineChoice::Jit => Engine::Jit,
+        EngineChoice::Interpreter => Engine::Interp,
+    };
+    let table = Arc::new(builtin::table(engine)?);
+    let opened = Keeper::open(&data.pages_dir())?;
+    let settings = opened.store.settings();
+    settings.ms.store(config.window_ms as i64, Ordering::Relaxed);
+    settings.epochs.store(config.window_epochs, Ordering::Relaxed);
+    settings.bytes.store(config.window_bytes, Ordering::Relaxed);
+    let state = Arc::new(SharedState::new(opened.store.clone()));
+    let keeper = Arc::new(opened.keeper);
+    let machine =
+        NodeMachine::new(opened.store, opened.writer, opened.frontier, state.clone(), keeper.clone(), table.clone());
+    let disk = Arc::new(RealDisk::open(data.log_dir())?);
+    let raft = Raft::start(raft_config(config), disk, Box::new(machine))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let batcher_config =
+        BatcherConfig { interval: Duration::from_millis(config.batch_interval_ms), ..BatcherConfig::default() };
+    let batcher = Batcher::start(raft.clone(), clock.clone(), random(), batcher_config);
+    let own = batcher.clone();
+    let on_applied = Box::new(move |sequence| own.on_applied(sequence));
+    let _ = state.own.set(crate::apply::Own { gateway: batcher.gateway(), on_applied });
+    if state.progress.hash_seed().is_none() {
+        let _ = batcher.submit(hash_seed_chunk(random(), table.version()));
+    }
+    eprintln!("look: waiting for a leader …");
+    let hasher = loop {
+        match backend::wait_for_seed(&state, Duration::from_secs(10)) {
+            Some(hasher) => break hasher,
+            None => eprintln!("look: still waiting for a quorum of {}", cluster_text(config)),
+        }
+    };
+    let max_write_cost = Arc::new(AtomicU64::new(config.max_write_cost));
+    let history = History::new(table.clone(), state.progress.clone(), Arc::new(RaftLog(raft.clone())), keeper.clone());
+    Ok(Arc::new(Node {
+        state,
+        keeper,
+        raft,
+        batcher,
+        history: Arc::new(history),
+        code: Arc::new(NodeCode::new(table, hasher, max_write_cost.clone())),
+        clock,
+        max_write_cost,
+        checkpoint_bytes: AtomicU64::new(config.checkpoint_bytes),
+        run_id: format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32),
+        data_dir: data.path().to_path_buf(),
+        config_file: config.file.clone(),
+        stop: tokio::sync::Notify::new(),
+        reads: AtomicU64::new(random()),
+    }))
+}
+
+fn raft_config(config: &Config) -> RaftConfig {
+    let mut log = LogOptions::new(config.node_id.0, random());
+    log.history_bytes = config.history_bytes;
+    let mut raft = RaftConfig::alone(config.node_id, log);
+    if !config.initial_cluster.is_empty() {
+        raft.initial = config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect();
+        raft.listen = config.peer_addr;
+    }
+    raft
+}
+
+/// The first batch of a cluster: its hash seed. Every node offers one; the first in the log wins.
+fn hash_seed_chunk(seed: u64, code_version: u64) -> crate::base::batch::Chunk {
+    let mut records = ChunkBuilder::default();
+    records.begin(handler::SYSTEM, 0);
+    records.word(handler::SYSTEM_HASH_SEED);
+    records.word(seed);
+    let _ = records.end();
+    records.finish(GatewayId(0), 0, code_version)
+}
+
+/// Serves clients until a signal or `SHUTDOWN`, then stops in order.
+async fn run(backend: NodeBackend, config: Config, listen: Vec<SocketAddr>, started: Instant) -> Result<(), NodeError> {
+    let options = GatewayOptions { listen, unix_socket: None, unix_mode: 0, parameters: parameters(&config) };
+    let gateway = Gateway::start(options, backend.clone()).await?;
+    announce(&backend, &config, gateway.addresses(), started);
+    let stopping = Arc::new(AtomicBool::new(false));
+    let checkpoints = {
+        let (backend, stopping) = (backend.clone(), stopping.clone());
+        std::thread::Builder::new()
+            .name("look-checkpoint".into())
+            .spawn(move || backend::checkpoint_loop(&backend, &|| stopping.load(Ordering::Relaxed)))?
+    };
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+        () = gateway.stop_requested() => {}
+        () = backend.0.stop.notified() => {}
+    }
+    eprintln!("look: stopping");
+    gateway.shutdown(GRACE).await;
+    stopping.store(true, Ordering::Relaxed);
+    let raft = backend.0.raft.clone();
+    let stop = tokio::task::spawn_blocking(move || {
+        let _ = checkpoints.join();
+        raft.shutdown();
+    });
+    let _ = stop.await;
+    backend.0.state.waiting.abandon();
+    Ok(())
+}
+
+/// What the gateway is to know of the configuration.
+fn parameters(config: &Config) -> Vec<(String, String)> {
+    let yes_no = |b: bool| if b { "yes" } else { "no" }.to_owned();
+    [
+        ("port", config.port.to_string()),
+        ("bind", config.bind.join(" ")),
+        ("dir", config.dir.display().to_string()),
+        ("requirepass", config.requirepass.clone()),
+        ("protected-mode", yes_no(config.protected_mode)),
+        ("maxclients", config.maxclients.to_string()),
+        ("window-ms", config.window_ms.to_string()),
+        ("window-epochs", config.window_epochs.to_string()),
+        ("window-bytes", config.window_bytes.to_string()),
+        ("max-write-cost", config.max_write_cost.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+fn announce(backend: &NodeBackend, config: &Config, addresses: &[SocketAddr], started: Instant) {
+    use crate::gateway::backend::Backend;
+    let status = backend.0.raft.status();
+    let at = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
+    eprintln!("look {}: node {} listens on {at}", env!("CARGO_PKG_VERSION"), config.node_id);
+    eprintln!("data in {}; epoch {}, log entry {}", config.dir.display(), backend.epoch(), status.applied);
+    eprintln!("recovered in {} ms; ready", started.elapsed().as_millis());
+    if let Some(why) = backend.0.code.table.code().refused() {
+        eprintln!("machine code is not to be had ({why}); the interpreter serves");
+    }
 }
 
 /// `look check FILE...`
 pub fn check_files(files: &[PathBuf]) -> ExitCode {
-    let _ = files;
-    ExitCode::FAILURE
+    let mut wrong = false;
+    for file in files {
+        let source = match std::fs::read_to_string(file) {
+            Ok(source) => source,
+            Err(e) => {
+                eprintln!("look: cannot read {}: {e}", file.display());
+                wrong = true;
+                continue;
+            }
+        };
+        let name = file.display().to_string();
+        match crate::lang::compile_module(&source, &name, crate::lang::helpers::table()) {
+            Ok(module) => {
+                for command in &module.commands {
+                    println!("{name}:{}: {} cost {}", command.line, command.name, command.cost_text());
+                }
+            }
+            Err(diagnostics) => {
+                diagnostics.iter().for_each(|d| eprint!("{}", d.render(&name, &source)));
+                wrong = true;
+            }
+        }
+    }
+    if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

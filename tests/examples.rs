@@ -48,10 +48,8 @@ fn conversations_of(file: &Path) -> Vec<Vec<Example>> {
         if let Some(line) = comment.strip_prefix("> ") {
             let place = format!("{name}:{}", number + 1);
             current.push(Example { place, request: split(line), line: line.to_string(), reply: Vec::new() });
-        } else if let Some(example) = current.last_mut() {
-            if !comment.is_empty() {
-                example.reply.push(comment.to_string());
-            }
+        } else if let (Some(example), false) = (current.last_mut(), comment.is_empty()) {
+            example.reply.push(comment.to_string());
         }
     }
     all.retain(|examples| !examples.is_empty());

@@ -19,11 +19,17 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that rooms may name although the room that holds them is not theirs to use, and why.
-const WORDS: &[(&str, &[&str], &str)] = &[(
-    "apply::pending",
-    &["gateway", "batch"],
-    "the slot that the gateway makes and apply fills: replies travel as values",
-)];
+const WORDS: &[(&str, &[&str], &str)] = &[
+    (
+        "apply::pending",
+        &["gateway", "batch"],
+        "the slot that the gateway makes and apply fills: replies travel as values",
+    ),
+    ("resp::ReplyBuf", &["apply"], "the buffer in that slot"),
+    ("resp::Version", &["apply"], "its dialect"),
+    ("lang::env", &["apply"], "what a call runs in: apply makes one and keeps it, `command` says which program runs"),
+    ("command::Table", &["history"], "the code that a private replay runs"),
+];
 
 /// Words that may stand only below these paths.
 const PLACES: &[(&str, &[&str])] = &[
@@ -39,6 +45,7 @@ const PLACES: &[(&str, &[&str])] = &[
             "src/store/mutator.rs",
             "src/lang/jit",
             "src/lang/engine.rs",
+            "src/lang/env.rs",
             "src/lang/interp.rs",
             "src/lang/random.rs",
             "src/lang/machine.rs",

@@ -78,6 +78,8 @@ pub struct Progress {
     /// Log time of the newest root, for readers: a key is expired when its deadline is not after this or the node's clock.
     pub now: AtomicI64,
     pub expired_keys: AtomicU64,
+    /// Bytes of entries applied since start.
+    pub log_bytes: AtomicU64,
     /// Epochs made since start.
     pub epochs: AtomicU64,
     hash_seed: Mutex<Option<u64>>,
@@ -227,6 +229,7 @@ impl Applier {
             self.runner.env.set_hasher(KeyHasher::new(seed));
             *lock(&self.progress.hash_seed) = Some(seed);
         }
+        self.progress.log_bytes.fetch_add(batch.encoded_len() as u64, Ordering::Relaxed);
         self.progress.epochs.fetch_add(self.runner.epoch.0 - first.0, Ordering::Relaxed);
         self.progress.add_counters(&mut self.runner.counters);
         Ok(())

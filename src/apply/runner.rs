@@ -381,7 +381,9 @@ impl Runner {
     }
 
     /// For reads that no batch gives a seed.
-    pub fn set_seed(&mut self, seed: u64) { self.seed = seed; }
+    pub fn set_seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
 
     /// Argument words, aligned for the machine code.
     fn take_words(&mut self, words: Words<'_>) -> Vec<u64> {

@@ -193,7 +193,10 @@ impl Batcher {
             notified.as_mut().enable();
             {
                 let state = self.0.lock();
-                if state.stopped || state.unapplied.is_empty() || state.unapplied_bytes < self.0.config.unapplied_bytes_max / 2 {
+                if state.stopped
+                    || state.unapplied.is_empty()
+                    || state.unapplied_bytes < self.0.config.unapplied_bytes_max / 2
+                {
                     return;
                 }
             }
@@ -244,6 +247,12 @@ impl ForwardSink for Shared {
         }
         true
     }
+
+    fn stopped(&self) {
+        self.lock().stopped = true;
+        self.wake.notify_one();
+        self.room.notify_waiters();
+    }
 }
 
 async fn watch_leadership(raft: Raft, shared: Arc<Shared>) {
@@ -263,13 +272,9 @@ async fn watch_leadership(raft: Raft, shared: Arc<Shared>) {
             }
         }
         if watch.changed().await.is_err() {
-            break;
+            return;
         }
     }
-    let mut state = shared.lock();
-    state.stopped = true;
-    shared.wake.notify_one();
-    shared.room.notify_waiters();
 }
 
 struct Sender {
@@ -353,6 +358,9 @@ impl Sender {
     async fn forward(&mut self, leader: NodeId, term: u64) {
         let chunks = {
             let mut state = self.shared.lock();
+            if (state.leadership.leader, state.leadership.term) != (Some(leader), term) {
+                return;
+            }
             let mut chunks = Vec::new();
             state.take_unsent(&mut chunks, self.shared.config.batch_bytes);
             chunks

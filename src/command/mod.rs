@@ -111,7 +111,13 @@ impl Table {
         let mut order: Vec<Vec<u8>> = names.keys().cloned().collect();
         order.sort();
         let rank = |name: &Vec<u8>| order.binary_search(name).map_or(0, |i| i as u32);
-        let names = names.into_iter().map(|(name, named)| { let at = rank(&name); (name, (named, at)) }).collect();
+        let names = names
+            .into_iter()
+            .map(|(name, named)| {
+                let at = rank(&name);
+                (name, (named, at))
+            })
+            .collect();
         let by_handler = HandlerIndex::new(&commands);
         Table { version: LEVEL, commands, names, code, by_handler }
     }

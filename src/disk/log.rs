@@ -246,6 +246,11 @@ impl Log {
         rx.recv().map_err(|_| LogError::Stopped("closed".into()))?
     }
 
+    /// The first entry that can be read without searching whole segments.
+    pub fn first_indexed(&self) -> u64 {
+        lock(&self.shared.places).first
+    }
+
     /// The oldest entry that [`Log::read`] surely still finds.
     pub fn oldest(&self) -> u64 {
         let places = lock(&self.shared.places);
@@ -323,7 +328,9 @@ impl Drop for Log {
     fn drop(&mut self) {
         lock(&self.shared.queue).stop = true;
         self.shared.wake.notify_one();
-        if let Some(thread) = self.writer.take() {
+        // The last owner may be a completion on the writer's own thread: it ends by itself then
+        let own = std::thread::current().id();
+        if let Some(thread) = self.writer.take().filter(|t| t.thread().id() != own) {
             // A panic of the writer has already been reported by its completions' absence
             let _ = thread.join();
         }

@@ -25,8 +25,10 @@ use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+pub mod generations;
 pub mod memory;
 
+pub use generations::Generations;
 pub use memory::MemoryPages;
 
 /// What the page store can say went wrong.
@@ -44,6 +46,8 @@ pub enum PagesError {
     RootMissing(u64),
     #[error("the newest root record is {newest}, but {high} was durable once: checkpoints were lost")]
     RootLost { newest: u64, high: u64 },
+    #[error("{path} does not say which page store counts: {what}")]
+    Current { path: PathBuf, what: &'static str },
     #[error("{path} is not a high-water file of this format: {what}")]
     HighWater { path: PathBuf, what: &'static str },
 }

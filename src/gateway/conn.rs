@@ -372,6 +372,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         self.out.clear();
         self.out.set_version(self.session.version);
         let muted = self.session.replies;
+        entry.name.clone_into(&mut super::clients::locked(&self.session.client.texts).command);
         let started = Instant::now();
         let request = self.decoder.request(&self.input);
         let mut context = Context { shared: &self.shared, session: &mut self.session, code };
@@ -380,11 +381,6 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         let slower = self.shared.config.slower_than_us.load(Relaxed);
         if slower >= 0 && micros >= slower {
             native::slow(&self.shared, &self.session, micros, request);
-        }
-        {
-            let mut texts = super::clients::locked(&self.session.client.texts);
-            texts.command.clear();
-            texts.command.push_str(entry.name);
         }
         if self.out.as_bytes().first() == Some(&b'-') {
             self.shared.totals.error(self.out.as_bytes().get(1..).unwrap_or_default());

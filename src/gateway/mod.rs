@@ -23,7 +23,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-pub use listen::{Gateway, GatewayOptions};
+pub use listen::{Gateway, GatewayError, GatewayOptions};
 
 use backend::Backend;
 use clients::Clients;

@@ -18,6 +18,7 @@ use crate::apply::runner::{RunError, Runner};
 use crate::base::{Epoch, KeyHasher, LogIndex, Millis};
 use crate::command::Table;
 use crate::store::{Read, Store, WindowError, Writer};
+use std::any::Any;
 use std::sync::Arc;
 
 /// Why an epoch cannot be read.
@@ -60,7 +61,12 @@ pub struct OldState {
     pub now: Millis,
     /// The last entry that it shows.
     pub index: LogIndex,
+    /// What keeps its pages from being deleted.
+    pub kept: Kept,
 }
+
+/// Held as long as a version is read.
+pub type Kept = Option<Box<dyn Any + Send>>;
 
 /// Checkpoints that are still on disk.
 pub trait OldStates: Send + Sync {
@@ -75,12 +81,11 @@ pub enum Version {
     /// A kept root that answers for it, to be read at this time.
     Kept(crate::store::OwnedSnapshot, Millis),
     /// A private copy, with the runner that made it.
-    Private(Writer, Runner),
+    Private(Writer, Runner, Kept),
 }
 
 /// The past of one node.
 pub struct History {
-    store: Store,
     table: Arc<Table>,
     progress: Arc<Progress>,
     log: Arc<dyn LogReader>,
@@ -97,43 +102,42 @@ pub struct KeyRead {
 
 impl History {
     pub fn new(
-        store: Store,
         table: Arc<Table>,
         progress: Arc<Progress>,
         log: Arc<dyn LogReader>,
         old: Arc<dyn OldStates>,
     ) -> History {
-        History { store, table, progress, log, old }
+        History { table, progress, log, old }
     }
 
     /// Oldest epoch that can be read.
-    pub fn since(&self) -> Epoch {
-        self.old.since().map_or(self.store.since(), |old| old.min(self.store.since()))
+    pub fn since(&self, store: &Store) -> Epoch {
+        self.old.since().map_or(store.since(), |old| old.min(store.since()))
     }
 
     /// The version as of `epoch`. `keys` are those the reads depend on; None when that is not known (`KEYS`, `DBSIZE`, …).
-    pub fn at(&self, epoch: Epoch, keys: Option<&[KeyRead]>) -> Result<Version, HistoryError> {
+    pub fn at(&self, store: &Store, epoch: Epoch, keys: Option<&[KeyRead]>) -> Result<Version, HistoryError> {
         let upper = self.progress.frontier().epoch.next();
         if epoch >= upper {
             return Err(HistoryError::Future(upper));
         }
-        match self.in_window(epoch, keys) {
-            Err(HistoryError::TooOld(_)) => self.on_disk(epoch),
+        match self.in_window(store, epoch, keys) {
+            Err(HistoryError::TooOld(_)) => self.on_disk(store, epoch),
             other => other,
         }
     }
 
-    fn in_window(&self, epoch: Epoch, keys: Option<&[KeyRead]>) -> Result<Version, HistoryError> {
-        let before = self.store.snapshot_at(epoch)?;
+    fn in_window(&self, store: &Store, epoch: Epoch, keys: Option<&[KeyRead]>) -> Result<Version, HistoryError> {
+        let before = store.snapshot_at(epoch)?;
         if before.epoch() == epoch {
             let time = before.time();
             return Ok(Version::Kept(before, time));
         }
         let Some((place, next)) = self.progress.positions.around(epoch) else {
-            return Err(HistoryError::TooOld(self.store.since()));
+            return Err(HistoryError::TooOld(store.since()));
         };
         if let Some(keys) = keys
-            && let Ok(after) = self.store.snapshot_at(next.epoch)
+            && let Ok(after) = store.snapshot_at(next.epoch)
             && after.epoch() == next.epoch
         {
             let untouched = keys.iter().all(|k| after.last_change(k.db, k.hash, &k.key) <= epoch);
@@ -144,15 +148,15 @@ impl History {
         }
         let (from, now) = (before.epoch(), before.time());
         debug_assert_eq!(place.epoch, from);
-        self.replay(Writer::private(before), from, now, place, epoch)
+        self.replay(Writer::private(before), from, now, place, epoch, None)
     }
 
-    fn on_disk(&self, epoch: Epoch) -> Result<Version, HistoryError> {
+    fn on_disk(&self, store: &Store, epoch: Epoch) -> Result<Version, HistoryError> {
         let Some(old) = self.old.at_or_before(epoch).map_err(HistoryError::Checkpoint)? else {
-            return Err(HistoryError::TooOld(self.since()));
+            return Err(HistoryError::TooOld(self.since(store)));
         };
         let place = Place { epoch: old.epoch, index: old.index, chunks: usize::MAX };
-        self.replay(old.writer, old.epoch, old.now, place, epoch)
+        self.replay(old.writer, old.epoch, old.now, place, epoch, old.kept)
     }
 
     /// Runs the calls behind `place` on `writer`, up to and including `epoch`.
@@ -163,6 +167,7 @@ impl History {
         now: Millis,
         place: Place,
         epoch: Epoch,
+        kept: Kept,
     ) -> Result<Version, HistoryError> {
         let hasher = KeyHasher::new(hash_seed(&writer).unwrap_or(0));
         let mut runner = Runner::new(self.table.clone(), hasher, from, now);
@@ -198,6 +203,6 @@ impl History {
                 ledger.store(&mut writer, runner.now);
             }
         }
-        Ok(Version::Private(writer, runner))
+        Ok(Version::Private(writer, runner, kept))
     }
 }

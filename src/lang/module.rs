@@ -109,8 +109,10 @@ fn names<'a>(prelude: &'a ModuleSyntax, module: &'a ModuleSyntax) -> Low<Names<'
     for m in [prelude, module] {
         let mut own: BTreeMap<&str, Span> = BTreeMap::new();
         let mut declare = |name: &'a super::ast::Ident| match own.insert(&name.name, name.span) {
-            Some(before) => Err(Diagnostic::new(Code::Duplicate, name.span, format!("`{}` is declared twice", name.name))
-                .label(before, "first here")),
+            Some(before) => {
+                Err(Diagnostic::new(Code::Duplicate, name.span, format!("`{}` is declared twice", name.name))
+                    .label(before, "first here"))
+            }
             None => Ok(()),
         };
         for c in &m.consts {
@@ -177,8 +179,12 @@ fn grammar_errors(def: &CommandDef) -> Low<GrammarErrors> {
             "range" => errors.range = text,
             "overflow" | "div_zero" | "nan" => {}
             other => {
-                return Err(Diagnostic::new(Code::UnknownName, e.name.span, format!("a command has no error `{other}`"))
-                    .help("overflow, div_zero, nan; of the argument parser: syntax, arity, not_int, not_float, range"));
+                return Err(Diagnostic::new(
+                    Code::UnknownName,
+                    e.name.span,
+                    format!("a command has no error `{other}`"),
+                )
+                .help("overflow, div_zero, nan; of the argument parser: syntax, arity, not_int, not_float, range"));
             }
         }
     }
@@ -237,11 +243,18 @@ fn check_cost(def: &CommandDef, grammar: &Grammar, inferred: &Cost) -> Low<()> {
             let mut term = Poly::default();
             term.add_term(atoms, 1);
             let term = if atoms.is_empty() { "constant".to_owned() } else { term.text(&name_of) };
-            table.push_str(&format!("{}{term}: declared {has}, needs {needs}", if table.is_empty() { "" } else { "; " }));
+            table.push_str(&format!(
+                "{}{term}: declared {has}, needs {needs}",
+                if table.is_empty() { "" } else { "; " }
+            ));
         }
-        return Err(Diagnostic::new(Code::Cost, declared.span, format!("the declared {what} are less than the body may take"))
-            .note(table)
-            .help(format!("cost {} ops, {} locs", inferred.ops.text(&name_of), inferred.locs.text(&name_of))));
+        return Err(Diagnostic::new(
+            Code::Cost,
+            declared.span,
+            format!("the declared {what} are less than the body may take"),
+        )
+        .note(table)
+        .help(format!("cost {} ops, {} locs", inferred.ops.text(&name_of), inferred.locs.text(&name_of))));
     }
     Ok(())
 }

@@ -28,7 +28,9 @@ impl NodeCode {
         NodeCode { table, hasher, max_write_cost, names }
     }
 
-    fn named(&self, id: CommandId) -> &Named { &self.names[id.0 as usize].1 }
+    fn named(&self, id: CommandId) -> &Named {
+        &self.names[id.0 as usize].1
+    }
 
     /// The command that a request means, and how many words its name has.
     fn resolve(&self, id: CommandId, request: Request<'_>) -> Result<(&Command, usize), ParseError> {
@@ -65,9 +67,16 @@ impl NodeCode {
         Err(ParseError(text.into()))
     }
 
-    fn parse_call(&self, command: &Command, request: Request<'_>, db: u8, into: &mut ChunkBuilder) -> Result<(), ParseError> {
+    fn parse_call(
+        &self,
+        command: &Command,
+        request: Request<'_>,
+        db: u8,
+        into: &mut ChunkBuilder,
+    ) -> Result<(), ParseError> {
         into.begin(command.handler, db);
-        args::parse(&command.grammar, &command.name, request, &self.hasher, into).map_err(|text| ParseError(text.into()))?;
+        args::parse(&command.grammar, &command.name, request, &self.hasher, into)
+            .map_err(|text| ParseError(text.into()))?;
         if command.write && !command.always_cheap {
             self.check_bound(command, into)?;
         }
@@ -84,8 +93,11 @@ impl NodeCode {
         }
         let term = dominant_term(command, &command.cost.ops, words);
         Err(ParseError(
-            format!("ERR '{}' may take {bound} operations, max-write-cost is {max}; most of them are {term}", command.name)
-                .into(),
+            format!(
+                "ERR '{}' may take {bound} operations, max-write-cost is {max}; most of them are {term}",
+                command.name
+            )
+            .into(),
         ))
     }
 }
@@ -110,7 +122,9 @@ pub fn poly_text(command: &Command, poly: &Poly) -> String {
 }
 
 impl Code for NodeCode {
-    fn version(&self) -> u64 { self.table.version() }
+    fn version(&self) -> u64 {
+        self.table.version()
+    }
 
     #[inline]
     fn lookup(&self, name: &[u8]) -> Option<Route> {
@@ -134,7 +148,9 @@ impl Code for NodeCode {
         parsed
     }
 
-    fn commands(&self) -> Vec<CommandId> { (0..self.names.len() as u32).map(CommandId).collect() }
+    fn commands(&self) -> Vec<CommandId> {
+        (0..self.names.len() as u32).map(CommandId).collect()
+    }
 
     fn describe(&self, id: CommandId) -> Description {
         match self.named(id) {
@@ -193,7 +209,11 @@ impl Code for NodeCode {
             format!("command: {}", command.name),
             format!("bound ops: {}", poly_text(command, &command.cost.ops)),
             format!("bound locs: {}", poly_text(command, &command.cost.locs)),
-            format!("for these arguments: {} ops, {} locs", command.cost.ops.eval(words, &Nothing), command.cost.locs.eval(words, &Nothing)),
+            format!(
+                "for these arguments: {} ops, {} locs",
+                command.cost.ops.eval(words, &Nothing),
+                command.cost.locs.eval(words, &Nothing)
+            ),
         ];
         lines.extend(command.lines.iter().map(|l| format!("line {}: {}", l.0, l.1)));
         out.array(lines.len());
@@ -209,8 +229,9 @@ fn describe(command: &Command) -> Description {
     let name_words = if command.name.contains('|') { 2 } else { 1 };
     let specs = command.grammar.keys(name_words);
     let last = |end: KeyEnd, first: u32| if end == KeyEnd::Same { first as i32 } else { -1 };
-    let (first_key, last_key, key_step) =
-        specs.first().map_or((0, 0, 0), |s| (s.first as i32, specs.last().map_or(0, |l| last(l.last, l.first)), s.step as i32));
+    let (first_key, last_key, key_step) = specs
+        .first()
+        .map_or((0, 0, 0), |s| (s.first as i32, specs.last().map_or(0, |l| last(l.last, l.first)), s.step as i32));
     let flags = &command.docs.flags;
     Description {
         name: command.name.clone(),

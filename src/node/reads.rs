@@ -4,12 +4,12 @@ use super::code::NodeCode;
 use super::state::SharedState;
 use crate::apply::pending::{Plan, Step, Watch};
 use crate::apply::runner::{Runner, unchanged};
+use crate::base::words::{BytesWord, ListWord};
 use crate::base::{Clock, mix64};
 use crate::command::args::for_each_key;
 use crate::command::{Command, Table};
 use crate::gateway::backend::{Place, Ran, Reads};
 use crate::lang::poly::{Place as Where, Stored, blocks};
-use crate::base::words::{BytesWord, ListWord};
 use crate::resp::ReplyBuf;
 use crate::store::{Read, Reader, Value};
 use std::sync::Arc;
@@ -89,7 +89,9 @@ impl Reads for NodeReads {
 }
 
 impl Drop for NodeReads {
-    fn drop(&mut self) { self.state.progress.add_counters(&mut self.runner.counters); }
+    fn drop(&mut self) {
+        self.state.progress.add_counters(&mut self.runner.counters);
+    }
 }
 
 /// Answers the steps of a plan of reads from `place` on.

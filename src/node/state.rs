@@ -27,10 +27,14 @@ impl SharedState {
         }
     }
 
-    pub fn store(&self) -> Arc<Store> { self.store.load_full() }
+    pub fn store(&self) -> Arc<Store> {
+        self.store.load_full()
+    }
 
     /// Changes whenever the store was replaced: readers then get a new one.
-    pub fn generation(&self) -> u64 { self.generation.load(Ordering::Acquire) }
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
 
     pub fn replace(&self, store: Store) {
         self.store.store(Arc::new(store));
@@ -38,5 +42,7 @@ impl SharedState {
     }
 
     /// Hash of keys under the cluster's seed (0 before the first batch is applied; nobody is served then).
-    pub fn hasher(&self) -> KeyHasher { KeyHasher::new(self.progress.hash_seed().unwrap_or(0)) }
+    pub fn hasher(&self) -> KeyHasher {
+        KeyHasher::new(self.progress.hash_seed().unwrap_or(0))
+    }
 }

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Memory for entries that are durable already.
@@ -27,6 +28,8 @@ pub struct LogStore(Arc<Store>);
 struct Store {
     log: Log,
     recent: Mutex<Recent>,
+    /// First entry of a log of which nothing was purged yet.
+    begin: AtomicU64,
 }
 
 #[derive(Default)]
@@ -93,7 +96,8 @@ fn range_of(range: impl RangeBounds<u64>) -> Range<u64> {
 
 impl LogStore {
     pub fn new(log: Log) -> Self {
-        LogStore(Arc::new(Store { log, recent: Mutex::default() }))
+        let begin = AtomicU64::new(log.first_indexed() - 1);
+        LogStore(Arc::new(Store { log, recent: Mutex::default(), begin }))
     }
 
     pub fn log(&self) -> &Log {
@@ -107,7 +111,11 @@ impl LogStore {
     /// Entries of `range` that the log holds, in order, all or up to about `bytes_max`.
     fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<RaftEntry>, LogError> {
         let state = self.0.log.state();
-        let range = range.start.max(state.purged.index)..range.end.min(state.last.index);
+        let begin = match state.purged.index {
+            0 => self.0.begin.load(Ordering::Acquire),
+            purged => purged,
+        };
+        let range = range.start.max(begin)..range.end.min(state.last.index);
         if range.is_empty() {
             return Ok(Vec::new());
         }
@@ -231,10 +239,14 @@ impl RaftLogStorage<Types> for LogStore {
     {
         let mut appends = Vec::new();
         let mut end = 0;
+        let empty = self.0.log.state().last.index == 0;
         let truncations = {
             let mut recent = self.recent();
             for entry in entries {
                 let (kind, payload) = payload_of(&entry);
+                if empty && end == 0 {
+                    self.0.begin.store(entry.log_id.index, Ordering::Release);
+                }
                 end = entry.log_id.index + 1;
                 appends.push(Append { kind, position: position(&entry.log_id), payload });
                 let bytes = appends.last().map_or(0, |a| a.payload.encoded_len() + 128);
@@ -242,9 +254,10 @@ impl RaftLogStorage<Types> for LogStore {
             }
             recent.truncations
         };
-        let store = self.clone();
+        // Weak: the writer's thread must not be the one that closes the log
+        let store = Arc::downgrade(&self.0);
         let done: Completion = Box::new(move |result| {
-            if result.is_ok() {
+            if let (Ok(()), Some(store)) = (&result, store.upgrade().map(LogStore)) {
                 let mut recent = store.recent();
                 if recent.truncations == truncations {
                     recent.durable = recent.durable.max(end);
@@ -303,7 +316,7 @@ mod tests {
             Ok(())
         }
         fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
-            Some(Box::new(self.clone()))
+            (self.0.last.index.0 > 0).then(|| Box::new(self.clone()) as Box<dyn Checkpoint>)
         }
         fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
             Ok(Box::new(Nothing::default()))

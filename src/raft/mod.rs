@@ -77,6 +77,9 @@ impl RaftConfig {
 pub enum StartError {
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The checkpoint that allowed the log to be purged is not there.
+    #[error("the log begins after entry {purged}, but the restored state ends at entry {restored}")]
+    StateBehindLog { purged: u64, restored: u64 },
     #[error("peer address: {0}")]
     Listen(String),
     #[error("consensus: {0}")]
@@ -133,6 +136,8 @@ pub struct PeerStatus {
 /// Takes chunks that a follower's gateway sent here. False: this node does not lead `term`, or has no room.
 pub trait ForwardSink: Send + Sync {
     fn forwarded(&self, from: NodeId, term: u64, chunks: Vec<Chunk>) -> bool;
+    /// This node takes part no more.
+    fn stopped(&self);
 }
 
 type OpenRaft = openraft::Raft<Types, Machine>;
@@ -166,6 +171,7 @@ struct Links {
 struct Reads {
     waiting: Vec<oneshot::Sender<Result<LogIndex, ReadError>>>,
     round_runs: bool,
+    stopped: bool,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -217,6 +223,10 @@ impl Raft {
     /// Opens the log, starts the threads and takes part. Blocks until this node can be asked (not until there is a leader).
     pub fn start(config: RaftConfig, disk: Arc<dyn Disk>, machine: Box<dyn StateMachine>) -> Result<Raft, StartError> {
         let store = LogStore::new(Log::open(disk, config.log.clone())?);
+        let (purged, restored) = (store.log().state().purged.index, machine.applied().last.index.0);
+        if purged > restored {
+            return Err(StartError::StateBehindLog { purged, restored });
+        }
         let (apply, progress, applied) = ApplyThread::start(machine)?;
         let (machine, pieces) = (apply.machine(progress.clone(), applied), apply.pieces());
         let (stop, stopped) = oneshot::channel();
@@ -230,6 +240,7 @@ impl Raft {
                     let _ = ready.send(Ok(node.clone()));
                     let _ = stopped.await;
                     let _ = node.raft.shutdown().await;
+                    node.end();
                 }
                 Err(e) => drop(ready.send(Err(e))),
             }
@@ -494,6 +505,18 @@ impl Node {
         Ok(())
     }
 
+    /// The raft thread ends: nobody must wait for it.
+    fn end(&self) {
+        self.alone_since.store(u64::MAX, Ordering::Release);
+        self.leadership.send_replace(Leadership::default());
+        let mut reads = lock(&self.reads);
+        reads.stopped = true;
+        reads.waiting.clear();
+        if let Some(sink) = self.sink.get() {
+            sink.stopped();
+        }
+    }
+
     fn reads_are_local(&self) -> bool {
         self.progress.term() >= self.alone_since.load(Ordering::Acquire)
     }
@@ -522,6 +545,9 @@ impl Node {
         let (tx, rx) = oneshot::channel();
         {
             let mut reads = lock(&self.reads);
+            if reads.stopped {
+                return Err(self.stopped());
+            }
             reads.waiting.push(tx);
             if !std::mem::replace(&mut reads.round_runs, true) {
                 self.runtime.spawn(self.clone().read_rounds());

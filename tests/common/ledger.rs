@@ -151,7 +151,9 @@ impl Ledger {
     ) -> Result<(), String> {
         let w = self.writer;
         let mut steps: Vec<i64> = (self.checked + 1..=length).collect();
-        steps.extend((0..50).filter_map(|_| (self.checked > 0).then(|| random.between(1, self.checked))));
+        if self.checked > 0 {
+            steps.extend((0..50).map(|_| random.between(1, self.checked)));
+        }
         for some in steps.chunks(500) {
             let mut request = words("MGET");
             request.extend(some.iter().map(|n| format!("u:{w}:{n}").into_bytes()));

@@ -1,7 +1,7 @@
 //! What chance does not reach: native commands, protocol errors, transactions between connections, time, and the
 //! places where 7.2 differs from the 7.0 beside us.
 
-use crate::agree::{self, Verdict};
+use crate::agree;
 use crate::common::server::subject_is_redis;
 use crate::common::{Connection, Reply, Server, show, words};
 use std::time::Duration;
@@ -26,14 +26,14 @@ fn play(redis: &mut Connection, look: &mut Connection, requests: &[Vec<Vec<u8>>]
                 break;
             }
         };
-        let verdict = match agree::name(args).as_str() {
+        let agree = match agree::name(args).as_str() {
             "EXEC" => agree::compare_exec(&std::mem::take(&mut queued), &a, &b),
             _ => agree::compare(args, &a, &b),
         };
         if a == Reply::Simple(b"QUEUED".to_vec()) {
             queued.push(args.clone());
         }
-        if verdict == Verdict::Differs {
+        if !agree {
             wrong.push(format!("{}\n    redis: {a:?}\n    look:  {b:?}", show(args)));
         }
     }
@@ -476,6 +476,19 @@ fn a_key_is_gone_when_its_time_is_over() {
     }
     assert_eq!(c.line("SET a 2 NX GET").expect("SET"), Reply::NilBulk, "an expired key does not exist for a write");
     assert_eq!(c.line("LPUSH d x").expect("LPUSH"), Reply::Int(1));
+}
+
+/// The random sequences allow deadlines a tolerance; absolute ones are exact, in seconds and in milliseconds.
+#[test]
+fn absolute_deadlines_are_exact() {
+    let Some((_dir, redis, look)) = pair() else { return };
+    let (mut a, mut b) = (redis.connect(), look.connect());
+    let lines = "SET k 1 EXAT 4102444800\nEXPIRETIME k\nPEXPIRETIME k\nPEXPIREAT k 4102444800999\nEXPIRETIME k\nPEXPIRETIME k\n\
+        SET k 2 KEEPTTL\nPEXPIRETIME k\nGETEX k PXAT 4102444801500\nEXPIRETIME k\nCOPY k c\nPEXPIRETIME c\nRENAME c d\n\
+        PEXPIRETIME d\nMOVE d 1\nSELECT 1\nPEXPIRETIME d\nSELECT 0\nAPPEND k x\nPEXPIRETIME k\nGETSET k y\nPEXPIRETIME k";
+    for line in lines.lines() {
+        assert_eq!(a.line(line).expect("redis"), b.line(line).expect("look"), "{line}");
+    }
 }
 
 /// 7.2's behaviour where it differs from 7.0: pinned on Look alone.

@@ -1,6 +1,6 @@
 //! Runs one sequence of steps against both servers and finds the first reply on which they differ.
 
-use crate::agree::{self, Verdict};
+use crate::agree;
 use crate::common::{Connection, Reply, Server, show, words};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -53,33 +53,30 @@ struct Pair<'a> {
     queued: [Option<Vec<Vec<Vec<u8>>>>; 2],
 }
 
-enum End {
-    Diverged(Box<Divergence>),
-    /// Permitted, but the servers hold different data from here on.
-    Stopped,
-}
-
-type Outcome = Result<(), End>;
+type Outcome = Result<(), Box<Divergence>>;
 
 /// `None`: the servers agreed, in every reply and in the data that they hold at the end.
 pub fn run(sequence: &Sequence, redis: &Server, look: &Server, coverage: &mut Coverage) -> Option<Divergence> {
-    match Pair::open(sequence, redis, look, coverage).and_then(|mut pair| pair.play(sequence)) {
-        Ok(()) | Err(End::Stopped) => None,
-        Err(End::Diverged(found)) => Some(*found),
-    }
+    let played = Pair::open(sequence, redis, look, coverage).and_then(|mut pair| pair.play(sequence));
+    played.err().map(|found| *found)
 }
 
-fn differs(step: String, command: String, redis: String, look: String) -> End {
-    End::Diverged(Box::new(Divergence { step, command, redis, look }))
+fn differs(step: String, command: String, redis: String, look: String) -> Box<Divergence> {
+    Box::new(Divergence { step, command, redis, look })
 }
 
-fn broken(side: &str, e: &io::Error) -> End {
+fn broken(side: &str, e: &io::Error) -> Box<Divergence> {
     differs(format!("connection to {side}"), "connection".into(), String::new(), e.to_string())
 }
 
 impl<'a> Pair<'a> {
-    fn open(sequence: &Sequence, redis: &Server, look: &Server, coverage: &'a mut Coverage) -> Result<Self, End> {
-        let connect = |server: &Server, side: &str| -> Result<[Connection; 2], End> {
+    fn open(
+        sequence: &Sequence,
+        redis: &Server,
+        look: &Server,
+        coverage: &'a mut Coverage,
+    ) -> Result<Self, Box<Divergence>> {
+        let connect = |server: &Server, side: &str| -> Result<[Connection; 2], Box<Divergence>> {
             let mut pair = [0, 1].map(|_| Connection::open(server.address()));
             for connection in &mut pair {
                 let connection = connection.as_mut().map_err(|e| broken(side, e))?;
@@ -130,21 +127,15 @@ impl<'a> Pair<'a> {
             differs(last, "connection".into(), String::new(), e.to_string())
         })?;
         let redis = self.redis[on].pipeline(requests).map_err(|e| broken("redis", &e))?;
-        let mut stop = false;
         for (args, (redis, look)) in requests.iter().zip(redis.iter().zip(&look)) {
-            match self.judge(on, args, redis, look) {
-                Verdict::Same => {}
-                Verdict::SameButStop => stop = true,
-                Verdict::Differs if stop => {}
-                Verdict::Differs => {
-                    return Err(differs(show(args), agree::name(args), format!("{redis:?}"), format!("{look:?}")));
-                }
+            if !self.agree(on, args, redis, look) {
+                return Err(differs(show(args), agree::name(args), format!("{redis:?}"), format!("{look:?}")));
             }
         }
-        if stop { Err(End::Stopped) } else { Ok(()) }
+        Ok(())
     }
 
-    fn judge(&mut self, on: usize, args: &[Vec<u8>], redis: &Reply, look: &Reply) -> Verdict {
+    fn agree(&mut self, on: usize, args: &[Vec<u8>], redis: &Reply, look: &Reply) -> bool {
         let queued = &mut self.queued[on];
         let seen = self.coverage.entry(agree::name(args)).or_default();
         *(if redis.is_error() { &mut seen.1 } else { &mut seen.0 }) += 1;
@@ -171,7 +162,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    fn ask(&mut self, args: &[Vec<u8>]) -> Result<(Reply, Reply), End> {
+    fn ask(&mut self, args: &[Vec<u8>]) -> Result<(Reply, Reply), Box<Divergence>> {
         let look = self.look[0].call(args).map_err(|e| broken("look", &e))?;
         let redis = self.redis[0].call(args).map_err(|e| broken("redis", &e))?;
         Ok((redis, look))

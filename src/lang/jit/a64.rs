@@ -6,6 +6,9 @@
 //! x21  argument words  x29  frame pointer, so that profilers can walk the stack
 //! ```
 
+// dynasm converts register numbers whatever their type.
+#![allow(clippy::useless_conversion)]
+
 use super::super::ir::{BitOp, FloatOp, IntOp, Reg, Rel, Trap};
 use super::super::machine::Head;
 use super::masm::{Exits, Masm, Slot, hidden};
@@ -135,7 +138,7 @@ impl Masm for A64 {
     }
 
     fn prologue(&mut self, slots: usize) -> usize {
-        while self.offset() % 16 != 0 {
+        while !self.offset().is_multiple_of(16) {
             asm!(self ; nop);
         }
         let entry = self.offset();

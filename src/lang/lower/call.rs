@@ -38,7 +38,11 @@ impl<'a> Lower<'a> {
         Ok(Some(match (name.name.as_str(), args) {
             ("n", [list]) => {
                 let (Type::List(_), Loc::Arg(slot)) = (&list.ty, list.words[0].loc) else {
-                    return Err(Diagnostic::new(Code::Type, span, format!("`n` counts a `rest` parameter, not {}", list.ty)));
+                    return Err(Diagnostic::new(
+                        Code::Type,
+                        span,
+                        format!("`n` counts a `rest` parameter, not {}", list.ty),
+                    ));
                 };
                 Val::new(Type::Int, [Word::bounded(Loc::Count(slot), Poly::atom(Atom::Count(slot)))])
             }
@@ -145,9 +149,9 @@ impl<'a> Lower<'a> {
     }
 
     fn choose(&self, name: &str, args: &[Val]) -> Option<&'a Helper> {
-        self.table.named(name).find(|h| {
-            h.params.len() == args.len() && h.params.iter().zip(args).all(|(p, a)| coercible(&a.ty, &p.1))
-        })
+        self.table
+            .named(name)
+            .find(|h| h.params.len() == args.len() && h.params.iter().zip(args).all(|(p, a)| coercible(&a.ty, &p.1)))
     }
 
     /// `slot.put(str(v), due)` means the row `Slot.put_str(v, due)`.
@@ -183,9 +187,11 @@ impl<'a> Lower<'a> {
         let rows: Vec<&str> = self.table.named(name).map(|h| h.signature).collect();
         let d = match (rows.is_empty(), unknown) {
             (false, Some(n)) => Diagnostic::new(Code::UnknownName, span, format!("nothing here is called `{n}`")),
-            (true, _) if property && args.len() == 1 => {
-                Diagnostic::new(Code::NoHelper, span, format!("{} has no `{}`", types[0], name.rsplit('.').next().unwrap_or(name)))
-            }
+            (true, _) if property && args.len() == 1 => Diagnostic::new(
+                Code::NoHelper,
+                span,
+                format!("{} has no `{}`", types[0], name.rsplit('.').next().unwrap_or(name)),
+            ),
             _ => Diagnostic::new(Code::NoHelper, span, format!("no helper `{name}` takes ({})", types.join(", "))),
         };
         Err(if rows.is_empty() { d } else { d.help(format!("there is: {}", rows.join("; "))) })
@@ -215,7 +221,15 @@ impl<'a> Lower<'a> {
         self.call_result(h, &args, &vals, d, whose, span)
     }
 
-    fn call_result(&mut self, h: &Helper, args: &[Val], vals: &[Val], d: Reg, whose: Option<Whose>, span: Span) -> Low<Val> {
+    fn call_result(
+        &mut self,
+        h: &Helper,
+        args: &[Val],
+        vals: &[Val],
+        d: Reg,
+        whose: Option<Whose>,
+        span: Span,
+    ) -> Low<Val> {
         let width = h.result.width();
         let mut words: SmallVec<[Word; 2]> = SmallVec::new();
         let mut kinds = Vec::new();
@@ -322,9 +336,13 @@ impl<'a> Lower<'a> {
                     RowAtom::Int(i) => match &vals[*i as usize].words[0].bound {
                         Some(bound) => bound.clone(),
                         None => {
-                            return Err(Diagnostic::new(Code::Unbounded, span, "this call's work has no provable bound")
-                                .note(format!("nothing says how large `{}` can be", h.params[*i as usize].0))
-                                .help("bound it by a constant, an integer argument, a count or a length: `min(x, 100)`"));
+                            return Err(Diagnostic::new(
+                                Code::Unbounded,
+                                span,
+                                "this call's work has no provable bound",
+                            )
+                            .note(format!("nothing says how large `{}` can be", h.params[*i as usize].0))
+                            .help("bound it by a constant, an integer argument, a count or a length: `min(x, 100)`"));
                         }
                     },
                     RowAtom::Len => whose.unwrap_or(db).len(),

@@ -216,8 +216,8 @@ impl<'a> Lower<'a> {
             return self.compare_bytes(rel, a, b, span);
         }
         let ordered = a.ty == b.ty && matches!(a.ty, Type::Int | Type::Float);
-        let equal = matches!(rel, Rel::Eq | Rel::Ne)
-            && (a.ty == Type::Bool && b.ty == Type::Bool || same_tags(&a.ty, &b.ty));
+        let equal =
+            matches!(rel, Rel::Eq | Rel::Ne) && (a.ty == Type::Bool && b.ty == Type::Bool || same_tags(&a.ty, &b.ty));
         if !ordered && !equal {
             return Err(operands(span, &a.ty, &b.ty));
         }
@@ -497,7 +497,8 @@ fn bound_of(op: BinOp, a: &Val, b: &Val) -> Word {
         }
         BinOp::Rem => {
             word.natural = x.natural;
-            word.bound = constant(y).filter(|c| *c != i64::MIN).map(|c| Poly::constant(c.unsigned_abs().saturating_sub(1)));
+            word.bound =
+                constant(y).filter(|c| *c != i64::MIN).map(|c| Poly::constant(c.unsigned_abs().saturating_sub(1)));
         }
         BinOp::BitAnd if x.natural || y.natural => {
             word.natural = true;
@@ -547,5 +548,6 @@ pub(super) fn no_case(span: Span, case: &str, sum: &Sum) -> Diagnostic {
     if sum.none {
         names.push("none");
     }
-    Diagnostic::new(Code::Pattern, span, format!("there is no case `{case}` here")).help(format!("cases: {}", names.join(", ")))
+    Diagnostic::new(Code::Pattern, span, format!("there is no case `{case}` here"))
+        .help(format!("cases: {}", names.join(", ")))
 }

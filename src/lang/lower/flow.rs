@@ -217,9 +217,9 @@ pub(super) fn coercible(from: &Type, to: &Type) -> bool {
     }
     match (from, to) {
         (Type::Key, Type::Bytes) => true,
-        (Type::Case(n, p), Type::Sum(s)) => s
-            .case(n)
-            .is_some_and(|(_, want)| p.len() == want.len() && p.iter().zip(want).all(|(a, b)| coercible(a, b))),
+        (Type::Case(n, p), Type::Sum(s)) => {
+            s.case(n).is_some_and(|(_, want)| p.len() == want.len() && p.iter().zip(want).all(|(a, b)| coercible(a, b)))
+        }
         (Type::Sum(a), Type::Sum(b)) if a.cases == b.cases && (b.none || !a.none) => true,
         (t, Type::Sum(_)) => to.inner().is_some_and(|inner| !matches!(t, Type::Sum(_)) && coercible(t, &inner)),
         (Type::Tuple(a), Type::Tuple(b)) => a.len() == b.len() && a.iter().zip(b).all(|(x, y)| coercible(x, y)),

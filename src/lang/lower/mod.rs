@@ -417,11 +417,15 @@ impl<'a> Lower<'a> {
             OriginKind::Collection => "collection",
             OriginKind::Iterator => "iterator",
         };
-        Diagnostic::new(Code::Killed, span, format!("this {what} is used after a write that may have moved what it points to"))
-            .note("used here")
-            .label(origin.span, format!("the {what} was taken here"))
-            .label(by, "this write ends it")
-            .help("use it before the write, or look it up again after it")
+        Diagnostic::new(
+            Code::Killed,
+            span,
+            format!("this {what} is used after a write that may have moved what it points to"),
+        )
+        .note("used here")
+        .label(origin.span, format!("the {what} was taken here"))
+        .label(by, "this write ends it")
+        .help("use it before the write, or look it up again after it")
     }
 }
 

@@ -152,7 +152,8 @@ impl<'a> Lower<'a> {
                 names.join(", ")
             }
         };
-        Err(Diagnostic::new(Code::Pattern, span, format!("this match leaves out: {left_out}")).help("add the cases, or `_ => …`"))
+        Err(Diagnostic::new(Code::Pattern, span, format!("this match leaves out: {left_out}"))
+            .help("add the cases, or `_ => …`"))
     }
 
     fn bind_payload(

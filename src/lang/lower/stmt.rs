@@ -46,7 +46,11 @@ impl<'a> Lower<'a> {
                 if let (Type::Case(name, payload), false) = (&v.ty, matches!(value.kind, ExprKind::None))
                     && payload.is_empty()
                 {
-                    return Err(Diagnostic::new(Code::UnknownName, value.span, format!("nothing here is called `{name}`")));
+                    return Err(Diagnostic::new(
+                        Code::UnknownName,
+                        value.span,
+                        format!("nothing here is called `{name}`"),
+                    ));
                 }
                 let v = if self.is_var(&v) { self.copy(v, value.span)? } else { v };
                 self.bind_pattern(pattern, v)?;
@@ -75,11 +79,17 @@ impl<'a> Lower<'a> {
             }
             StmtKind::Return(value) => {
                 if !self.inlining.is_empty() {
-                    return Err(Diagnostic::new(Code::Misplaced, stmt.span, "a function returns only at the end of a branch")
-                        .help("give the value as the last expression, or put the rest into `else`"));
+                    return Err(Diagnostic::new(
+                        Code::Misplaced,
+                        stmt.span,
+                        "a function returns only at the end of a branch",
+                    )
+                    .help("give the value as the last expression, or put the rest into `else`"));
                 }
                 if let Some(v) = value {
-                    return Err(Diagnostic::new(Code::Type, v.span, "a command gives no value").help("`reply …; return`"));
+                    return Err(
+                        Diagnostic::new(Code::Type, v.span, "a command gives no value").help("`reply …; return`")
+                    );
                 }
                 self.push(Op::Return);
                 return Ok(Val::never());
@@ -164,7 +174,8 @@ impl<'a> Lower<'a> {
             return Err(Diagnostic::new(Code::Type, value.span, format!("a variable cannot begin as {}", val.ty))
                 .help("say its type: `var x: int? = none`"));
         }
-        let fresh = !self.is_var(&val) && matches!(value.kind, ExprKind::Int(_) | ExprKind::Call { .. } | ExprKind::Method { .. });
+        let fresh = !self.is_var(&val)
+            && matches!(value.kind, ExprKind::Int(_) | ExprKind::Call { .. } | ExprKind::Method { .. });
         let mut dest = Vec::new();
         for _ in 0..val.words.len() {
             dest.push(self.reg(name.span)?);
@@ -188,7 +199,11 @@ impl<'a> Lower<'a> {
                     .help("declare it with `var`"));
             }
             None => {
-                return Err(Diagnostic::new(Code::UnknownName, name.span, format!("there is no variable `{}`", name.name)));
+                return Err(Diagnostic::new(
+                    Code::UnknownName,
+                    name.span,
+                    format!("there is no variable `{}`", name.name),
+                ));
             }
         };
         let first_free = self.next_reg;
@@ -204,7 +219,8 @@ impl<'a> Lower<'a> {
         }
         let val = coerce(val, &var.ty).map_err(|v| mismatch(value.span, &var.ty, &v.ty))?;
         self.check_alive(&val, value.span)?;
-        let dest: Vec<Reg> = var.words.iter().filter_map(|w| if let Loc::Reg(r) = w.loc { Some(r) } else { None }).collect();
+        let dest: Vec<Reg> =
+            var.words.iter().filter_map(|w| if let Loc::Reg(r) = w.loc { Some(r) } else { None }).collect();
         let overlaps = val.words.iter().any(|w| matches!(w.loc, Loc::Reg(r) if dest.contains(&r)));
         let val = if overlaps && dest.len() > 1 { self.copy(val, value.span)? } else { val };
         let fresh = matches!(val.words.first().map(|w| w.loc), Some(Loc::Reg(r)) if r as usize >= first_free);
@@ -307,7 +323,14 @@ impl<'a> Lower<'a> {
         Ok(d)
     }
 
-    fn repeat(&mut self, bound: &Expr, counter: Option<&Ident>, body: &Block, exhausted: Option<&Block>, span: Span) -> Low<()> {
+    fn repeat(
+        &mut self,
+        bound: &Expr,
+        counter: Option<&Ident>,
+        body: &Block,
+        exhausted: Option<&Block>,
+        span: Span,
+    ) -> Low<()> {
         let (r, word) = self.bound(bound)?;
         let trips = word.bound.clone().unwrap_or_default();
         let top = word.bound;
@@ -370,7 +393,8 @@ impl<'a> Lower<'a> {
         }
         let mut kinds = Vec::new();
         super::expr::word_kinds(element, &mut kinds);
-        let fields = kinds.iter().enumerate().filter(|(_, is_bytes)| **is_bytes).fold(0u32, |m, (i, _)| m | 1 << i.min(31));
+        let fields =
+            kinds.iter().enumerate().filter(|(_, is_bytes)| **is_bytes).fold(0u32, |m, (i, _)| m | 1 << i.min(31));
         let mut wholes = vec![(EACH_BLOCKS, Poly::atom(Atom::BlocksAll { slot, width, fields }))];
         if let Some(w) = list.place {
             wholes.push((EACH_LEN, Poly::atom(Atom::Len(w.place))));
@@ -525,15 +549,13 @@ impl<'a> Lower<'a> {
         };
         match &e.kind {
             ExprKind::Ternary { condition, yes, no } => {
-                let kind = ExprKind::If { condition: condition.clone(), yes: reply_block(yes), no: Some(reply_block(no)) };
+                let kind =
+                    ExprKind::If { condition: condition.clone(), yes: reply_block(yes), no: Some(reply_block(no)) };
                 self.uncounted(&Expr { kind, span: e.span })
             }
             ExprKind::If { condition, yes, no: Some(no) } => {
-                let kind = ExprKind::If {
-                    condition: condition.clone(),
-                    yes: reply_tail(yes),
-                    no: Some(reply_tail(no)),
-                };
+                let kind =
+                    ExprKind::If { condition: condition.clone(), yes: reply_tail(yes), no: Some(reply_tail(no)) };
                 self.uncounted(&Expr { kind, span: e.span })
             }
             ExprKind::Match { on, arms } => {

@@ -8,7 +8,6 @@ use super::{Arena, HEADER_BYTES, NODE_BYTES_MAX, NodeMut, Ref, SLAB_BYTES, UNIT}
 use crate::base::SubBatch;
 
 /// Up to this many units every size is a class of its own; above, eight classes to a doubling (at most 1/8 is wasted).
-/// 64 includes the full branch of the trie, 528 bytes, by far the most copied.
 const EXACT_UNITS: usize = 64;
 const EXACT_BITS: usize = 6;
 pub const CLASSES: usize = EXACT_UNITS + 8 * (12 - EXACT_BITS);

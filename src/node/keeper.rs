@@ -1,0 +1,291 @@
+//! # Keeper: checkpoints of one node
+//!
+//! Owns the page store (a directory of generations, the current one named by an atomically replaced file), makes checkpoints on a
+//! thread of its own, and hands old ones to readers of the past and whole ones to peers.
+
+use super::state::SharedState;
+use crate::apply::Frontier;
+use crate::apply::machine::{Applied, Checkpoint, LogPosition, Receive};
+use crate::base::{Epoch, LogIndex};
+use crate::disk::pages::{FjallPages, PagesOptions};
+use crate::history::{OldState, OldStates};
+use crate::store::checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord};
+use crate::store::{self, Read, Store, Writer, page, recovery};
+use bytes::Bytes;
+use std::any::Any;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Checkpoints kept for reads of the past, beyond what the window needs.
+const RECORDS_KEPT: usize = 16;
+const CURRENT: &str = "CURRENT";
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    #[error("cannot use the page store in {0}: {1}")]
+    Io(PathBuf, io::Error),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Pages(#[from] crate::disk::pages::PagesError),
+    #[error(transparent)]
+    Arena(#[from] store::ArenaError),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What was found on disk.
+pub struct Opened {
+    pub keeper: Keeper,
+    pub store: Store,
+    pub writer: Writer,
+    pub frontier: Frontier,
+}
+
+pub struct Keeper {
+    dir: PathBuf,
+    checkpoints: Mutex<(u64, Arc<Checkpoints>)>,
+    running: AtomicBool,
+    pub last_ok: AtomicBool,
+    /// Unix seconds of the newest checkpoint.
+    pub last_s: AtomicI64,
+    /// Epoch and log bytes at the newest checkpoint.
+    pub last_epoch: AtomicU64,
+    pub last_bytes: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn generation_dir(dir: &Path, generation: u64) -> PathBuf {
+    dir.join(format!("g{generation}"))
+}
+
+fn open_pages(dir: &Path, generation: u64) -> Result<Arc<FjallPages>, KeeperError> {
+    Ok(Arc::new(FjallPages::open(&generation_dir(dir, generation), &PagesOptions::default())?))
+}
+
+fn current_generation(dir: &Path) -> Result<Option<u64>, KeeperError> {
+    match fs::read_to_string(dir.join(CURRENT)) {
+        Ok(text) => match text.trim().strip_prefix('g').and_then(|n| n.parse().ok()) {
+            Some(generation) => Ok(Some(generation)),
+            None => Err(KeeperError::Other(format!(
+                "{}/CURRENT names no generation; restore it from a backup",
+                dir.display()
+            ))),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(KeeperError::Io(dir.into(), e)),
+    }
+}
+
+/// Names `generation` as the current one, durably.
+fn set_current(dir: &Path, generation: u64) -> io::Result<()> {
+    let fresh = dir.join("CURRENT.new");
+    let mut file = File::create(&fresh)?;
+    writeln!(file, "g{generation}")?;
+    file.sync_all()?;
+    fs::rename(&fresh, dir.join(CURRENT))?;
+    File::open(dir)?.sync_all()
+}
+
+fn encode_position(at: LogPosition) -> Vec<u8> {
+    [at.term.to_le_bytes(), at.index.0.to_le_bytes()].concat()
+}
+
+fn decode_position(bytes: &[u8]) -> Option<(LogPosition, &[u8])> {
+    let (term, rest) = bytes.split_first_chunk::<8>()?;
+    let (index, rest) = rest.split_first_chunk::<8>()?;
+    Some((LogPosition { term: u64::from_le_bytes(*term), index: LogIndex(u64::from_le_bytes(*index)) }, rest))
+}
+
+fn meta_of(applied: &Applied) -> Meta {
+    let membership = match &applied.membership {
+        Some((at, bytes)) => [&encode_position(*at)[..], bytes].concat(),
+        None => Vec::new(),
+    };
+    Meta { applied: encode_position(applied.last), membership, ..Meta::default() }
+}
+
+/// What a checkpoint says of itself.
+fn frontier_of(record: &RootRecord) -> Result<Frontier, KeeperError> {
+    let (last, _) = decode_position(&record.meta.applied)
+        .ok_or_else(|| KeeperError::Other("a checkpoint does not say which entry it shows".into()))?;
+    let membership = decode_position(&record.meta.membership).map(|(at, bytes)| (at, Bytes::copy_from_slice(bytes)));
+    Ok(Frontier { applied: Applied { last, membership }, epoch: record.epoch(), now: record.state.time })
+}
+
+impl Keeper {
+    /// Opens the page store in `dir` and with it the newest checkpoint, if there is one. Reads root records only.
+    pub fn open(dir: &Path) -> Result<Opened, KeeperError> {
+        let io = |e| KeeperError::Io(dir.into(), e);
+        fs::create_dir_all(dir).map_err(io)?;
+        let generation = match current_generation(dir)? {
+            Some(generation) => generation,
+            None => {
+                set_current(dir, 1).map_err(io)?;
+                1
+            }
+        };
+        remove_others(dir, generation);
+        let pages = open_pages(dir, generation)?;
+        let recovered = recovery::open(pages.clone())?;
+        if let Some(damage) = recovered.damaged.first() {
+            return Err(KeeperError::Other(format!(
+                "the newest checkpoint is damaged ({damage}); the log behind it may be gone: restore this node's directory, or in a \
+                 cluster start it empty so that it catches up from its peers"
+            )));
+        }
+        let (store, writer, frontier) = match &recovered.record {
+            Some(record) => {
+                let (store, writer) = store::open(record.state, Box::new(page::Source(pages)))?;
+                (store, writer, frontier_of(record)?)
+            }
+            None => {
+                let (store, writer) = store::create()?;
+                store.arena().pages().set_source(Box::new(page::Source(pages)));
+                (store, writer, Frontier::default())
+            }
+        };
+        let keeper = Keeper {
+            dir: dir.into(),
+            checkpoints: Mutex::new((generation, recovered.checkpoints)),
+            running: AtomicBool::new(false),
+            last_ok: AtomicBool::new(true),
+            last_s: AtomicI64::new(frontier.now / 1000),
+            last_epoch: AtomicU64::new(frontier.epoch.0),
+            last_bytes: AtomicU64::new(0),
+        };
+        Ok(Opened { keeper, store, writer, frontier })
+    }
+
+    pub fn in_progress(&self) -> bool {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    fn checkpoints(&self) -> Arc<Checkpoints> {
+        lock(&self.checkpoints).1.clone()
+    }
+
+    /// Makes a checkpoint of the newest state; returns when it is durable. Blocks. None: nothing changed since the last one.
+    pub fn run(&self, state: &SharedState) -> Result<Option<(LogPosition, Checkpointed)>, KeeperError> {
+        let checkpoints = self.checkpoints();
+        let bytes = state.progress.log_bytes.load(Ordering::Relaxed);
+        let frontier = state.progress.frontier();
+        if checkpoints.newest().is_some_and(|newest| newest.meta == meta_of(&frontier.applied)) {
+            return Ok(None);
+        }
+        let store = state.store();
+        let snapshot = store.snapshot_at(frontier.epoch).map_err(|e| KeeperError::Other(e.to_string()))?;
+        self.running.store(true, Ordering::Relaxed);
+        let retention = Retention { records: RECORDS_KEPT, oldest_live: store.oldest_sub_batch() };
+        let made = checkpoints.run(snapshot.arena(), &snapshot.state(), meta_of(&frontier.applied), retention);
+        self.running.store(false, Ordering::Relaxed);
+        self.last_ok.store(made.is_ok(), Ordering::Relaxed);
+        let made = made?;
+        self.last_s.store(frontier.now / 1000, Ordering::Relaxed);
+        self.last_epoch.store(frontier.epoch.0, Ordering::Relaxed);
+        self.last_bytes.store(bytes, Ordering::Relaxed);
+        Ok(Some((frontier.applied.last, made)))
+    }
+
+    /// The newest durable checkpoint as a stream.
+    pub fn export(&self) -> Option<Box<dyn Checkpoint>> {
+        let view = self.checkpoints().view_newest()?;
+        let meta = frontier_of(view.record()).ok()?.applied;
+        let pieces = recovery::Export::new(view).ok()?;
+        Some(Box::new(Sent { meta, pieces }))
+    }
+
+    /// Where a peer's checkpoint goes: a generation of its own.
+    pub fn receive(&self) -> Result<Box<dyn Receive>, KeeperError> {
+        let generation = lock(&self.checkpoints).0 + 1;
+        let path = generation_dir(&self.dir, generation);
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(|e| KeeperError::Io(path, e))?;
+        }
+        let pages = open_pages(&self.dir, generation)?;
+        let import = recovery::Import::new(pages.clone())?;
+        Ok(Box::new(Received { generation, pages, import }))
+    }
+
+    /// Makes a received checkpoint the current one.
+    pub fn install(&self, received: Box<dyn Receive>) -> Result<(Store, Writer, Frontier), KeeperError> {
+        let received = received
+            .into_any()
+            .downcast::<Received>()
+            .map_err(|_| KeeperError::Other("a checkpoint was received elsewhere".into()))?;
+        let Received { generation, pages, import } = *received;
+        let record = import.finish()?;
+        set_current(&self.dir, generation).map_err(|e| KeeperError::Io(self.dir.clone(), e))?;
+        let recovered = recovery::open(pages.clone())?;
+        let (store, writer) = store::open(record.state, Box::new(page::Source(pages)))?;
+        *lock(&self.checkpoints) = (generation, recovered.checkpoints);
+        Ok((store, writer, frontier_of(&record)?))
+    }
+}
+
+/// Removes generations that are not current: an unfinished transfer, or what it replaced.
+fn remove_others(dir: &Path, current: u64) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let generation = name.to_str().and_then(|n| n.strip_prefix('g')).and_then(|n| n.parse::<u64>().ok());
+        if generation.is_some_and(|g| g != current) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+struct Sent {
+    meta: Applied,
+    pieces: recovery::Export,
+}
+
+impl Checkpoint for Sent {
+    fn meta(&self) -> Applied {
+        self.meta.clone()
+    }
+    fn next(&mut self) -> Result<Option<Bytes>, String> {
+        self.pieces.next_piece().map(|p| p.map(Bytes::from)).map_err(|e| e.to_string())
+    }
+}
+
+struct Received {
+    generation: u64,
+    pages: Arc<FjallPages>,
+    import: recovery::Import,
+}
+
+impl Receive for Received {
+    fn piece(&mut self, piece: Bytes) -> Result<(), String> {
+        self.import.piece(&piece).map_err(|e| e.to_string())
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}
+
+impl OldStates for Keeper {
+    fn at_or_before(&self, epoch: Epoch) -> Result<Option<OldState>, String> {
+        let Some(view) = self.checkpoints().view(epoch) else { return Ok(None) };
+        let frontier = frontier_of(view.record()).map_err(|e| e.to_string())?;
+        let (store, writer) = store::open(view.record().state, Box::new(view.source())).map_err(|e| e.to_string())?;
+        let index = frontier.applied.last.index;
+        Ok(Some(OldState {
+            writer,
+            epoch: frontier.epoch,
+            now: frontier.now,
+            index,
+            kept: Some(Box::new((view, store))),
+        }))
+    }
+
+    fn since(&self) -> Option<Epoch> {
+        self.checkpoints().oldest_epoch()
+    }
+}

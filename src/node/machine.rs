@@ -1,0 +1,67 @@
+//! The replicated state as the log sees it: the apply loop, and whole states to and from peers.
+
+use super::keeper::Keeper;
+use super::state::SharedState;
+use crate::apply::machine::{Applied, Checkpoint, Committed, Receive, StateMachine};
+use crate::apply::{Applier, Frontier};
+use crate::command::Table;
+use crate::store::{Store, Writer};
+use std::sync::Arc;
+
+pub struct NodeMachine {
+    applier: Applier,
+    state: Arc<SharedState>,
+    keeper: Arc<Keeper>,
+    table: Arc<Table>,
+}
+
+impl NodeMachine {
+    pub fn new(
+        store: Store,
+        writer: Writer,
+        frontier: Frontier,
+        state: Arc<SharedState>,
+        keeper: Arc<Keeper>,
+        table: Arc<Table>,
+    ) -> NodeMachine {
+        let applier = applier(store, writer, frontier, &state, &table);
+        NodeMachine { applier, state, keeper, table }
+    }
+}
+
+fn applier(store: Store, writer: Writer, frontier: Frontier, state: &SharedState, table: &Arc<Table>) -> Applier {
+    let (waiting, progress, own) = (state.waiting.clone(), state.progress.clone(), state.own.clone());
+    Applier::new(store, writer, table.clone(), frontier, waiting, progress, own)
+}
+
+impl StateMachine for NodeMachine {
+    fn applied(&self) -> Applied {
+        self.applier.applied()
+    }
+
+    fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String> {
+        self.applier.apply(entries).map_err(|e| {
+            tracing::error!("this node can apply no more entries: {e}");
+            e.to_string()
+        })
+    }
+
+    fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
+        self.keeper.export()
+    }
+
+    fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
+        self.keeper.receive().map_err(|e| e.to_string())
+    }
+
+    fn install(&mut self, meta: Applied, received: Box<dyn Receive>) -> Result<(), String> {
+        let (store, writer, frontier) = self.keeper.install(received).map_err(|e| e.to_string())?;
+        if frontier.applied.last != meta.last {
+            return Err(format!("the checkpoint shows entry {:?}, not {:?}", frontier.applied.last, meta.last));
+        }
+        tracing::info!("a peer's checkpoint replaced the state: epoch {}", frontier.epoch);
+        self.state.replace(store.clone());
+        self.applier = applier(store, writer, frontier, &self.state, &self.table);
+        Ok(())
+    }
+}
