@@ -5,9 +5,9 @@ use look::base::{Epoch, KeyHasher};
 use look::command::args;
 use look::lang::engine::{Code, Engine};
 use look::lang::env::{Call, Ended, Env};
-use look::lang::verify::{HelperShape, check};
 use look::lang::helpers;
 use look::lang::module::compile_module;
+use look::lang::verify::{HelperShape, check};
 use look::resp::{Arg, ReplyBuf, Request, Version};
 use look::store::{self, Writer};
 use std::collections::BTreeMap;
@@ -31,7 +31,8 @@ pub struct Bench {
 /// Every command of `commands/redis`, compiled.
 pub fn all_commands() -> Vec<look::lang::module::Command> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("commands/redis");
-    let mut files: Vec<_> = std::fs::read_dir(folder).expect("commands/redis").map(|f| f.expect("a file").path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).expect("commands/redis").map(|f| f.expect("a file").path()).collect();
     files.sort();
     let mut commands = Vec::new();
     for file in files.iter().filter(|f| !f.ends_with("prelude.look")) {
