@@ -55,9 +55,9 @@ pub struct Cost {
 pub trait Stored {
     /// Entries, or blocks of a string.
     fn len(&self, place: Place, words: &[u64]) -> u64;
-    /// Nominal depth: [`depth_of`] of the length, unless the implementor knows better.
+    /// Nominal depth, as it may be at the call's end: a call adds at most one entry for each of its words.
     fn depth(&self, place: Place, words: &[u64]) -> u64 {
-        depth_of(self.len(place, words))
+        depth_of(self.len(place, words).saturating_add(words.len() as u64))
     }
 }
 

@@ -121,12 +121,21 @@ impl Bench {
             epoch: Epoch(self.calls),
             seed: self.calls,
         };
+        let bound = self.bound(command, &call);
         self.writer.set_epoch(Epoch(self.calls));
         self.writer.mark();
         match self.env.write(&self.code, &call, &mut self.writer, &mut reply) {
             Ended::Done => self.writer.commit(),
             _ => self.writer.rollback(),
         }
+        let spent = (self.env.ops(), self.env.locs());
+        assert!(spent.0 <= bound.0 && spent.1 <= bound.1, "{first}: spent {spent:?}, bound {bound:?}: {}", command.cost_text());
         reply.into_bytes()
+    }
+
+    /// What the call may cost at most, by what is stored now.
+    fn bound(&self, command: &look::lang::Command, call: &Call<'_>) -> (u64, u64) {
+        let stored = look::node::reads::Sizes { state: &self.writer, db: call.db, blob: call.blob };
+        (command.cost.ops.eval(call.words, &stored), command.cost.locs.eval(call.words, &stored))
     }
 }
