@@ -3,6 +3,7 @@
 use super::check::render_all;
 use super::helpers::table;
 use super::module::{Module, compile_module};
+use super::verify::{HelperShape, verify};
 
 fn shipped() -> Vec<(String, String)> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/commands/redis");
@@ -10,6 +11,13 @@ fn shipped() -> Vec<(String, String)> {
     files.retain(|f| f.extension().is_some_and(|e| e == "look") && !f.ends_with("prelude.look"));
     files.sort();
     files.iter().map(|f| (f.display().to_string(), std::fs::read_to_string(f).unwrap())).collect()
+}
+
+fn shape(h: &super::table::Helper) -> HelperShape {
+    HelperShape {
+        args: h.params.iter().map(|p| p.1.width()).sum::<usize>() as u8,
+        results: h.result.width().max(1) as u8,
+    }
 }
 
 fn compiled() -> Vec<Module> {
@@ -33,11 +41,6 @@ fn every_shipped_command_compiles() {
 
 #[test]
 fn every_shipped_program_passes_the_verifier() {
-    use super::verify::{HelperShape, verify};
-    let shape = |h: &super::table::Helper| HelperShape {
-        args: h.params.iter().map(|p| p.1.width()).sum::<usize>() as u8,
-        results: h.result.width().max(1) as u8,
-    };
     let shapes: Vec<HelperShape> = table().helpers.iter().map(shape).collect();
     let mut refused = String::new();
     for c in compiled().iter().flat_map(|m| &m.commands) {
@@ -100,4 +103,45 @@ fn examples_and_summary_come_from_the_doc_comment() {
     assert!(!set.summary.is_empty() && !set.examples.is_empty());
     assert!(set.examples[0].command.starts_with("SET "));
     assert!(!set.examples[0].reply.is_empty());
+}
+
+/// Sources with tokens dropped, doubled, exchanged or replaced: the front end answers or refuses, and what it accepts passes the
+/// verifier.
+#[test]
+fn damaged_sources_are_refused_or_give_programs_that_verify() {
+    let shapes: Vec<HelperShape> = table().helpers.iter().map(shape).collect();
+    let sources = shipped();
+    let (mut accepted, mut seed) = (0, 0x1009_u64);
+    let mut random = |below: usize| {
+        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        (crate::base::mix64(seed) % below as u64) as usize
+    };
+    for _ in 0..2000 {
+        let (name, source) = &sources[random(sources.len())];
+        // one command of the file, so that a mutant's fate does not hang on the others
+        let commands: Vec<&str> = source.split("\n///").collect();
+        let mut tokens: Vec<&str> = commands[random(commands.len())].split_inclusive([' ', '\n', '(', ')', '.']).collect();
+        for _ in 0..1 + random(3) {
+            if tokens.is_empty() {
+                break;
+            }
+            let (a, b) = (random(tokens.len()), random(tokens.len()));
+            match random(4) {
+                0 => {
+                    tokens.remove(a);
+                }
+                1 => tokens.insert(a, tokens[b]),
+                2 => tokens.swap(a, b),
+                _ => tokens[a] = tokens[b],
+            }
+        }
+        let mutant = format!("///{}", tokens.concat());
+        for c in compile_module(&mutant, name, table()).iter().flat_map(|m| &m.commands) {
+            accepted += 1;
+            if let Err(e) = verify(&c.program, &shapes) {
+                panic!("{e:?} in the program of\n{mutant}");
+            }
+        }
+    }
+    assert!(accepted > 20, "only {accepted} mutants were still programs: the test looks at nothing");
 }
