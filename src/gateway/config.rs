@@ -58,7 +58,7 @@ const PARAMETERS: &[Parameter] = &[
     Parameter("hash-max-listpack-entries", Number(0, MAX), "512", Set::Node),
     Parameter("hash-max-listpack-value", Number(0, MAX), "64", Set::Node),
     Parameter("history-bytes", Memory, "1073741824", Set::Node),
-    Parameter("hz", Number(1, 500), "10", Set::Here),
+    Parameter("hz", Number(0, i32::MAX as i64), "10", Set::Here),
     Parameter("initial-cluster", Text, "", Set::Never),
     Parameter("io-threads", Number(1, 128), "1", Set::Never),
     Parameter("latency-monitor-threshold", Number(0, MAX), "0", Set::Here),

@@ -30,7 +30,7 @@ pub fn answer<B: Backend>(
             for name in request.iter().skip(2) {
                 match describe(context, name) {
                     Some(description) => info(&description, out),
-                    None => out.nil_array(),
+                    None => out.nil(),
                 }
             }
         }

@@ -333,7 +333,7 @@ fn pause<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &m
         (4, word) if is(word, "ALL") => Pause::All,
         (4, word) if is(word, "WRITE") => Pause::Writes,
         (4, _) => return out.error("ERR CLIENT PAUSE mode must be WRITE or ALL"),
-        _ => return out.error(SYNTAX),
+        _ => return out.error("ERR unknown subcommand or wrong number of arguments for 'PAUSE'. Try CLIENT HELP."),
     };
     let ms = match parse_int(request.arg(2)) {
         None => return out.error("ERR timeout is not an integer or out of range"),

@@ -124,9 +124,8 @@ fn slow_log<B: Backend>(context: &Context<'_, B>, entry: &'static Entry, request
         _ => {
             let count = match (request.len(), parse_int(request.arg(2))) {
                 (2, _) => 10,
-                (_, None) => return out.error(NOT_INT),
                 (_, Some(-1)) => usize::MAX,
-                (_, Some(n)) if n < -1 => return out.error("ERR count should be greater than or equal to -1"),
+                (_, None | Some(..-1)) => return out.error("ERR count should be greater than or equal to -1"),
                 (_, Some(n)) => n as usize,
             };
             let entries = log.newest(count);
@@ -189,21 +188,24 @@ fn memory_stats(facts: &NodeFacts, clients: usize, out: &mut ReplyBuf) {
 }
 
 fn shutdown<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
-    let (mut save, mut abort) = (true, false);
+    let (mut save, mut no_save, mut abort) = (false, false, false);
     for word in request.iter().skip(1) {
         match word {
-            word if is(word, "NOSAVE") => save = false,
+            word if is(word, "NOSAVE") => no_save = true,
             word if is(word, "SAVE") => save = true,
             word if is(word, "NOW") || is(word, "FORCE") => {}
             word if is(word, "ABORT") => abort = true,
             _ => return out.error(SYNTAX),
         }
     }
+    if save && no_save {
+        return out.error(SYNTAX);
+    }
     if abort {
         return out.error(if request.len() == 2 { "ERR No shutdown in progress." } else { SYNTAX });
     }
     context.session.closing = true;
-    context.shared.backend.shutdown(save);
+    context.shared.backend.shutdown(!no_save);
     context.shared.stop.notify_one();
 }
 
