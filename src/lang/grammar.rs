@@ -10,6 +10,9 @@ use super::diag::{Code, Diagnostic};
 use super::types::{Sum, Type};
 use std::sync::Arc;
 
+/// Most words of a command's fixed part, and of a list's element.
+const WORDS_MAX: u16 = 200;
+
 /// Error texts of an argument that replace the general ones.
 pub use super::ast::TypeTexts as Texts;
 
@@ -246,6 +249,10 @@ impl Grammar {
                 (ParamKind::Rest { element: Shape::of(element)?, min: *min, max: *max }, 1)
             }
         };
+        let element = if let ParamKind::Rest { element, .. } = &kind { element.words() } else { 0 };
+        if self.fixed_words + words > WORDS_MAX || element > WORDS_MAX {
+            return Err(Diagnostic::new(Code::TooBig, p.span, "these arguments take too many words"));
+        }
         self.params.push(Param { name: p.name.name.clone(), slot: self.fixed_words, words, kind });
         self.fixed_words += words;
         Ok(())
@@ -261,7 +268,7 @@ impl Grammar {
                     fixed &= min == max;
                 }
                 ParamKind::Rest { element, min, .. } => {
-                    least += (*min * element.arguments().0) as i32;
+                    least = least.saturating_add(min.saturating_mul(element.arguments().0).min(1 << 20) as i32);
                     fixed = false;
                 }
                 ParamKind::Flag { .. } | ParamKind::Options(_) => fixed = false,

@@ -53,6 +53,8 @@ fn binary(punct: &str) -> Option<(BinOp, u8)> {
         _ => return None,
     })
 }
+/// Most operators or fields in a row: trees are walked recursively.
+const CHAIN_MAX: usize = 128;
 /// Binding power of `is`, and of comparisons.
 const COMPARE: u8 = 3;
 
@@ -69,6 +71,12 @@ fn assign_op(punct: &str) -> Option<Option<BinOp>> {
         "^=" => Some(BinOp::BitXor),
         _ => return None,
     })
+}
+
+/// Leaves a placeholder with the same span.
+fn take(e: &mut Expr) -> Expr {
+    let span = e.span;
+    std::mem::replace(e, Expr { kind: ExprKind::None, span })
 }
 
 impl Parser {
@@ -253,7 +261,7 @@ impl Parser {
 
     fn binary(&mut self, least: u8) -> Parsed<Expr> {
         let mut a = self.unary()?;
-        loop {
+        for _ in 0..CHAIN_MAX {
             if self.is_word("is") && COMPARE >= least {
                 self.advance();
                 let case = self.ident()?;
@@ -271,6 +279,11 @@ impl Parser {
             let span = a.span.to(b.span);
             a = Expr { kind: ExprKind::Binary { op, a: Box::new(a), b: Box::new(b) }, span };
         }
+        Err(self.too_long())
+    }
+
+    fn too_long(&self) -> Diagnostic {
+        Diagnostic::new(Code::TooBig, self.span(), "this expression is too long").help("name parts of it with `let`")
     }
 
     fn unary(&mut self) -> Parsed<Expr> {
@@ -295,22 +308,23 @@ impl Parser {
 
     fn postfix(&mut self) -> Parsed<Expr> {
         let mut e = self.primary()?;
-        loop {
+        for _ in 0..CHAIN_MAX {
             let kind = if self.eat(".") {
                 let name = self.ident()?;
                 let args =
                     if self.is("(") && !self.fresh_line() { Some(self.list("(", ")", Self::expr)?) } else { None };
-                ExprKind::Method { on: Box::new(e.clone()), name, args }
+                ExprKind::Method { on: Box::new(take(&mut e)), name, args }
             } else if self.is("[") && !self.fresh_line() {
                 self.advance();
                 let index = self.expr()?;
                 self.expect("]")?;
-                ExprKind::Index { on: Box::new(e.clone()), index: Box::new(index) }
+                ExprKind::Index { on: Box::new(take(&mut e)), index: Box::new(index) }
             } else {
                 return Ok(e);
             };
             e = Expr { span: e.span.to(self.last_span()), kind };
         }
+        Err(self.too_long())
     }
 
     pub(super) fn primary(&mut self) -> Parsed<Expr> {

@@ -47,3 +47,14 @@ fn every_shipped_program_passes_the_verifier() {
     }
     assert!(refused.is_empty(), "{refused}");
 }
+
+/// Prints everything; run with `--nocapture`.
+#[test]
+fn tmp_dump() {
+    for c in compiled().iter().flat_map(|m| &m.commands) {
+        println!("{} regs {} ops {} undo {} flags {:?} arity {} {}", c.name, c.program.regs, c.program.ops.len(), c.may_abort_after_write, c.flags, c.grammar.arity, c.cost_text());
+        if c.name == "SET" || c.name == "GET" || c.name == "INCR" || c.name == "MSET" {
+            for (i, op) in c.program.ops.iter().enumerate() { println!("   {i} {op:?}"); }
+        }
+    }
+}

@@ -176,6 +176,8 @@ impl Pieces {
 pub enum SnapshotData {
     Ours(Box<dyn Checkpoint>),
     Theirs(Box<dyn Receive>),
+    /// Only the position of what recovery restored; there is nothing to read.
+    Restored,
 }
 
 type LookSnapshot = Snapshot<super::types::Term, u64, BasicNode, SnapshotData>;
@@ -199,6 +201,17 @@ impl Machine {
             return Err(io::Error::other(why));
         }
         self.sender.send(ToApply::Entries(entries)).await.map_err(|_| stopped())
+    }
+}
+
+impl Machine {
+    /// A checkpoint as if a peer had sent it.
+    async fn copy(&self, mut checkpoint: Box<dyn Checkpoint>) -> Result<Box<dyn Receive>, io::Error> {
+        let mut received = Pieces(self.sender.clone()).receive().await?;
+        while let Some(piece) = checkpoint.next().map_err(io::Error::other)? {
+            received.piece(piece).map_err(io::Error::other)?;
+        }
+        Ok(received)
     }
 }
 
@@ -238,19 +251,26 @@ impl RaftStateMachine<Types> for Machine {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
         // Checkpoints are made by their own thread; openraft only learns of the newest
-        let checkpoint = Pieces(self.sender.clone()).checkpoint().await.ok()??;
-        Some(Builder(Mutex::new(Some(checkpoint))))
+        let newest = Pieces(self.sender.clone()).checkpoint().await.ok()?.map(snapshot_of);
+        let restored = || {
+            let (last_log_id, last_membership) = stored(&self.handed);
+            Snapshot { meta: SnapshotMeta { last_log_id, last_membership }, snapshot: SnapshotData::Restored }
+        };
+        newest.or_else(|| force.then(restored)).map(|s| Builder(Mutex::new(Some(s))))
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder(Mutex::new(Pieces(self.sender.clone()).checkpoint().await.ok().flatten()))
+        let newest = Pieces(self.sender.clone()).checkpoint().await.ok().flatten();
+        Builder(Mutex::new(newest.map(snapshot_of)))
     }
 
     async fn install_snapshot(&mut self, meta: &LookMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
-        let SnapshotData::Theirs(received) = snapshot else {
-            return Err(io::Error::other("a checkpoint of this node cannot be installed on it"));
+        let received = match snapshot {
+            SnapshotData::Theirs(received) => received,
+            SnapshotData::Ours(checkpoint) => self.copy(checkpoint).await?,
+            SnapshotData::Restored => return Err(io::Error::other("a position without pages cannot be installed")),
         };
         let applied = applied_of(meta.last_log_id.as_ref(), &meta.last_membership);
         let (tx, rx) = oneshot::channel();
@@ -266,13 +286,13 @@ impl RaftStateMachine<Types> for Machine {
 }
 
 /// Hands a checkpoint to openraft once. (The lock is for openraft, which wants it `Sync`.)
-pub struct Builder(Mutex<Option<Box<dyn Checkpoint>>>);
+pub struct Builder(Mutex<Option<LookSnapshot>>);
 
 impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<LookSnapshot, io::Error> {
-        let checkpoint = self.0.lock().unwrap_or_else(|e| e.into_inner()).take();
-        checkpoint.map(snapshot_of).ok_or_else(|| io::Error::other("there is no checkpoint yet"))
+        let snapshot = self.0.lock().unwrap_or_else(|e| e.into_inner()).take();
+        snapshot.ok_or_else(|| io::Error::other("there is no checkpoint yet"))
     }
 }

@@ -77,6 +77,9 @@ impl RaftConfig {
 pub enum StartError {
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The checkpoint that allowed the log to be purged is not there.
+    #[error("the log begins after entry {purged}, but the restored state ends at entry {restored}")]
+    StateBehindLog { purged: u64, restored: u64 },
     #[error("peer address: {0}")]
     Listen(String),
     #[error("consensus: {0}")]
@@ -220,6 +223,10 @@ impl Raft {
     /// Opens the log, starts the threads and takes part. Blocks until this node can be asked (not until there is a leader).
     pub fn start(config: RaftConfig, disk: Arc<dyn Disk>, machine: Box<dyn StateMachine>) -> Result<Raft, StartError> {
         let store = LogStore::new(Log::open(disk, config.log.clone())?);
+        let (purged, restored) = (store.log().state().purged.index, machine.applied().last.index.0);
+        if purged > restored {
+            return Err(StartError::StateBehindLog { purged, restored });
+        }
         let (apply, progress, applied) = ApplyThread::start(machine)?;
         let (machine, pieces) = (apply.machine(progress.clone(), applied), apply.pieces());
         let (stop, stopped) = oneshot::channel();

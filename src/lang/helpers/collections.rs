@@ -8,20 +8,20 @@ use super::edge::{blocks, depth, helpers};
 use super::keys::WRONGTYPE;
 use crate::lang::env::Env;
 use crate::lang::ir::Trap;
-use crate::lang::table::Row;
+use crate::lang::table::{Kills, Row};
 use crate::store::tree::{self, Order, Tree};
 use crate::store::{Coll, MapRoot, Value, ValueKind, map};
 
 pub const ROWS: &[Row] = &[
-    Row::write("Slot.open_list() -> List", "10", "1", open_list).fails(),
-    Row::write("Slot.open_set() -> Set", "10", "1", open_set).fails(),
-    Row::write("Slot.open_hash() -> Hash", "10", "1", open_hash).fails(),
-    Row::write("Slot.open_zset() -> Zset", "10", "1", open_zset).fails(),
+    Row::write("Slot.open_list() -> List", "10", "1", open_list).fails().kills(Kills::Nothing),
+    Row::write("Slot.open_set() -> Set", "10", "1", open_set).fails().kills(Kills::Nothing),
+    Row::write("Slot.open_hash() -> Hash", "10", "1", open_hash).fails().kills(Kills::Nothing),
+    Row::write("Slot.open_zset() -> Zset", "10", "1", open_zset).fails().kills(Kills::Nothing),
     Row::read("Slot.list -> List?", "10", "1", list).fails(),
     Row::read("Slot.set -> Set?", "10", "1", set).fails(),
     Row::read("Slot.hash -> Hash?", "10", "1", hash).fails(),
     Row::read("Slot.zset -> Zset?", "10", "1", zset).fails(),
-    Row::trim("Slot.close()", "60", "depth + 3", close),
+    Row::trim("Slot.close()", "60", "depth + 3", close).kills(Kills::Views),
     Row::read("List.len -> int", "2", "0", len).bound("len"),
     Row::read("Set.len -> int", "2", "0", len).bound("len"),
     Row::read("Hash.len -> int", "2", "0", len).bound("len"),

@@ -11,7 +11,7 @@ use crate::store::{MapRoot, map};
 const KEYS_AT_ONCE: usize = 64;
 
 /// The state of one iteration.
-pub enum Walk {
+pub(in crate::lang) enum Walk {
     /// Keys of a database: (key, type tag) in hand, then where to fetch more; `None` = no more.
     Keys {
         db: u8,

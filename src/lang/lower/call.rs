@@ -310,7 +310,11 @@ impl<'a> Lower<'a> {
             }
             sum
         };
+        let receiver = h.params.first().filter(|_| h.has_receiver);
+        let of_collection = receiver.and_then(|p| self.handle_kind(&p.1)).is_some_and(|k| k != HandleKind::Slot);
         Ok(match (h.effect, whose) {
+            // an element: `Len` counts each as one block
+            (Effect::Read | Effect::Write | Effect::Trim, _) if of_collection => Some(Poly::constant(1)),
             (Effect::Pure, _) | (_, None) => Some(sum_of_arguments()),
             (_, Some(w)) => Some(w.len()),
         })

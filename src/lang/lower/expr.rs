@@ -147,12 +147,13 @@ impl<'a> Lower<'a> {
 
     fn short_circuit(&mut self, a: &Expr, b: &Expr, and: bool, span: Span) -> Low<Val> {
         let left = self.bool(a)?;
+        // Before the right side: its registers begin after this one.
+        let c = self.in_reg(&left, span)?;
         self.open(span)?;
         let right = self.branch(b.span, |l| l.bool(b));
         self.close();
         let right = right?;
         let cheap = right.ops.len() <= EAGER_OPS_MAX && right.ops.iter().all(|e| is_total(&e.op));
-        let c = self.in_reg(&left, span)?;
         if cheap {
             self.next_reg = self.next_reg.max(right.top);
             let val = right.val.clone();
@@ -259,7 +260,7 @@ impl<'a> Lower<'a> {
             (t, u) => return Err(operands(span, t, u)),
         }
         let bound = match (&wa.bound, &wb.bound) {
-            (Some(p), Some(q)) if least => Some(if rank(q) < rank(p) { q.clone() } else { p.clone() }),
+            (Some(p), Some(q)) if least => Some(smaller(p, q).clone()),
             (Some(p), None) | (None, Some(p)) if least => Some(p.clone()),
             (Some(p), Some(q)) => Some(p.clone().max(q)),
             _ => None,
@@ -397,7 +398,7 @@ impl<'a> Lower<'a> {
         let mut words: SmallVec<[Word; 2]> = SmallVec::new();
         for field in 0..width {
             let d = self.reg(span)?;
-            self.push(Op::Elem { d, slot, index: i, width, field });
+            self.push_noted(Op::Elem { d, slot, index: i, width, field }, Note::MayTrap);
             words.push(Word::bounded(Loc::Reg(d), self.everything.clone()));
             words[field as usize].natural = false;
         }
@@ -438,6 +439,16 @@ pub(super) fn word_kinds(ty: &Type, out: &mut Vec<bool>) {
             }
         }
         t => out.resize(out.len() + t.width(), false),
+    }
+}
+
+/// The better of two upper bounds.
+fn smaller<'p>(p: &'p Poly, q: &'p Poly) -> &'p Poly {
+    match (p.excess(q).is_empty(), q.excess(p).is_empty()) {
+        (true, _) => p,
+        (_, true) => q,
+        _ if rank(q) < rank(p) => q,
+        _ => p,
     }
 }
 

@@ -215,10 +215,12 @@ fn abort_walk(ops: &[Emitted], at: &mut usize, written: &mut bool) -> bool {
             op => {
                 let traps = match op {
                     Op::Int { op, .. } => !matches!(op, IntOp::Min | IntOp::Max),
-                    Op::Float { .. } | Op::Elem { .. } | Op::Fail { .. } => true,
+                    Op::Float { .. } | Op::Fail { .. } => true,
                     _ => false,
                 };
+                // an element at a loop's own counter is always there; one at a computed index is noted
                 let (writes, fails) = match e.note {
+                    Note::MayTrap => (false, true),
                     Note::Call { writes, fails, .. } => (writes, fails),
                     _ => (false, false),
                 };

@@ -141,6 +141,8 @@ enum Binding {
 #[derive(Clone, Debug)]
 enum Note {
     Plain,
+    /// Ends the call if an index is outside its list.
+    MayTrap,
     Call { ops: Poly, locs: Poly, writes: bool, fails: bool },
     Loop { trips: Poly, number: u16, wholes: Vec<(u8, Poly)> },
 }

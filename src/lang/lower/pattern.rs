@@ -67,6 +67,8 @@ impl<'a> Lower<'a> {
                 tags.push(tag);
             }
         }
+        // absence first: options are mostly not given
+        tags.sort_unstable();
         let all = sum.cases.len() as u64 + sum.none as u64;
         let word = val.words[0].clone();
         let s = self.load(&word, span)?;

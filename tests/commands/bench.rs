@@ -1,0 +1,131 @@
+//! A table of compiled commands over one writer: arguments in, reply bytes out, without log, Raft or gateway.
+
+use look::base::batch::ChunkBuilder;
+use look::base::{Epoch, KeyHasher};
+use look::command::args;
+use look::lang::engine::{Code, Engine};
+use look::lang::env::{Call, Ended, Env};
+use look::lang::verify::{HelperShape, check};
+use look::lang::helpers;
+use look::lang::module::compile_module;
+use look::resp::{Arg, ReplyBuf, Request, Version};
+use look::store::{self, Writer};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Log time at which examples run.
+pub const START_MS: i64 = 1_700_000_000_000;
+
+pub struct Bench {
+    commands: BTreeMap<String, (usize, look::lang::module::Command)>,
+    code: Code,
+    env: Env,
+    writer: Writer,
+    hasher: KeyHasher,
+    /// Log time of the next call.
+    pub now: i64,
+    pub version: Version,
+    calls: u64,
+}
+
+/// Every command of `commands/redis`, compiled.
+pub fn all_commands() -> Vec<look::lang::module::Command> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("commands/redis");
+    let mut files: Vec<_> = std::fs::read_dir(folder).expect("commands/redis").map(|f| f.expect("a file").path()).collect();
+    files.sort();
+    let mut commands = Vec::new();
+    for file in files.iter().filter(|f| !f.ends_with("prelude.look")) {
+        let source = std::fs::read_to_string(file).expect("a source");
+        let name = file.display().to_string();
+        match compile_module(&source, &name, helpers::table()) {
+            Ok(module) => commands.extend(module.commands),
+            Err(all) => {
+                let text: Vec<String> = all.iter().map(|d| d.render(&name, &source)).collect();
+                panic!("{}", text.join("\n"));
+            }
+        }
+    }
+    commands
+}
+
+fn shapes() -> Vec<HelperShape> {
+    let width = |h: &look::lang::table::Helper| HelperShape {
+        args: h.params.iter().map(|p| p.1.width()).sum::<usize>() as u8,
+        results: h.result.width().max(1) as u8,
+    };
+    helpers::table().helpers.iter().map(width).collect()
+}
+
+impl Bench {
+    pub fn new(engine: Engine) -> Bench {
+        let commands = all_commands();
+        let shapes = shapes();
+        let verified: Vec<_> = commands
+            .iter()
+            .map(|c| check(c.program.clone(), &shapes).unwrap_or_else(|e| panic!("{}: {e}", c.name)))
+            .collect();
+        let code = Code::build(engine, &verified);
+        assert_eq!(code.engine(), engine, "{:?}", code.refused());
+        let hasher = KeyHasher::new(7);
+        let (_, writer) = store::create().expect("a store");
+        Bench {
+            commands: commands.into_iter().enumerate().map(|(i, c)| (c.name.to_ascii_lowercase(), (i, c))).collect(),
+            code,
+            env: Env::new(hasher),
+            writer,
+            hasher,
+            now: START_MS,
+            version: Version::Resp2,
+            calls: 0,
+        }
+    }
+
+    /// Runs one command line in database 0.
+    pub fn run(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
+        self.calls += 1;
+        let mut reply = ReplyBuf::new(self.version);
+        let mut source = Vec::new();
+        let mut spans = Vec::new();
+        for word in words {
+            spans.push(Arg { at: source.len() as u32, len: word.len() as u32 });
+            source.extend_from_slice(word);
+        }
+        let lower = |w: &[u8]| String::from_utf8_lossy(w).to_ascii_lowercase();
+        let first = lower(&words[0]);
+        let both = words.get(1).map(|w| format!("{first} {}", lower(w)));
+        let (name_words, found) = match both.and_then(|b| self.commands.get(&b)) {
+            Some(found) => (2, found),
+            None => (1, self.commands.get(&first).unwrap_or_else(|| panic!("no command {first}"))),
+        };
+        let (program, command) = found;
+        let mut builder = ChunkBuilder::default();
+        builder.begin(1, 0);
+        let arity = command.grammar.arity;
+        let len = words.len() as i32;
+        if (arity >= 0 && len != arity) || len < -arity {
+            reply.error(args::arity_error(&first));
+            return reply.into_bytes();
+        }
+        let request = Request::new(&source, &spans).skip(name_words);
+        if let Err(text) = args::parse(&command.grammar, &first, request, &self.hasher, &mut builder) {
+            reply.error(text);
+            return reply.into_bytes();
+        }
+        let call = Call {
+            program: *program,
+            db: 0,
+            words: &builder.words[1..],
+            blob: &builder.blob,
+            now: self.now,
+            epoch: Epoch(self.calls),
+            seed: self.calls,
+        };
+        self.writer.set_epoch(Epoch(self.calls));
+        self.writer.mark();
+        match self.env.write(&self.code, &call, &mut self.writer, &mut reply) {
+            Ended::Done => self.writer.commit(),
+            _ => self.writer.rollback(),
+        }
+        reply.into_bytes()
+    }
+}
