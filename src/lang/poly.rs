@@ -55,9 +55,9 @@ pub struct Cost {
 pub trait Stored {
     /// Entries, or blocks of a string.
     fn len(&self, place: Place, words: &[u64]) -> u64;
-    /// Nominal depth: [`depth_of`] of the length, unless the implementor knows better.
+    /// Nominal depth, as it may be at the call's end: a call adds at most one entry for each of its words.
     fn depth(&self, place: Place, words: &[u64]) -> u64 {
-        depth_of(self.len(place, words))
+        depth_of(self.len(place, words).saturating_add(words.len() as u64))
     }
 }
 
@@ -242,5 +242,59 @@ impl Atom {
 impl fmt::Display for Poly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text(&|slot| format!("${slot}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poly(terms: &[(u64, &[Atom])]) -> Poly {
+        let mut p = Poly::default();
+        terms.iter().for_each(|(n, atoms)| p.add_term(atoms, *n));
+        p
+    }
+
+    #[test]
+    fn sequence_adds_and_branch_takes_the_larger_coefficient_of_each_term() {
+        let a = poly(&[(5, &[]), (2, &[Atom::Count(0)])]);
+        let b = poly(&[(3, &[]), (7, &[Atom::Count(0)]), (1, &[Atom::Blocks(1)])]);
+        assert_eq!(a.clone().plus(&b).to_string(), "8 + 9*n($0) + blocks($1)");
+        assert_eq!(a.max(&b).to_string(), "5 + 7*n($0) + blocks($1)");
+    }
+
+    #[test]
+    fn nested_loops_multiply_their_trips() {
+        let turn = Poly::constant(4);
+        let inner = turn.repeated(&Poly::atom(Atom::Int(1)), 1, &|_| Poly::default());
+        let outer = inner.repeated(&Poly::atom(Atom::Count(0)), 0, &|_| Poly::default());
+        assert_eq!(outer.to_string(), "4*n($0)*$1");
+    }
+
+    #[test]
+    fn shares_of_a_list_add_up_to_the_list_instead_of_being_multiplied() {
+        let turn = poly(&[(10, &[]), (3, &[Atom::Each(0, 0)])]);
+        let whole = |_| Poly::atom(Atom::BlocksAll { slot: 0, width: 1, fields: 1 });
+        let all = turn.repeated(&Poly::atom(Atom::Count(0)), 0, &whole);
+        assert_eq!(all.to_string(), "10*n($0) + 3*blocks($0)");
+    }
+
+    #[test]
+    fn evaluation_reads_sizes_from_the_words_and_saturates() {
+        let list = ListWord::new(2, 2).0;
+        let words = [-7i64 as u64, list, BytesWord::argument(0, 65).0, BytesWord::argument(65, 1).0];
+        let blocks = Atom::BlocksAll { slot: 1, width: 1, fields: 1 };
+        assert_eq!(poly(&[(1, &[Atom::Int(0)])]).eval(&words, &Nothing), 0, "negative counts as 0");
+        assert_eq!(poly(&[(10, &[Atom::Count(1)]), (1, &[blocks])]).eval(&words, &Nothing), 23);
+        assert_eq!(poly(&[(u64::MAX, &[Atom::Count(1)])]).eval(&words, &Nothing), u64::MAX);
+        let lying = [ListWord::new(2, u32::MAX).0];
+        let beyond = Atom::BlocksAll { slot: 0, width: 1, fields: 1 };
+        assert_eq!(poly(&[(1, &[beyond])]).eval(&lying, &Nothing), 0, "a list that is not there has no blocks");
+    }
+
+    #[test]
+    fn depth_grows_by_one_for_each_factor_of_64() {
+        let depths: Vec<u64> = [0, 1, 2, 64, 65, 4096, 4097].into_iter().map(depth_of).collect();
+        assert_eq!(depths, [1, 1, 2, 2, 3, 3, 4]);
     }
 }

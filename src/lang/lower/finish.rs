@@ -214,6 +214,7 @@ fn abort_walk(ops: &[Emitted], at: &mut usize, written: &mut bool) -> bool {
             }
             op => {
                 let traps = match op {
+                    _ if matches!(e.note, Note::Counts) => false,
                     Op::Int { op, .. } => !matches!(op, IntOp::Min | IntOp::Max),
                     Op::Float { .. } | Op::Fail { .. } => true,
                     _ => false,
