@@ -130,6 +130,7 @@ impl<B: Backend> Filler<'_, B> {
         };
         let leaf = match entry.resolve(request) {
             Ok(leaf) => leaf,
+            Err(text) if entry.hot == Hot::Exec => return self.abort(&text),
             Err(text) => {
                 self.error(&text);
                 return Taken::Done;
@@ -286,6 +287,7 @@ impl<B: Backend> Filler<'_, B> {
             None => match native::lookup(request.arg(0)) {
                 None => Some(unknown(request)),
                 Some(entry) => match entry.resolve(request) {
+                    Err(text) if entry.hot == Hot::Exec => return self.abort(&text),
                     Err(text) => Some(text),
                     Ok(leaf) if matches!(leaf.hot, Hot::Exec | Hot::Discard | Hot::Multi) => {
                         return self.native(request);
@@ -315,6 +317,15 @@ impl<B: Backend> Filler<'_, B> {
             }
             None => self.answer(|out, _| out.simple(b"QUEUED")),
         }
+        Taken::Done
+    }
+
+    /// An EXEC that is itself wrong ends the transaction.
+    fn abort(&mut self, text: &str) -> Taken {
+        self.session.multi = None;
+        self.session.watches.clear();
+        let why = text.strip_prefix("ERR ").unwrap_or(text);
+        self.error(&format!("EXECABORT Transaction discarded because of: {why}"));
         Taken::Done
     }
 

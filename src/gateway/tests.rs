@@ -176,6 +176,12 @@ async fn errors_while_queueing_abort_exec() {
         peer.says("SET a 1", "+QUEUED\r\n").await;
         peer.says("EXEC", "-EXECABORT Transaction discarded because of previous errors.\r\n").await;
     }
+    peer.says("MULTI", "+OK\r\n").await;
+    peer.says(
+        "EXEC x",
+        "-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n",
+    )
+    .await;
     peer.says("EXEC", "-ERR EXEC without MULTI\r\n").await;
     peer.says("DISCARD", "-ERR DISCARD without MULTI\r\n").await;
     peer.says("MULTI", "+OK\r\n").await;

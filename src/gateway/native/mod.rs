@@ -48,7 +48,6 @@ pub async fn wait<B: Backend>(
         "wait" => server::wait(context, request, out).await,
         "waitaof" => server::waitaof(context, request, out).await,
         "save" => server::save(context, out).await,
-        "bgsave" => server::bgsave(context, request, out),
         "debug" => server::debug(context, request, out).await,
         "look.at" => look::at(context, request, out).await,
         "look.epoch" => look::epoch(context, request, out).await,

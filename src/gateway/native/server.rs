@@ -29,6 +29,7 @@ pub fn answer<B: Backend>(
             context.session.client.monitor.store(true, std::sync::atomic::Ordering::Relaxed);
             out.ok();
         }
+        "bgsave" => bgsave(context, request, out),
         "shutdown" => shutdown(context, request, out),
         // Within MULTI nothing can be waited for.
         "wait" => out.int(backend.replicas_with(context.session.last_epoch) as i64),
@@ -278,7 +279,7 @@ pub async fn save<B: Backend>(context: &mut Context<'_, B>, out: &mut ReplyBuf) 
     }
 }
 
-pub fn bgsave<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+fn bgsave<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
     if request.len() > 2 || (request.len() == 2 && !is(request.arg(1), "SCHEDULE")) {
         return out.error(SYNTAX);
     }
