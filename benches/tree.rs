@@ -25,7 +25,9 @@ fn item(i: u64) -> Vec<u8> {
 fn sorted_set() -> (Mutator, Tree) {
     let mut m = Mutator::new(Arc::new(Arena::new().unwrap()), SubBatch(0));
     let mut tree = Tree::EMPTY;
-    (0..MEMBERS).for_each(|i| drop(tree::insert(&mut m, &mut tree, Order::Score, &item(i))));
+    for i in 0..MEMBERS {
+        tree::insert(&mut m, &mut tree, Order::Score, &item(i));
+    }
     (m, tree)
 }
 
@@ -36,15 +38,23 @@ fn trees(c: &mut Criterion) {
     let mut group = c.benchmark_group("sorted set of 1 M");
     group.throughput(criterion::Throughput::Elements(4096));
     group.bench_function("rank of a member", |b| {
-        b.iter(|| items.iter().map(|item| tree::rank(m.arena(), &set, Order::Score, black_box(item)).unwrap_or(0)).sum::<u64>())
+        b.iter(|| {
+            items
+                .iter()
+                .map(|item| tree::rank(m.arena(), &set, Order::Score, black_box(item)).unwrap_or(0))
+                .sum::<u64>()
+        })
     });
     group.bench_function("select by rank", |b| {
-        b.iter(|| (0..4096).map(|i| tree::get(m.arena(), &set, mix64(i) % MEMBERS).map_or(0, <[u8]>::len)).sum::<usize>())
+        b.iter(|| {
+            (0..4096).map(|i| tree::get(m.arena(), &set, mix64(i) % MEMBERS).map_or(0, <[u8]>::len)).sum::<usize>()
+        })
     });
     group.bench_function("insert and remove a member, owned nodes", |b| {
         b.iter(|| {
-            fresh.iter().for_each(|item| drop(tree::insert(&mut m, &mut set, Order::Score, item)));
-            fresh.iter().for_each(|item| drop(tree::remove(&mut m, &mut set, Order::Score, item)));
+            let new = fresh.iter().filter(|item| tree::insert(&mut m, &mut set, Order::Score, item)).count();
+            let gone = fresh.iter().filter(|item| tree::remove(&mut m, &mut set, Order::Score, item)).count();
+            assert_eq!(new, gone);
         })
     });
     group.bench_function("read on, 4096 items", |b| {

@@ -104,6 +104,10 @@ fn unseal(key: u64, value: &[u8]) -> Option<&[u8]> {
     (crc(key, bytes) == u32::from_le_bytes(*sum)).then_some(bytes)
 }
 
+/// What fjall replays at a start is bounded by these; its defaults (512 and 64 MiB) cost seconds.
+const JOURNAL_BYTES: u64 = 128 << 20;
+const MEMTABLE_BYTES: u64 = 16 << 20;
+
 /// How the page database may use the machine.
 #[derive(Clone, Debug)]
 pub struct PagesOptions {
@@ -137,10 +141,12 @@ impl FjallPages {
             .cache_size(options.cache_bytes)
             .worker_threads(options.worker_threads)
             .manual_journal_persist(true)
+            .max_journaling_size(JOURNAL_BYTES)
             .open()?;
         let apart = || {
             KeyspaceCreateOptions::default()
                 .manual_journal_persist(true)
+                .max_memtable_size(MEMTABLE_BYTES)
                 .expect_point_read_hits(true)
                 .with_kv_separation(Some(KvSeparationOptions::default().separation_threshold(512)))
         };

@@ -28,10 +28,12 @@ pub mod random;
 pub mod table;
 pub mod types;
 
-pub use lower::{Effects, LineCost};
 pub use check::{Checked, check_files};
+pub use lower::{Effects, LineCost};
 pub use module::{Command, Example, Module, compile_module};
 pub mod verify;
 
+#[cfg(test)]
+mod rejections;
 #[cfg(test)]
 mod shipped_tests;

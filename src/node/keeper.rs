@@ -1,32 +1,27 @@
 //! # Keeper: checkpoints of one node
 //!
-//! Owns the page store (a directory of generations, the current one named by an atomically replaced file), makes checkpoints on a
-//! thread of its own, and hands old ones to readers of the past and whole ones to peers.
+//! Owns the page store (a directory of generations, of which one counts), makes checkpoints on a thread of its own, and hands old ones to readers of the past and whole ones to peers.
 
 use super::state::SharedState;
 use crate::apply::Frontier;
 use crate::apply::machine::{Applied, Checkpoint, LogPosition, Receive};
 use crate::base::{Epoch, LogIndex};
-use crate::disk::pages::{FjallPages, PagesOptions};
+use crate::disk::pages::generations::{Fresh, Generations};
+use crate::disk::pages::{PageStore, PagesOptions};
 use crate::history::{OldState, OldStates};
 use crate::store::checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord};
 use crate::store::{self, Read, Store, Writer, page, recovery};
 use bytes::Bytes;
 use std::any::Any;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Checkpoints kept for reads of the past, beyond what the window needs.
 const RECORDS_KEPT: usize = 16;
-const CURRENT: &str = "CURRENT";
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
-    #[error("cannot use the page store in {0}: {1}")]
-    Io(PathBuf, io::Error),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
@@ -46,8 +41,8 @@ pub struct Opened {
 }
 
 pub struct Keeper {
-    dir: PathBuf,
-    checkpoints: Mutex<(u64, Arc<Checkpoints>)>,
+    generations: Generations,
+    checkpoints: Mutex<Arc<Checkpoints>>,
     running: AtomicBool,
     pub last_ok: AtomicBool,
     /// Unix seconds of the newest checkpoint.
@@ -59,38 +54,6 @@ pub struct Keeper {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn generation_dir(dir: &Path, generation: u64) -> PathBuf {
-    dir.join(format!("g{generation}"))
-}
-
-fn open_pages(dir: &Path, generation: u64) -> Result<Arc<FjallPages>, KeeperError> {
-    Ok(Arc::new(FjallPages::open(&generation_dir(dir, generation), &PagesOptions::default())?))
-}
-
-fn current_generation(dir: &Path) -> Result<Option<u64>, KeeperError> {
-    match fs::read_to_string(dir.join(CURRENT)) {
-        Ok(text) => match text.trim().strip_prefix('g').and_then(|n| n.parse().ok()) {
-            Some(generation) => Ok(Some(generation)),
-            None => Err(KeeperError::Other(format!(
-                "{}/CURRENT names no generation; restore it from a backup",
-                dir.display()
-            ))),
-        },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(KeeperError::Io(dir.into(), e)),
-    }
-}
-
-/// Names `generation` as the current one, durably.
-fn set_current(dir: &Path, generation: u64) -> io::Result<()> {
-    let fresh = dir.join("CURRENT.new");
-    let mut file = File::create(&fresh)?;
-    writeln!(file, "g{generation}")?;
-    file.sync_all()?;
-    fs::rename(&fresh, dir.join(CURRENT))?;
-    File::open(dir)?.sync_all()
 }
 
 fn encode_position(at: LogPosition) -> Vec<u8> {
@@ -122,17 +85,8 @@ fn frontier_of(record: &RootRecord) -> Result<Frontier, KeeperError> {
 impl Keeper {
     /// Opens the page store in `dir` and with it the newest checkpoint, if there is one. Reads root records only.
     pub fn open(dir: &Path) -> Result<Opened, KeeperError> {
-        let io = |e| KeeperError::Io(dir.into(), e);
-        fs::create_dir_all(dir).map_err(io)?;
-        let generation = match current_generation(dir)? {
-            Some(generation) => generation,
-            None => {
-                set_current(dir, 1).map_err(io)?;
-                1
-            }
-        };
-        remove_others(dir, generation);
-        let pages = open_pages(dir, generation)?;
+        let generations = Generations::new(dir, PagesOptions::default())?;
+        let pages: Arc<dyn PageStore> = Arc::new(generations.open()?);
         let recovered = recovery::open(pages.clone())?;
         if let Some(damage) = recovered.damaged.first() {
             return Err(KeeperError::Other(format!(
@@ -152,8 +106,8 @@ impl Keeper {
             }
         };
         let keeper = Keeper {
-            dir: dir.into(),
-            checkpoints: Mutex::new((generation, recovered.checkpoints)),
+            generations,
+            checkpoints: Mutex::new(recovered.checkpoints),
             running: AtomicBool::new(false),
             last_ok: AtomicBool::new(true),
             last_s: AtomicI64::new(frontier.now / 1000),
@@ -168,7 +122,7 @@ impl Keeper {
     }
 
     fn checkpoints(&self) -> Arc<Checkpoints> {
-        lock(&self.checkpoints).1.clone()
+        lock(&self.checkpoints).clone()
     }
 
     /// Makes a checkpoint of the newest state; returns when it is durable. Blocks. None: nothing changed since the last one.
@@ -203,14 +157,9 @@ impl Keeper {
 
     /// Where a peer's checkpoint goes: a generation of its own.
     pub fn receive(&self) -> Result<Box<dyn Receive>, KeeperError> {
-        let generation = lock(&self.checkpoints).0 + 1;
-        let path = generation_dir(&self.dir, generation);
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(|e| KeeperError::Io(path, e))?;
-        }
-        let pages = open_pages(&self.dir, generation)?;
-        let import = recovery::Import::new(pages.clone())?;
-        Ok(Box::new(Received { generation, pages, import }))
+        let fresh = self.generations.fresh()?;
+        let import = recovery::Import::new(fresh.pages.clone())?;
+        Ok(Box::new(Received { fresh, import }))
     }
 
     /// Makes a received checkpoint the current one.
@@ -219,25 +168,13 @@ impl Keeper {
             .into_any()
             .downcast::<Received>()
             .map_err(|_| KeeperError::Other("a checkpoint was received elsewhere".into()))?;
-        let Received { generation, pages, import } = *received;
+        let Received { fresh, import } = *received;
         let record = import.finish()?;
-        set_current(&self.dir, generation).map_err(|e| KeeperError::Io(self.dir.clone(), e))?;
+        let pages = self.generations.adopt(fresh)?;
         let recovered = recovery::open(pages.clone())?;
         let (store, writer) = store::open(record.state, Box::new(page::Source(pages)))?;
-        *lock(&self.checkpoints) = (generation, recovered.checkpoints);
+        *lock(&self.checkpoints) = recovered.checkpoints;
         Ok((store, writer, frontier_of(&record)?))
-    }
-}
-
-/// Removes generations that are not current: an unfinished transfer, or what it replaced.
-fn remove_others(dir: &Path, current: u64) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let generation = name.to_str().and_then(|n| n.strip_prefix('g')).and_then(|n| n.parse::<u64>().ok());
-        if generation.is_some_and(|g| g != current) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
     }
 }
 
@@ -256,8 +193,7 @@ impl Checkpoint for Sent {
 }
 
 struct Received {
-    generation: u64,
-    pages: Arc<FjallPages>,
+    fresh: Fresh,
     import: recovery::Import,
 }
 

@@ -5,9 +5,9 @@ use look::base::{Epoch, KeyHasher};
 use look::command::args;
 use look::lang::engine::{Code, Engine};
 use look::lang::env::{Call, Ended, Env};
-use look::lang::verify::{HelperShape, check};
 use look::lang::helpers;
 use look::lang::module::compile_module;
+use look::lang::verify::{HelperShape, check};
 use look::resp::{Arg, ReplyBuf, Request, Version};
 use look::store::{self, Writer};
 use std::collections::BTreeMap;
@@ -31,7 +31,8 @@ pub struct Bench {
 /// Every command of `commands/redis`, compiled.
 pub fn all_commands() -> Vec<look::lang::module::Command> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("commands/redis");
-    let mut files: Vec<_> = std::fs::read_dir(folder).expect("commands/redis").map(|f| f.expect("a file").path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).expect("commands/redis").map(|f| f.expect("a file").path()).collect();
     files.sort();
     let mut commands = Vec::new();
     for file in files.iter().filter(|f| !f.ends_with("prelude.look")) {
@@ -120,12 +121,21 @@ impl Bench {
             epoch: Epoch(self.calls),
             seed: self.calls,
         };
+        let bound = self.bound(command, &call);
         self.writer.set_epoch(Epoch(self.calls));
         self.writer.mark();
         match self.env.write(&self.code, &call, &mut self.writer, &mut reply) {
             Ended::Done => self.writer.commit(),
             _ => self.writer.rollback(),
         }
+        let spent = (self.env.ops(), self.env.locs());
+        assert!(spent.0 <= bound.0 && spent.1 <= bound.1, "{first}: spent {spent:?}, bound {bound:?}: {}", command.cost_text());
         reply.into_bytes()
+    }
+
+    /// What the call may cost at most, by what is stored now.
+    fn bound(&self, command: &look::lang::Command, call: &Call<'_>) -> (u64, u64) {
+        let stored = look::node::reads::Sizes { state: &self.writer, db: call.db, blob: call.blob };
+        (command.cost.ops.eval(call.words, &stored), command.cost.locs.eval(call.words, &stored))
     }
 }

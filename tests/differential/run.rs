@@ -35,6 +35,14 @@ pub struct Divergence {
     pub look: String,
 }
 
+impl Divergence {
+    /// What makes two disagreements the same one: the command and how each reply begins.
+    pub fn kind(&self) -> String {
+        let begin = |reply: &str| reply.chars().take(if reply.starts_with('-') { 40 } else { 1 }).collect::<String>();
+        format!("{}: {} / {}", self.command, begin(&self.redis), begin(&self.look))
+    }
+}
+
 impl std::fmt::Display for Divergence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "at {}\n      redis: {}\n      look:  {}", self.step, self.redis, self.look)

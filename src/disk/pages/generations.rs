@@ -11,6 +11,7 @@ use super::{FjallPages, PagesError, PagesOptions, crc};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The directory that holds all generations. One process at a time uses it.
 pub struct Generations {
@@ -20,7 +21,7 @@ pub struct Generations {
 
 /// A generation that does not count yet.
 pub struct Fresh {
-    pub pages: FjallPages,
+    pub pages: Arc<FjallPages>,
     number: u64,
 }
 
@@ -41,14 +42,19 @@ impl Generations {
         Ok(pages)
     }
 
-    /// An empty page store beside the one that counts.
+    /// An empty page store beside the one that counts. What earlier transfers left unfinished goes; what this process replaced
+    /// stays until the next opening, because versions in memory may still read it.
     pub fn fresh(&self) -> Result<Fresh, PagesError> {
-        let number = self.numbers()?.last().map_or(1, |last| last + 1);
-        Ok(Fresh { pages: FjallPages::open(&self.path(number), &self.options)?, number })
+        let (current, numbers) = (self.current()?, self.numbers()?);
+        for number in numbers.iter().filter(|number| **number > current) {
+            fs::remove_dir_all(self.path(*number))?;
+        }
+        let number = numbers.last().map_or(1, |last| last + 1);
+        Ok(Fresh { pages: Arc::new(FjallPages::open(&self.path(number), &self.options)?), number })
     }
 
     /// Makes a generation count from now on, also after a crash. The one before goes at the next opening.
-    pub fn adopt(&self, fresh: Fresh) -> Result<FjallPages, PagesError> {
+    pub fn adopt(&self, fresh: Fresh) -> Result<Arc<FjallPages>, PagesError> {
         self.point_at(fresh.number)?;
         Ok(fresh.pages)
     }

@@ -82,6 +82,7 @@ impl<'a> Lower<'a> {
         }
         let result = def.result.as_ref().map(|t| self.table.resolve(t)).transpose()?;
         let outer = std::mem::replace(&mut self.scope, bound);
+        let counters = std::mem::replace(&mut self.counters, super::counters::counters(&def.body));
         let (line, loops) = (self.line, std::mem::take(&mut self.loops));
         self.inlining.push(&def.name.name);
         let body = returns_as_values(&def.body);
@@ -90,6 +91,7 @@ impl<'a> Lower<'a> {
         self.loops = loops;
         self.line = line;
         self.scope = outer;
+        self.counters = counters;
         let val = val?;
         match &result {
             Some(ty) => coerce(val, ty).map_err(|v| mismatch(def.body.span, ty, &v.ty)),
@@ -327,6 +329,8 @@ impl<'a> Lower<'a> {
     /// A row's polynomial for these arguments.
     fn row_cost(&self, row: &RowPoly, h: &Helper, vals: &[Val], whose: Option<Whose>, span: Span) -> Low<Poly> {
         let db = Whose { place: Place::Db, each: None };
+        let receiver = h.params.first().filter(|_| h.has_receiver);
+        let on_slot = receiver.and_then(|p| self.handle_kind(&p.1)) == Some(HandleKind::Slot);
         let mut cost = Poly::default();
         for (n, atoms) in row {
             let mut term = Poly::constant(*n);
@@ -346,6 +350,8 @@ impl<'a> Lower<'a> {
                         }
                     },
                     RowAtom::Len => whose.unwrap_or(db).len(),
+                    // a slot lies in the database; what it holds has a depth of its own once it is opened
+                    RowAtom::Depth if on_slot => db.depth(),
                     RowAtom::Depth => whose.unwrap_or(db).depth(),
                 });
             }

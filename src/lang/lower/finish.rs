@@ -26,7 +26,7 @@ pub struct LineCost {
 impl Lower<'_> {
     pub(super) fn finish(mut self, mut program: Program) -> Finished {
         drop_unread(&mut self.ops);
-        program.regs = self.regs.max(1).min(255) as u8;
+        program.regs = self.regs.clamp(1, 255) as u8;
         program.literals = self.literals;
         program.texts = self.texts;
         program.lines = self.ops.iter().map(|e| e.line).collect();
@@ -214,6 +214,7 @@ fn abort_walk(ops: &[Emitted], at: &mut usize, written: &mut bool) -> bool {
             }
             op => {
                 let traps = match op {
+                    _ if matches!(e.note, Note::Counts) => false,
                     Op::Int { op, .. } => !matches!(op, IntOp::Min | IntOp::Max),
                     Op::Float { .. } | Op::Fail { .. } => true,
                     _ => false,

@@ -7,6 +7,7 @@
 //! argument do not pay for it.
 
 mod call;
+mod counters;
 mod expr;
 mod finish;
 mod flow;
@@ -21,7 +22,7 @@ use super::poly::{Atom, Place, Poly};
 use super::table::{Effect, Table};
 use super::types::Type;
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use finish::{Finished, LineCost};
 
@@ -41,7 +42,7 @@ pub enum Loc {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Word {
     pub loc: Loc,
-    /// At most: value of an int, blocks of bytes. None: unknown.
+    /// At most: value of an int (0 when it is negative), blocks of bytes. None: unknown.
     pub bound: Option<Poly>,
     /// An int that is never negative.
     pub natural: bool,
@@ -50,7 +51,7 @@ pub struct Word {
 impl Word {
     fn constant(value: u64) -> Word {
         let natural = value as i64 >= 0;
-        Word { loc: Loc::Const(value), bound: natural.then(|| Poly::constant(value)), natural }
+        Word { loc: Loc::Const(value), bound: Some(Poly::constant(if natural { value } else { 0 })), natural }
     }
     fn at(loc: Loc) -> Word {
         Word { loc, bound: None, natural: false }
@@ -143,8 +144,19 @@ enum Note {
     Plain,
     /// Ends the call if an index is outside its list.
     MayTrap,
-    Call { ops: Poly, locs: Poly, writes: bool, fails: bool },
-    Loop { trips: Poly, number: u16, wholes: Vec<(u8, Poly)> },
+    /// Arithmetic that cannot overflow.
+    Counts,
+    Call {
+        ops: Poly,
+        locs: Poly,
+        writes: bool,
+        fails: bool,
+    },
+    Loop {
+        trips: Poly,
+        number: u16,
+        wholes: Vec<(u8, Poly)>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -204,6 +216,8 @@ pub struct Lower<'a> {
     inlining: Vec<&'a str>,
     /// Counters of open `array { … }` replies; None where the count was known.
     emitted: Vec<Option<Reg>>,
+    /// Names of variables that only count, in the body being lowered.
+    counters: BTreeSet<String>,
     pub effects: Effects,
     everything: Poly,
 }
@@ -251,6 +265,7 @@ impl<'a> Lower<'a> {
             loop_count: 0,
             inlining: Vec::new(),
             emitted: Vec::new(),
+            counters: BTreeSet::new(),
             effects: Effects::default(),
             everything: everything(grammar),
         };
@@ -263,6 +278,7 @@ impl<'a> Lower<'a> {
 
     /// Lowers the body and finishes the program.
     pub fn command(mut self, def: &'a CommandDef) -> Low<(Finished, Effects)> {
+        self.counters = counters::counters(&def.body);
         self.unit_block(&def.body)?;
         let mut program = Program::default();
         for e in &def.errors {

@@ -45,6 +45,8 @@ impl<'a> Lower<'a> {
 
     pub(super) fn match_expr(&mut self, on: &Expr, arms: &[Arm], expect: Option<&Type>, span: Span) -> Low<Val> {
         let val = self.expr(on, None)?;
+        // what an arm binds must not change when the arm assigns to the variable it came from
+        let val = if self.is_var(&val) { self.copy(val, on.span)? } else { val };
         self.check_alive(&val, on.span)?;
         match &val.ty {
             Type::Sum(sum) => {

@@ -150,7 +150,7 @@ impl<'a> Lower<'a> {
 
     // --- variables ---
 
-    fn copy(&mut self, val: Val, span: Span) -> Low<Val> {
+    pub(super) fn copy(&mut self, val: Val, span: Span) -> Low<Val> {
         let mut copy = val.clone();
         for w in &mut copy.words {
             if let Loc::Reg(s) = w.loc {
@@ -163,6 +163,7 @@ impl<'a> Lower<'a> {
     }
 
     fn var(&mut self, name: &Ident, ty: Option<&TypeSyntax>, value: &Expr) -> Low<()> {
+        let first_free = self.next_reg;
         let val = match ty {
             Some(t) => {
                 let ty = self.table.resolve(t)?;
@@ -174,8 +175,7 @@ impl<'a> Lower<'a> {
             return Err(Diagnostic::new(Code::Type, value.span, format!("a variable cannot begin as {}", val.ty))
                 .help("say its type: `var x: int? = none`"));
         }
-        let fresh = !self.is_var(&val)
-            && matches!(value.kind, ExprKind::Int(_) | ExprKind::Call { .. } | ExprKind::Method { .. });
+        let fresh = matches!(val.words.first().map(|w| w.loc), Some(Loc::Reg(r)) if r as usize >= first_free);
         let mut dest = Vec::new();
         for _ in 0..val.words.len() {
             dest.push(self.reg(name.span)?);
@@ -210,7 +210,13 @@ impl<'a> Lower<'a> {
         let val = match op {
             Some(op) => {
                 let b = self.expr(value, None)?;
-                self.binary(op, var.clone(), b, name.span.to(value.span))?
+                let sum = self.binary(op, var.clone(), b, name.span.to(value.span))?;
+                if self.counters.contains(&name.name)
+                    && let Some(last) = self.ops.last_mut()
+                {
+                    last.note = Note::Counts;
+                }
+                sum
             }
             None => self.expr(value, Some(&var.ty))?,
         };
@@ -281,6 +287,7 @@ impl<'a> Lower<'a> {
                 return Err(self.killed_error(o, by, used).note("used here, again in the next turn of the loop"));
             }
         }
+        self.check_carried(frame.first_origin, &branch.killed)?;
         self.killed.extend(branch.killed.iter().map(|(k, v)| (*k, *v)));
         self.killed.extend(frame.broke_with);
         self.push_noted(Op::Loop { counter, bound }, Note::Loop { trips, number, wholes });
@@ -288,6 +295,21 @@ impl<'a> Lower<'a> {
         self.push(Op::End);
         if let Some(block) = exhausted {
             self.exhausted(counter, bound, frame.breaks, block, span)?;
+        }
+        Ok(())
+    }
+
+    /// A variable from before a loop must not take a view that dies in one turn into the next.
+    fn check_carried(&self, first: OriginId, killed: &BTreeMap<OriginId, Span>) -> Low<()> {
+        let vars = self.scope.iter().filter_map(|(_, b)| match b {
+            Binding::Var(v) => Some(v),
+            Binding::Let(_) => None,
+        });
+        for &o in vars.flat_map(|v| &v.origins).filter(|o| **o >= first) {
+            if let Some(&by) = killed.get(&o) {
+                let taken = self.origins[o as usize].span;
+                return Err(self.killed_error(o, by, taken).note("kept in a variable for the next turn of the loop"));
+            }
         }
         Ok(())
     }
@@ -503,7 +525,7 @@ impl<'a> Lower<'a> {
     fn count_emit(&mut self, span: Span) -> Low<()> {
         if let Some(Some(r)) = self.emitted.last().copied() {
             let b = self.load(&Word::constant(1), span)?;
-            self.push(Op::Int { op: IntOp::Add, d: r, a: r, b });
+            self.push_noted(Op::Int { op: IntOp::Add, d: r, a: r, b }, Note::Counts);
         }
         Ok(())
     }
