@@ -130,7 +130,7 @@ impl<B: Backend> Filler<'_, B> {
             if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
                 return Taken::Hostile;
             }
-            self.error(&unknown(request));
+            self.error(unknown(request));
             return Taken::Done;
         };
         let leaf = match entry.resolve(request) {
@@ -433,7 +433,7 @@ impl<B: Backend> Filler<'_, B> {
             return self.call(route, request);
         }
         let Some(Ok(leaf)) = native::lookup(request.arg(0)).map(|entry| entry.resolve(request)) else {
-            return self.error(&unknown(request));
+            return self.error(unknown(request));
         };
         match leaf.hot {
             Hot::Ping => self.answer(|out, _| native::ping(request, out)),
