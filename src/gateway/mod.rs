@@ -12,8 +12,6 @@ mod chunk;
 pub mod clients;
 pub mod config;
 mod conn;
-#[cfg(test)]
-mod fake;
 mod glob;
 mod listen;
 mod multi;

@@ -1,7 +1,9 @@
 //! The gateway over a real socket and a fake node: bytes in, bytes out.
 
-use super::fake::Fake;
+mod fake;
+
 use super::{Gateway, GatewayOptions};
+use fake::Fake;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

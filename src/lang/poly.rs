@@ -5,6 +5,7 @@
 use crate::base::words::{BytesWord, ListWord};
 use smallvec::SmallVec;
 use std::fmt;
+use std::sync::Arc;
 
 /// Whose length or depth.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -18,7 +19,7 @@ pub enum Place {
 }
 
 /// One size. Slots are words of the call (see `batch::format`).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum Atom {
     /// Elements of the list argument
     Count(u16),
@@ -32,6 +33,10 @@ pub enum Atom {
     Len(Place),
     /// `1 + ceil(log64(len))`
     Depth(Place),
+    /// The smaller of two bounds.
+    Least(Arc<[Poly; 2]>),
+    /// `.1[0]` where the integer argument is negative, else `.1[1]`: positions that count from the end.
+    Signed(u16, Arc<[Poly; 2]>),
     /// Inside loop `.0`: a share of the whole that `.1` names; never leaves the front end.
     Each(u16, u8),
 }
@@ -39,7 +44,7 @@ pub enum Atom {
 pub type Atoms = SmallVec<[Atom; 2]>;
 
 /// `terms` are sorted by atoms and have coefficients above 0.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
 pub struct Poly {
     terms: Vec<(Atoms, u64)>,
 }
@@ -85,7 +90,7 @@ impl Poly {
         Poly { terms: if n == 0 { Vec::new() } else { vec![(Atoms::new(), n)] } }
     }
     pub fn atom(atom: Atom) -> Poly {
-        Poly { terms: vec![(Atoms::from_slice(&[atom]), 1)] }
+        Poly { terms: vec![([atom].into_iter().collect(), 1)] }
     }
     pub fn terms(&self) -> &[(Atoms, u64)] {
         &self.terms
@@ -103,7 +108,7 @@ impl Poly {
     }
     /// Does the bound depend on what is stored, other than by depth?
     pub fn has_len(&self) -> bool {
-        self.terms.iter().any(|(atoms, _)| atoms.iter().any(|a| matches!(a, Atom::Len(_))))
+        self.terms.iter().any(|(atoms, _)| atoms.iter().any(Atom::has_len))
     }
 
     fn combine(&mut self, atoms: &[Atom], n: u64, how: impl Fn(u64, u64) -> u64) {
@@ -112,11 +117,11 @@ impl Poly {
         }
         match self.terms.binary_search_by(|(a, _)| a.as_slice().cmp(atoms)) {
             Ok(i) => self.terms[i].1 = how(self.terms[i].1, n),
-            Err(i) => self.terms.insert(i, (Atoms::from_slice(atoms), n)),
+            Err(i) => self.terms.insert(i, (Atoms::from(atoms), n)),
         }
     }
     pub fn add_term(&mut self, atoms: &[Atom], n: u64) {
-        let mut sorted = Atoms::from_slice(atoms);
+        let mut sorted = Atoms::from(atoms);
         sorted.sort();
         self.combine(&sorted, n, u64::saturating_add);
     }
@@ -140,7 +145,7 @@ impl Poly {
         let mut product = Poly::default();
         for (a, n) in &self.terms {
             for (b, m) in &other.terms {
-                let both: Atoms = a.iter().chain(b).copied().collect();
+                let both: Atoms = a.iter().chain(b).cloned().collect();
                 product.add_term(&both, n.saturating_mul(*m));
             }
         }
@@ -152,8 +157,10 @@ impl Poly {
     pub fn repeated(&self, trips: &Poly, loop_number: u16, whole: &dyn Fn(u8) -> Poly) -> Poly {
         let mut total = Poly::default();
         for (atoms, n) in &self.terms {
-            let (shares, rest): (Atoms, Atoms) =
-                atoms.iter().copied().partition(|a| matches!(a, Atom::Each(l, _) if *l == loop_number));
+            let (shares, rest): (Atoms, Atoms) = atoms
+                .iter()
+                .map(|a| a.outside(loop_number, whole))
+                .partition(|a| matches!(a, Atom::Each(l, _) if *l == loop_number));
             let mut term = Poly { terms: vec![(rest, *n)] };
             for share in &shares {
                 if let Atom::Each(_, kind) = share {
@@ -163,6 +170,43 @@ impl Poly {
             total.add(&if shares.is_empty() { term.times(trips) } else { term });
         }
         total
+    }
+
+    /// Every share of a loop's whole replaced by the whole.
+    fn wholes(&self, loop_number: u16, whole: &dyn Fn(u8) -> Poly) -> Poly {
+        let mut all = Poly::default();
+        for (atoms, n) in &self.terms {
+            let mut term = Poly::constant(*n);
+            for a in atoms {
+                term = term.times(&match a {
+                    Atom::Each(l, kind) if *l == loop_number => whole(*kind),
+                    a => Poly::atom(a.outside(loop_number, whole)),
+                });
+            }
+            all.add(&term);
+        }
+        all
+    }
+
+    /// The smaller of two bounds, exactly.
+    pub fn least(&self, other: &Poly) -> Poly {
+        if self.excess(other).is_empty() {
+            return self.clone();
+        }
+        if other.excess(self).is_empty() {
+            return other.clone();
+        }
+        let mut two = [self.clone(), other.clone()];
+        two.sort();
+        Poly::atom(Atom::Least(Arc::new(two)))
+    }
+
+    /// `negative` where the integer argument is, else `other`.
+    pub fn signed(slot: u16, negative: &Poly, other: &Poly) -> Poly {
+        if negative == other {
+            return negative.clone();
+        }
+        Poly::atom(Atom::Signed(slot, Arc::new([negative.clone(), other.clone()])))
     }
 
     /// The terms in which `self` exceeds `other`.
@@ -201,9 +245,9 @@ impl Poly {
 
 impl Atom {
     #[inline]
-    pub fn eval(self, words: &[u64], stored: &dyn Stored) -> u64 {
+    pub fn eval(&self, words: &[u64], stored: &dyn Stored) -> u64 {
         let word = |slot: u16| words.get(slot as usize).copied().unwrap_or(0);
-        match self {
+        match *self {
             Atom::Count(slot) => ListWord(word(slot)).count() as u64,
             Atom::Int(slot) => (word(slot) as i64).max(0) as u64,
             Atom::Blocks(slot) => blocks(BytesWord(word(slot)).len()),
@@ -219,21 +263,42 @@ impl Atom {
             }
             Atom::Len(place) => stored.len(place, words),
             Atom::Depth(place) => stored.depth(place, words),
+            Atom::Least(ref two) => two[0].eval(words, stored).min(two[1].eval(words, stored)),
+            Atom::Signed(slot, ref two) => two[((word(slot) as i64) >= 0) as usize].eval(words, stored),
             Atom::Each(..) => 0,
         }
     }
 
-    fn text(self, name_of: &dyn Fn(u16) -> String) -> String {
+    /// Does it depend on what is stored, other than by depth, or choose between bounds?
+    fn has_len(&self) -> bool {
+        matches!(self, Atom::Len(_) | Atom::Least(_) | Atom::Signed(..))
+    }
+
+    /// The same outside a loop: shares of a whole inside a choice become the whole.
+    fn outside(&self, loop_number: u16, whole: &dyn Fn(u8) -> Poly) -> Atom {
+        let both = |two: &[Poly; 2]| Arc::new([two[0].wholes(loop_number, whole), two[1].wholes(loop_number, whole)]);
+        match self {
+            Atom::Least(two) => Atom::Least(both(two)),
+            Atom::Signed(slot, two) => Atom::Signed(*slot, both(two)),
+            a => a.clone(),
+        }
+    }
+
+    fn text(&self, name_of: &dyn Fn(u16) -> String) -> String {
         let of = |p: Place| match p {
             Place::Db => "db".to_owned(),
             Place::Key(slot) | Place::Keys(slot) => name_of(slot),
         };
-        match self {
+        match *self {
             Atom::Count(slot) => format!("n({})", name_of(slot)),
             Atom::Int(slot) => name_of(slot),
             Atom::Blocks(slot) | Atom::BlocksAll { slot, .. } => format!("blocks({})", name_of(slot)),
             Atom::Len(p) => format!("len({})", of(p)),
             Atom::Depth(p) => format!("depth({})", of(p)),
+            Atom::Least(ref two) => format!("min({}, {})", two[0].text(name_of), two[1].text(name_of)),
+            Atom::Signed(slot, ref two) => {
+                format!("({} < 0 ? {} : {})", name_of(slot), two[0].text(name_of), two[1].text(name_of))
+            }
             Atom::Each(l, k) => format!("each({l}.{k})"),
         }
     }

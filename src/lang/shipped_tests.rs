@@ -71,8 +71,7 @@ fn commands_that_count_after_a_write_need_no_undo_journal() {
 
 #[test]
 fn words_of_an_argument_follow_the_order_of_declaration() {
-    let source =
-        "command T(k: key, n: int ?, flag F, opt e: A(int) | B | C(bytes, key), rest p: (key, float) [1..]) { reply nil }";
+    let source = "command T(k: key, n: int ?, flag F, opt e: A(int) | B | C(bytes, key), rest p: (key, float) [1..]) { reply nil }";
     let module = compile_module(source, "t", table()).unwrap_or_else(|e| panic!("{e:?}"));
     let g = &module.commands[0].grammar;
     let layout: Vec<_> = g.params.iter().map(|p| (p.name.as_str(), p.slot, p.words)).collect();
@@ -120,7 +119,8 @@ fn damaged_sources_are_refused_or_give_programs_that_verify() {
         let (name, source) = &sources[random(sources.len())];
         // one command of the file, so that a mutant's fate does not hang on the others
         let commands: Vec<&str> = source.split("\n///").collect();
-        let mut tokens: Vec<&str> = commands[random(commands.len())].split_inclusive([' ', '\n', '(', ')', '.']).collect();
+        let mut tokens: Vec<&str> =
+            commands[random(commands.len())].split_inclusive([' ', '\n', '(', ')', '.']).collect();
         for _ in 0..1 + random(3) {
             if tokens.is_empty() {
                 break;
@@ -144,4 +144,22 @@ fn damaged_sources_are_refused_or_give_programs_that_verify() {
         }
     }
     assert!(accepted > 20, "only {accepted} mutants were still programs: the test looks at nothing");
+}
+
+#[test]
+fn a_range_costs_what_it_asks_for_and_not_the_whole_list() {
+    use super::poly::{Place, Stored};
+    struct Million;
+    impl Stored for Million {
+        fn len(&self, _: Place, _: &[u64]) -> u64 {
+            1_000_000
+        }
+    }
+    let modules = compiled();
+    let bound = |name: &str, from: i64, to: i64| {
+        let c = modules.iter().flat_map(|m| &m.commands).find(|c| c.name == name).unwrap();
+        c.cost.ops.eval(&[0, 0, from as u64, to as u64], &Million)
+    };
+    assert!(bound("LRANGE", 0, 99) < 10_000, "{}", bound("LRANGE", 0, 99));
+    assert!(bound("LRANGE", 0, -1) > 1_000_000, "{}", bound("LRANGE", 0, -1));
 }

@@ -12,6 +12,9 @@ use crate::base::limits;
 /// Longest line that announces a count or a length (Redis's `PROTO_INLINE_MAX_SIZE`).
 const LINE_BYTES_MAX: usize = limits::INLINE_BYTES_MAX;
 
+/// Longest inline request. Redis looks at its limit only between reads of 16 KiB, so that a line may be that much longer.
+const INLINE_BYTES_MAX: usize = limits::INLINE_BYTES_MAX + 16 * 1024;
+
 /// What a request may be at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -234,26 +237,23 @@ impl Decoder {
     #[cold]
     fn inline(&mut self, input: &[u8]) -> Result<Progress, ProtocolError> {
         let first = input[0];
-        if !first.is_ascii_graphic() && !is_space(first) {
+        if !first.is_ascii_graphic() && !is_space(first) && first != 0 {
             return Err(ProtocolError::Binary);
         }
-        let Some(end) = input[self.at..].iter().position(|&b| b == b'\n').map(|n| self.at + n) else {
-            self.at = input.len();
-            if input.len() > limits::INLINE_BYTES_MAX {
-                return Err(ProtocolError::Inline);
-            }
-            return self.incomplete(input);
-        };
-        if end > limits::INLINE_BYTES_MAX {
+        // As for C, a NUL hides the end of line behind it: such a line never ends.
+        let stop = input[self.at..].iter().position(|&b| b == b'\n' || b == 0).map_or(input.len(), |n| self.at + n);
+        self.at = stop;
+        if stop > INLINE_BYTES_MAX || (input.len() > INLINE_BYTES_MAX && input.get(stop) != Some(&b'\n')) {
             return Err(ProtocolError::Inline);
         }
+        if input.get(stop) != Some(&b'\n') {
+            return self.incomplete(input);
+        }
+        let end = stop;
         self.inline = true;
         self.unquoted.clear();
         self.ranges.clear();
-        let line = &input[..end];
-        // As for C, a NUL ends the line.
-        let line = line.split(|&b| b == 0).next().unwrap_or_default();
-        self.split_quoted(line).ok_or(ProtocolError::Quotes)?;
+        self.split_quoted(&input[..end]).ok_or(ProtocolError::Quotes)?;
         Ok(self.complete(end + 1))
     }
 
@@ -525,13 +525,21 @@ mod tests {
             (b"set k \"a\r\n", "unbalanced quotes in request"),
             (b"set k \"a\"b\r\n", "unbalanced quotes in request"),
             (b"set k 'a\r\n", "unbalanced quotes in request"),
-            (&vec![b'a'; limits::INLINE_BYTES_MAX + 1], "too big inline request"),
+            (&vec![b'a'; INLINE_BYTES_MAX + 1], "too big inline request"),
             (&long_line, "too big mbulk count string"),
             (&long_length, "too big bulk count string"),
             (b"\x16\x03\x01", "expected '*' or an inline command"),
         ] {
             assert_eq!(error(input), format!("ERR Protocol error: {text}"), "{:?}", String::from_utf8_lossy(input));
         }
+    }
+
+    /// Redis finds the end of an inline request with `strchr`.
+    #[test]
+    fn an_inline_request_with_a_nul_waits_until_it_is_too_long() {
+        assert_eq!(decode(b"GET\0x\r\nPING\r\n", Limits::default()), (vec![], None));
+        let long = [b"GET\0x\r\n".as_slice(), &vec![b'a'; INLINE_BYTES_MAX]].concat();
+        assert_eq!(error(&long), "ERR Protocol error: too big inline request");
     }
 
     #[test]

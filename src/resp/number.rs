@@ -74,17 +74,17 @@ pub fn parse_int(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// Appends a double as Redis 7.2 replies with it: integers below 2^52 plainly, else the shortest digits that
+/// Appends a double as Redis 7.2 replies with it: integers up to 2^62 plainly (`double2ll`), else the shortest digits that
 /// read back the same, in the layout of its `fpconv_dtoa`. (7.0 printed `%.17g`: 3.1 was 3.1000000000000001.)
 pub fn write_double(out: &mut Vec<u8>, value: f64) {
-    const PLAIN_MAX: f64 = (1u64 << 52) as f64;
+    const PLAIN_MAX: f64 = (1u64 << 62) as f64;
     if value.is_nan() {
         out.extend_from_slice(b"nan");
     } else if value.is_infinite() {
         out.extend_from_slice(if value > 0.0 { b"inf" } else { b"-inf" });
     } else if value == 0.0 {
         out.extend_from_slice(if value.is_sign_negative() { b"-0" } else { b"0" });
-    } else if value.trunc() == value && value.abs() < PLAIN_MAX {
+    } else if value.trunc() == value && value.abs() <= PLAIN_MAX {
         write_int(out, value as i64);
     } else {
         write_shortest(out, value);
@@ -205,6 +205,8 @@ mod tests {
             (f64::NEG_INFINITY, "-inf"),
             (f64::NAN, "nan"),
             (1e20, "1e+20"),
+            (1152921504606846976.0, "1152921504606846976"),
+            (1e19, "1e+19"),
             (1e100, "1e+100"),
             (1.5e300, "1.5e+300"),
             (4503599627370495.0, "4503599627370495"),

@@ -260,7 +260,7 @@ impl<'a> Lower<'a> {
             (t, u) => return Err(operands(span, t, u)),
         }
         let bound = match (&wa.bound, &wb.bound) {
-            (Some(p), Some(q)) if least => Some(smaller(p, q).clone()),
+            (Some(p), Some(q)) if least => Some(p.least(q)),
             (Some(p), None) | (None, Some(p)) if least => Some(p.clone()),
             (Some(p), Some(q)) => Some(p.clone().max(q)),
             _ => None,
@@ -310,12 +310,43 @@ impl<'a> Lower<'a> {
     // --- choices ---
 
     fn ternary(&mut self, c: &Expr, yes: &Expr, no: &Expr, expect: Option<&Type>, span: Span) -> Low<Val> {
+        let sign_of = self.sign_test(c);
         let condition = self.bool(c)?;
         let c = self.in_reg(&condition, c.span)?;
         self.open(span)?;
         let a = self.branch(yes.span, |l| l.expr(yes, expect))?;
         let b = self.branch(no.span, |l| l.expr(no, expect))?;
         self.close();
+        let bound_by_sign = sign_of.and_then(|slot| match (&a.val, &b.val) {
+            (Val { ty: Type::Int, words: p, .. }, Val { ty: Type::Int, words: q, .. }) => {
+                Some(Poly::signed(slot, p[0].bound.as_ref()?, q[0].bound.as_ref()?))
+            }
+            _ => None,
+        });
+        let mut val = self.choose_value(c, a, b, expect, span)?;
+        if bound_by_sign.is_some() {
+            val.words[0].bound = bound_by_sign;
+        }
+        Ok(val)
+    }
+
+    /// `argument < 0`: the argument's slot.
+    fn sign_test(&self, c: &Expr) -> Option<u16> {
+        let ExprKind::Binary { op: BinOp::Lt, a, b } = &c.kind else { return None };
+        match (&a.kind, &b.kind) {
+            (ExprKind::Name(name), ExprKind::Int(0)) => match self.lookup(name)? {
+                Binding::Let(Val { ty: Type::Int, words, .. }) => match words[0].loc {
+                    Loc::Arg(slot) => Some(slot),
+                    _ => None,
+                },
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// One of two values; without a branch when both are at hand.
+    fn choose_value(&mut self, c: Reg, a: Branch, b: Branch, expect: Option<&Type>, span: Span) -> Low<Val> {
         if a.ops.is_empty() && b.ops.is_empty() && a.val.ty == b.val.ty && a.val.words.len() == 1 {
             self.check_alive(&a.val, a.span)?;
             self.check_alive(&b.val, b.span)?;
@@ -439,25 +470,6 @@ pub(super) fn word_kinds(ty: &Type, out: &mut Vec<bool>) {
             }
         }
         t => out.resize(out.len() + t.width(), false),
-    }
-}
-
-/// The better of two upper bounds.
-fn smaller<'p>(p: &'p Poly, q: &'p Poly) -> &'p Poly {
-    match (p.excess(q).is_empty(), q.excess(p).is_empty()) {
-        (true, _) => p,
-        (_, true) => q,
-        _ if rank(q) < rank(p) => q,
-        _ => p,
-    }
-}
-
-/// Smaller is the better bound.
-fn rank(p: &Poly) -> u8 {
-    match p.as_constant() {
-        Some(_) => 0,
-        None if !p.has_len() => 1,
-        None => 2,
     }
 }
 

@@ -26,7 +26,7 @@ pub struct LineCost {
 impl Lower<'_> {
     pub(super) fn finish(mut self, mut program: Program) -> Finished {
         drop_unread(&mut self.ops);
-        program.regs = self.regs.max(1).min(255) as u8;
+        program.regs = self.regs.clamp(1, 255) as u8;
         program.literals = self.literals;
         program.texts = self.texts;
         program.lines = self.ops.iter().map(|e| e.line).collect();

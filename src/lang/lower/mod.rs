@@ -42,7 +42,7 @@ pub enum Loc {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Word {
     pub loc: Loc,
-    /// At most: value of an int, blocks of bytes. None: unknown.
+    /// At most: value of an int (0 when it is negative), blocks of bytes. None: unknown.
     pub bound: Option<Poly>,
     /// An int that is never negative.
     pub natural: bool,
@@ -51,7 +51,7 @@ pub struct Word {
 impl Word {
     fn constant(value: u64) -> Word {
         let natural = value as i64 >= 0;
-        Word { loc: Loc::Const(value), bound: natural.then(|| Poly::constant(value)), natural }
+        Word { loc: Loc::Const(value), bound: Some(Poly::constant(if natural { value } else { 0 })), natural }
     }
     fn at(loc: Loc) -> Word {
         Word { loc, bound: None, natural: false }

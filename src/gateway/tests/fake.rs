@@ -1,12 +1,12 @@
 //! A node made of one map, for the gateway's tests: GET, SET, INCR, DEL, FILL n (a reply of n bytes), LARGE (a read that
 //! wants patience). Writes are applied on a thread of their own, so that chunks are really in flight.
 
-use super::backend::*;
-use super::clients::locked;
 use crate::apply::pending::{Outcome, Pending, Plan, Step, Watch};
 use crate::base::batch::{ChunkBuilder, handler};
 use crate::base::words::BytesWord;
 use crate::base::{Clock, Epoch, Millis, SystemClock};
+use crate::gateway::backend::*;
+use crate::gateway::clients::locked;
 use crate::resp::number::parse_int;
 use crate::resp::{ReplyBuf, Request};
 use std::collections::{BTreeMap, HashMap};
