@@ -392,8 +392,11 @@ fn value_bytes(entry: &Entry<'_>) -> u64 {
 const QUIET: Duration = Duration::from_secs(30);
 const QUIET_BYTES: u64 = 4 << 20;
 
-/// Makes checkpoints, so that a restart has little to replay: after `checkpoint-bytes` of log (or as many bytes as the last checkpoint
-/// wrote, if that is more: writing pages never costs more than writing the log), and when a while has passed.
+/// No more log than this goes without a checkpoint: it bounds the replay of a restart.
+const LOG_BYTES_MAX: u64 = 1 << 30;
+
+/// Makes checkpoints, so that a restart has little to replay: after `checkpoint-bytes` of log (or four times what the last checkpoint
+/// wrote, if that is more, so that pages cost a fraction of what the log costs), and when a while has passed.
 pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
     let node = &backend.0;
     let mut last = Instant::now();
@@ -401,7 +404,8 @@ pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
         std::thread::sleep(Duration::from_millis(200));
         let bytes = node.state.progress.log_bytes.load(Ordering::Relaxed);
         let since = bytes.saturating_sub(node.keeper.last_bytes.load(Ordering::Relaxed));
-        let much = node.checkpoint_bytes.load(Ordering::Relaxed).max(node.keeper.last_page_bytes.load(Ordering::Relaxed));
+        let paced = (4 * node.keeper.last_page_bytes.load(Ordering::Relaxed)).min(LOG_BYTES_MAX);
+        let much = node.checkpoint_bytes.load(Ordering::Relaxed).max(paced);
         if since < much && (since < QUIET_BYTES || last.elapsed() < QUIET) {
             continue;
         }

@@ -74,7 +74,7 @@ impl Default for Config {
             window_epochs: 1_000_000,
             window_bytes: 1 << 30,
             batch_interval_ms: 0,
-            checkpoint_bytes: 128 << 20,
+            checkpoint_bytes: 256 << 20,
             history_bytes: 1 << 30,
             max_write_cost: 500_000_000,
             engine: EngineChoice::Jit,
