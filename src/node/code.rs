@@ -2,8 +2,8 @@
 
 use crate::base::KeyHasher;
 use crate::base::batch::ChunkBuilder;
-use crate::command::{access, args};
 use crate::command::{Command, Named, Table};
+use crate::command::{access, args};
 use crate::gateway::backend::{Argument, Code, CommandId, Description, KeyAt, KeySpec, ParseError, Route};
 use crate::lang::grammar::{Alternative, KeyEnd, Param, ParamKind, Shape};
 use crate::lang::poly::{Nothing, Poly};

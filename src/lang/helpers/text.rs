@@ -243,7 +243,7 @@ helpers! {
     /// A number below `n`; 0 if there is none.
     fn random(env, n) {
         env.charge(6, 0);
-        Ok(if n as i64 <= 0 { 0 } else { (env.draw() as u128 * n as u128 >> 64) as u64 })
+        Ok(if n as i64 <= 0 { 0 } else { ((env.draw() as u128 * n as u128) >> 64) as u64 })
     }
     /// Log time.
     fn now(env) {
