@@ -12,6 +12,8 @@ const DECIMAL_EXPONENT_MAX: i64 = 4932;
 const DECIMAL_EXPONENT_MIN: i64 = -4951;
 /// A finite `long double` is below 2 to this power.
 const BINARY_EXPONENT_MAX: i64 = 16384;
+/// A smaller one vanishes.
+const BINARY_EXPONENT_MIN: i64 = -16444;
 
 /// `±mantissa × 2^exponent`; the mantissa has its top bit set, or is 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,6 +32,9 @@ pub fn parse(text: &[u8]) -> Option<LongDouble> {
     if is_infinity(magnitude) {
         return Some(LongDouble::Infinite { negative });
     }
+    if let Some(hex) = magnitude.strip_prefix("0x").or_else(|| magnitude.strip_prefix("0X")) {
+        return hexadecimal(hex, negative);
+    }
     let (digits, exponent) = decimal(magnitude)?;
     if digits.is_zero() {
         return Some(LongDouble::Finite { negative, mantissa: 0, exponent: 0 });
@@ -40,6 +45,28 @@ pub fn parse(text: &[u8]) -> Option<LongDouble> {
         quotient(digits, Big::from(1).times_power_of_ten(exponent.unsigned_abs() as u32))
     };
     (exponent + 64 <= BINARY_EXPONENT_MAX).then_some(LongDouble::Finite { negative, mantissa, exponent })
+}
+
+/// `1f.8p3`: hexadecimal digits with an optional binary exponent.
+fn hexadecimal(text: &str, negative: bool) -> Option<LongDouble> {
+    let (digits, power) = match text.split_once(['p', 'P']) {
+        Some((digits, power)) => (digits, decimal_exponent(power)?),
+        None => (text, 0),
+    };
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+    if whole.is_empty() && part.is_empty() {
+        return None;
+    }
+    let mut value = Big::from(0);
+    for c in whole.chars().chain(part.chars()) {
+        value.multiply_add(16, c.to_digit(16)?);
+    }
+    if value.is_zero() {
+        return Some(LongDouble::Finite { negative, mantissa: 0, exponent: 0 });
+    }
+    let (mantissa, exponent) = round(value, power - 4 * part.len() as i64, false);
+    let fits = (BINARY_EXPONENT_MIN..=BINARY_EXPONENT_MAX).contains(&(exponent + 64));
+    fits.then_some(LongDouble::Finite { negative, mantissa, exponent })
 }
 
 /// The digits of a decimal text as one integer, and the power of ten to scale it by.
@@ -356,6 +383,8 @@ mod tests {
             ("1e20", "0.1", "100000000000000000000"),
             ("123456789.123456789", "0.000000001", "123456789.12345678999554366"),
             ("0.1", "0.2", "0.3"),
+            ("0x10", "3.75", "19.75"),
+            ("-0x1.8p1", "0X.8", "-2.5"),
         ];
         for (a, b, want) in table {
             assert_eq!(sum(a, b).as_deref(), Some(want), "{a} + {b}");
