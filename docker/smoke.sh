@@ -16,6 +16,7 @@ context=$(mktemp -d)
 trap 'docker rm -f look-smoke-1 look-smoke-2 look-smoke-3 >/dev/null 2>&1 || true; rm -rf "$context"' EXIT
 mkdir -p "$context/docker" "$context/data"
 cp "target/$target/release/look" "$context/look"
+strip --strip-debug "$context/look"
 cp docker/look.conf "$context/docker/"
 touch "$context/data/.keep"
 sed -n '/^FROM scratch/,$p' docker/Dockerfile | sed 's/--from=build \//.\//' | sed 's#COPY ./look#COPY look#; s#COPY ./data#COPY data#' >"$context/Dockerfile"

@@ -173,7 +173,7 @@ fn expand<'a>(prefix: &str, rest: &'a str, paths: &mut Vec<String>) -> &'a str {
         _ => {
             paths.push(path);
             // `as name`, `*` and the like end at the next comma or brace.
-            &after[after.find([',', '}', ';', '\n', '(', ' ']).unwrap_or(after.len())..]
+            after[after.find([',', '}', ';', '\n', '(', ' ']).unwrap_or(after.len())..]
                 .trim_start_matches(|c| c != ',' && c != '}' && c != ';')
         }
     }

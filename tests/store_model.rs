@@ -75,7 +75,7 @@ struct Rig {
 
 fn key_name(k: u16) -> Vec<u8> {
     let mut name = format!("key:{k}").into_bytes();
-    if k % 13 == 0 {
+    if k.is_multiple_of(13) {
         name.resize(1500, b'.');
     }
     name

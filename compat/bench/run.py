@@ -272,6 +272,7 @@ def main():
             sys.exit(f"{program} is missing (cargo build --release; apt-get install redis-server redis-tools)")
     lines = [line for line in LINES if not options.only or options.only.lower() in line[0].lower()]
     kinds = ("look", "always", "none")
+    busy = os.getloadavg()[0]
     results = {kind: {name: [] for name, *_ in lines} for kind in kinds}
     for number in range(options.rounds):
         for kind in kinds:
@@ -286,6 +287,8 @@ def main():
             finally:
                 server.stop()
             print(f"round {number + 1} of {options.rounds}: {kind} done", file=sys.stderr)
+    if busy > 0.5:
+        print(f"**Others used this machine: load average {busy:.1f} before the first round. Trust the CPU times, not the rates.**\n")
     commit = first_line("git", "-C", str(REPO), "rev-parse", "--short", "HEAD")
     print(f"`compat/bench/run.py --rounds {options.rounds}`, commit {commit}, {first_line(options.redis, '--version')}, "
           f"{os.cpu_count()} cores, Linux {platform.release()}.\n"

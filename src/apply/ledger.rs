@@ -18,7 +18,7 @@ const GATEWAY_IDLE_MS: Millis = 7 * 24 * 3600 * 1000;
 /// How long a token's reply is kept, milliseconds.
 pub const TOKEN_KEPT_MS: Millis = 24 * 3600 * 1000;
 
-const SYSTEM: u8 = SYSTEM_DB as u8;
+const SYSTEM: u8 = SYSTEM_DB;
 
 /// Hash of keys of the system database: its names are ours, so its seed need not be secret.
 fn system_hash(key: &[u8]) -> u64 {

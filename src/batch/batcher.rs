@@ -25,6 +25,9 @@ const RESEND_AFTER_MAX: Duration = Duration::from_secs(8);
 /// After a leader refused chunks or could not be reached.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
+/// A batch with less in it travels alone.
+const SMALL_BATCH_BYTES: usize = 32 << 10;
+
 #[derive(Clone, Debug)]
 pub struct BatcherConfig {
     /// A batch is closed at this many bytes (one larger chunk makes a batch of its own).
@@ -84,6 +87,18 @@ impl State {
             None => false,
             Some(_) => self.unsent() > 0 || !self.foreign.is_empty(),
         }
+    }
+
+    /// Bytes not yet sent; counting stops where it no longer matters.
+    fn waiting_bytes(&self) -> usize {
+        let mut bytes = self.foreign_bytes;
+        for chunk in self.unapplied.range(self.unapplied.len() - self.unsent()..) {
+            if bytes >= SMALL_BATCH_BYTES {
+                break;
+            }
+            bytes += chunk.encoded_len();
+        }
+        bytes
     }
 
     fn send_again(&mut self) {
@@ -367,7 +382,8 @@ impl Sender {
         still
     }
 
-    /// One batch, as soon as there is a place for it; what comes meanwhile goes with it.
+    /// One batch, as soon as there is a place for it; what comes meanwhile goes with it. A small one waits until nothing is on
+    /// its way: an entry costs five hand-overs between threads, so that many small ones at once are slower than one behind the other.
     async fn propose(&mut self, leadership: Leadership) {
         if std::mem::take(&mut self.shared.lock().refused) {
             tokio::time::sleep(RETRY_AFTER).await;
@@ -375,8 +391,9 @@ impl Sender {
         if !self.still(leadership).await {
             return;
         }
+        let small = self.shared.lock().waiting_bytes() < SMALL_BATCH_BYTES;
         let slot = tokio::select! {
-            slot = self.raft.slot() => slot,
+            slot = self.raft.slot(small) => slot,
             // Entries of a leader that lost its followers keep their places until the next leader has dealt with them
             _ = self.changes.changed() => None,
         };

@@ -94,7 +94,7 @@ impl<'a> Parser<'a> {
         text.replace("%s", &String::from_utf8_lossy(self.args.arg(self.next)))
     }
 
-    /// Arguments that no parameter takes: a command with optional parts answers a syntax error, one without an arity error.
+    /// Arguments that no parameter takes, or too few: a command with optional parts answers a syntax error, one without an arity error.
     fn leftover(&self) -> ArgError {
         let optional =
             |p: &Param| is_option(p) || matches!(&p.kind, ParamKind::One(Shape::Optional(_) | Shape::Words(_)));
@@ -199,7 +199,9 @@ impl<'a> Parser<'a> {
         let words = element.words() as usize;
         let mut count = 0u32;
         while self.left() > reserved {
-            if self.left() - reserved < element.arguments().0 as usize {
+            // a word with too few arguments behind it is a syntax error, which `shape` finds
+            let short = self.left() - reserved < element.arguments().0 as usize;
+            if short && !matches!(element, Shape::Words(_)) {
                 return Err(self.leftover());
             }
             let at = self.builder.open_words();
@@ -210,7 +212,7 @@ impl<'a> Parser<'a> {
             count += 1;
         }
         if count < min || max.is_some_and(|max| count > max) {
-            return Err(self.arity());
+            return Err(self.leftover());
         }
         self.set(slot, ListWord::new(first as u32, count).0);
         Ok(())
@@ -415,6 +417,21 @@ mod tests {
         for_each_key(&mset, &|i| w[i], &mut |_, hash| hashes.push(hash));
         assert_eq!(hashes, [b"a", b"b"].map(|k| KeyHasher::new(1).hash(k)));
         assert!(words(&mset, "a 1 b").unwrap_err().starts_with("ERR wrong number"));
+    }
+
+    #[test]
+    fn words_and_options_turn_wrong_counts_into_syntax_errors() {
+        let step = Shape::Words(vec![word("GET", vec![Shape::Bytes { max: None }, Shape::Bytes { max: None }])]);
+        let steps = grammar(vec![("steps", ParamKind::Rest { element: step, min: 0, max: None })]);
+        assert_eq!(words(&steps, "GET u8").unwrap_err(), SYNTAX);
+        assert_eq!(words(&steps, "WHAT").unwrap_err(), SYNTAX);
+        let pair = Shape::Tuple(vec![Shape::Float { texts: Texts::default() }, Shape::Bytes { max: None }]);
+        let zadd = grammar(vec![
+            ("NX", ParamKind::Flag { word: "NX".into() }),
+            ("pairs", ParamKind::Rest { element: pair, min: 1, max: None }),
+        ]);
+        assert_eq!(words(&zadd, "NX").unwrap_err(), SYNTAX);
+        assert_eq!(words(&zadd, "NX 1").unwrap_err(), SYNTAX);
     }
 
     #[test]

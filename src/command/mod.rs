@@ -7,6 +7,7 @@
 //! Handler numbers are what the log carries. They are derived from the names, so that another build with more commands still reads
 //! this log; [`LEVEL`] is raised when the words of an existing command change their meaning.
 
+pub mod access;
 pub mod args;
 pub mod builtin;
 

@@ -168,9 +168,8 @@ impl Log {
                     done: None,
                 });
             }
-            match queue.ops.last_mut().filter(|op| op.done.is_none()) {
-                Some(op) => op.done = done.take(),
-                None => {}
+            if let Some(op) = queue.ops.last_mut().filter(|op| op.done.is_none()) {
+                op.done = done.take()
             }
             Ok(done)
         })

@@ -10,7 +10,7 @@ use crate::apply::pending::{Plan, Step, Watch};
 use crate::base::batch::{ChunkBuilder, handler};
 use crate::base::limits;
 use crate::resp::number::parse_int;
-use crate::resp::{ReplyBuf, Request};
+use crate::resp::{ReplyBuf, Request, Version};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -32,6 +32,10 @@ pub struct Chunk {
     pub reads: u32,
     pub writes: u32,
     pub errors: u32,
+    /// The dialect of its replies.
+    pub version: Version,
+    /// Something in it changes how later commands are answered: it ends here.
+    pub ended: bool,
     /// The chunk is one EXEC with watches and a SELECT: if it fails, this database is selected again.
     pub db_before: Option<u8>,
 }
@@ -43,6 +47,7 @@ impl Chunk {
     pub fn is_full(&self) -> bool {
         self.commands >= COMMANDS_MAX
             || self.records.blob.len() + self.plan.riders.blob.len() + self.plan.literals.len() > BYTES_MAX
+            || self.ended
             || self.db_before.is_some()
     }
     /// Forgets the chunk, keeps its small buffers.
@@ -95,7 +100,7 @@ impl<B: Backend> Filler<'_, B> {
     #[inline]
     fn call(&mut self, route: Route, request: Request<'_>) {
         if let Err(ParseError(text)) = self.parse(route, request) {
-            self.error(&text);
+            self.error(&*text);
         }
     }
 
@@ -125,14 +130,14 @@ impl<B: Backend> Filler<'_, B> {
             if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
                 return Taken::Hostile;
             }
-            self.error(&unknown(request));
+            self.error(unknown(request));
             return Taken::Done;
         };
         let leaf = match entry.resolve(request) {
             Ok(leaf) => leaf,
             Err(text) if entry.hot == Hot::Exec => return self.abort(&text),
             Err(text) => {
-                self.error(&text);
+                self.error(&*text);
                 return Taken::Done;
             }
         };
@@ -209,7 +214,7 @@ impl<B: Backend> Filler<'_, B> {
         self.chunk.plan.literal_bytes(bytes);
     }
 
-    pub fn error(&mut self, text: &str) {
+    pub fn error(&mut self, text: impl AsRef<[u8]>) {
         self.answer(|out, _| out.error(text));
     }
 
@@ -218,11 +223,11 @@ impl<B: Backend> Filler<'_, B> {
         let inner = request.skip(2);
         let Some(route) = self.code.lookup(inner.arg(0)) else {
             let text = if native::lookup(inner.arg(0)).is_some() {
-                "ERR LOOK.ONCE takes a command that writes".to_owned()
+                b"ERR LOOK.ONCE takes a command that writes".to_vec()
             } else {
                 unknown(inner)
             };
-            return self.error(&text);
+            return self.error(&*text);
         };
         if !route.write {
             // A read may be repeated as often as one likes.
@@ -253,7 +258,7 @@ impl<B: Backend> Filler<'_, B> {
                 records.words.truncate(words);
                 records.blob.truncate(blob);
                 records.calls = calls;
-                self.error(&text);
+                self.error(&*text);
             }
         }
     }
@@ -297,7 +302,7 @@ impl<B: Backend> Filler<'_, B> {
                         self.error("ERR WATCH inside MULTI is not allowed");
                         return Taken::Done;
                     }
-                    Ok(leaf) if leaf.has("no_multi") || !native::fits_multi(leaf) => Some(NOT_IN_MULTI.to_owned()),
+                    Ok(leaf) if leaf.has("no_multi") || !native::fits_multi(leaf) => Some(NOT_IN_MULTI.into()),
                     Ok(leaf) => {
                         self.queued(|queue| queue.selects |= leaf.hot == Hot::Select);
                         None
@@ -308,12 +313,12 @@ impl<B: Backend> Filler<'_, B> {
         let bytes_max = self.shared.config.request_bytes_max.load(Relaxed);
         let refused = refused.or_else(|| {
             let fits = self.session.multi.as_mut().is_some_and(|queue| queue.push(request, bytes_max));
-            (!fits).then(|| "ERR transaction exceeds client-query-buffer-limit".to_owned())
+            (!fits).then(|| b"ERR transaction exceeds client-query-buffer-limit".to_vec())
         });
         match refused {
             Some(text) => {
                 self.queued(|queue| queue.dirty = true);
-                self.error(&text);
+                self.error(&*text);
             }
             None => self.answer(|out, _| out.simple(b"QUEUED")),
         }
@@ -321,11 +326,11 @@ impl<B: Backend> Filler<'_, B> {
     }
 
     /// An EXEC that is itself wrong ends the transaction.
-    fn abort(&mut self, text: &str) -> Taken {
+    fn abort(&mut self, text: &[u8]) -> Taken {
         self.session.multi = None;
         self.session.watches.clear();
-        let why = text.strip_prefix("ERR ").unwrap_or(text);
-        self.error(&format!("EXECABORT Transaction discarded because of: {why}"));
+        let why = text.strip_prefix(b"ERR ").unwrap_or(text);
+        self.error([b"EXECABORT Transaction discarded because of: ", why].concat());
         Taken::Done
     }
 
@@ -337,14 +342,18 @@ impl<B: Backend> Filler<'_, B> {
 
     /// Why a command of the code table cannot be queued. Like Redis, only what needs no look at the arguments'
     /// meaning is refused here; the rest is an error among EXEC's elements.
-    fn refusal(&self, route: Route, request: Request<'_>) -> Option<String> {
+    fn refusal(&self, route: Route, request: Request<'_>) -> Option<Vec<u8>> {
         if route.no_multi {
-            return Some(NOT_IN_MULTI.to_owned());
+            return Some(NOT_IN_MULTI.into());
         }
         let mut scratch = ChunkBuilder::default();
         let ParseError(text) = self.code.parse(route.id, request, self.session.db, &mut scratch).err()?;
-        let early = text.starts_with("ERR wrong number of arguments for") || text.starts_with("ERR unknown subcommand");
-        early.then(|| text.into_owned())
+        let count = request.len() as i32;
+        let by_table = (route.arity > 0 && count != route.arity) || count < -route.arity;
+        // A subcommand's name has a bar; its arity is in no route.
+        let by_arity = text.starts_with("ERR wrong number of arguments for") && (by_table || text.contains('|'));
+        let early = by_arity || text.starts_with("ERR unknown subcommand");
+        early.then(|| text.into_owned().into_bytes())
     }
 
     fn exec(&mut self) -> Taken {
@@ -424,7 +433,7 @@ impl<B: Backend> Filler<'_, B> {
             return self.call(route, request);
         }
         let Some(Ok(leaf)) = native::lookup(request.arg(0)).map(|entry| entry.resolve(request)) else {
-            return self.error(&unknown(request));
+            return self.error(unknown(request));
         };
         match leaf.hot {
             Hot::Ping => self.answer(|out, _| native::ping(request, out)),
@@ -436,6 +445,8 @@ impl<B: Backend> Filler<'_, B> {
                     let mut context = Context { shared, session, code };
                     native::answer(&mut context, leaf, request, out);
                 });
+                // HELLO may have changed the dialect; the rest of this transaction keeps the old one.
+                self.chunk.ended |= self.chunk.version != self.session.version;
             }
         }
     }
@@ -465,7 +476,7 @@ fn digest(db: u8, request: Request<'_>) -> u64 {
 }
 
 /// Redis's text, cut where Redis cuts it.
-pub fn unknown(request: Request<'_>) -> String {
+pub fn unknown(request: Request<'_>) -> Vec<u8> {
     fn cut(text: &[u8], len: usize) -> &[u8] {
         let text = text.split(|&b| b == 0).next().unwrap_or_default();
         &text[..text.len().min(len)]
@@ -480,9 +491,6 @@ pub fn unknown(request: Request<'_>) -> String {
         args.extend_from_slice(cut(arg, room));
         args.extend_from_slice(b"' ");
     }
-    format!(
-        "ERR unknown command '{}', with args beginning with: {}",
-        String::from_utf8_lossy(cut(request.arg(0), 128)),
-        String::from_utf8_lossy(&args)
-    )
+    let name = cut(request.arg(0), 128);
+    [b"ERR unknown command '".as_slice(), name, b"', with args beginning with: ", &args].concat()
 }

@@ -140,6 +140,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
     fn fill(&mut self, code: &Arc<B::Code>) -> Stop {
         self.limit_decoder();
         let monitored = self.shared.monitors.watching();
+        self.chunk.version = self.session.version;
         let mut at = 0;
         let mut filler =
             Filler { shared: &self.shared, session: &mut self.session, code, chunk: &mut self.chunk, monitored };
@@ -241,7 +242,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         let (sender, receiver) = oneshot::channel();
         let pending = Pending {
             plan: std::mem::take(&mut self.chunk.plan),
-            reply: ReplyBuf::new(self.session.version),
+            reply: ReplyBuf::new(self.chunk.version),
             reply_bytes_max: self.shared.config.output_bytes_max.load(Relaxed),
             done: Box::new(move |completion| {
                 // The connection may be gone.
@@ -307,7 +308,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
     /// A chunk of reads, against the newest root.
     async fn read(&mut self, code: &Arc<B::Code>) -> Result<(), End> {
         self.out.clear();
-        self.out.set_version(self.session.version);
+        self.out.set_version(self.chunk.version);
         if self.chunk.reads > 0 {
             let fence = self.shared.backend.fence(self.session.consistency, self.session.last_epoch).await;
             if let Err(refused) = fence {
@@ -334,7 +335,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
     async fn read_patiently(&mut self, code: &Arc<B::Code>, mut place: Place) -> Result<Place, End> {
         let Some(mut reads) = self.reads.take() else { return Err(End::Closed) };
         let plan = std::mem::take(&mut self.chunk.plan);
-        let mut out = ReplyBuf::new(self.session.version);
+        let mut out = ReplyBuf::new(self.chunk.version);
         out.set_null(self.out.is_null());
         let code = code.clone();
         let run = move || {
@@ -352,14 +353,14 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
     /// A chunk of reads on a past epoch.
     async fn read_past(&mut self, code: &Arc<B::Code>, epoch: Epoch) -> Result<(), End> {
         let plan = std::mem::take(&mut self.chunk.plan);
-        let out = ReplyBuf::new(self.session.version);
+        let out = ReplyBuf::new(self.chunk.version);
         match self.shared.backend.read_at(epoch, code.clone(), plan, out).await {
             Ok((out, plan)) => {
                 self.out = out;
                 self.chunk.plan = plan;
             }
             Err((error, plan)) => {
-                self.out.set_version(self.session.version);
+                self.out.set_version(self.chunk.version);
                 refuse(&plan, &error.to_string(), &mut self.out);
                 self.chunk.plan = plan;
             }

@@ -164,6 +164,16 @@ async fn a_transaction_that_failed_has_not_selected_a_database() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queued_hello_changes_the_dialect_after_its_transaction() {
+    let (gateway, _) = start().await;
+    let mut peer = Peer::connect(&gateway).await;
+    peer.send(b"GET a\r\nMULTI\r\nSET b 1\r\nHELLO 3\r\nEXEC\r\nGET a\r\n").await;
+    let hello = "%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.2.4\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:1\r\n\
+                 $4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n";
+    peer.expect(&format!("$-1\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n{hello}_\r\n")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_while_queueing_abort_exec() {
     let (gateway, _) = start().await;
     let mut peer = Peer::connect(&gateway).await;

@@ -52,6 +52,8 @@ impl From<WindowError> for HistoryError {
 pub trait LogReader: Send + Sync {
     /// Entries `from ..= to`, or as many of them from `from` on as fit in a piece of moderate size (at least one).
     fn read(&self, from: LogIndex, to: LogIndex) -> Result<Vec<Committed>, String>;
+    /// The oldest entry that is still kept.
+    fn since(&self) -> LogIndex;
 }
 
 /// An old checkpoint, opened.
@@ -92,6 +94,12 @@ pub struct History {
     old: Arc<dyn OldStates>,
 }
 
+/// The empty state before the first entry.
+fn beginning() -> Result<OldState, HistoryError> {
+    let (store, writer) = crate::store::create().map_err(|e| HistoryError::Checkpoint(e.to_string()))?;
+    Ok(OldState { writer, epoch: Epoch::ZERO, now: 0, index: LogIndex(0), kept: Some(Box::new(store)) })
+}
+
 /// A key that a read depends on.
 #[derive(Clone, Debug)]
 pub struct KeyRead {
@@ -112,7 +120,15 @@ impl History {
 
     /// Oldest epoch that can be read.
     pub fn since(&self, store: &Store) -> Epoch {
+        if self.whole_log() {
+            return Epoch::ZERO;
+        }
         self.old.since().map_or(store.since(), |old| old.min(store.since()))
+    }
+
+    /// The log reaches back to its first entry, so everything can be replayed from the empty state.
+    fn whole_log(&self) -> bool {
+        self.log.since() <= LogIndex(1)
     }
 
     /// The version as of `epoch`. `keys` are those the reads depend on; None when that is not known (`KEYS`, `DBSIZE`, …).
@@ -152,8 +168,10 @@ impl History {
     }
 
     fn on_disk(&self, store: &Store, epoch: Epoch) -> Result<Version, HistoryError> {
-        let Some(old) = self.old.at_or_before(epoch).map_err(HistoryError::Checkpoint)? else {
-            return Err(HistoryError::TooOld(self.since(store)));
+        let old = match self.old.at_or_before(epoch).map_err(HistoryError::Checkpoint)? {
+            Some(old) => old,
+            None if self.whole_log() => beginning()?,
+            None => return Err(HistoryError::TooOld(self.since(store))),
         };
         let place = Place { epoch: old.epoch, index: old.index, chunks: usize::MAX };
         self.replay(old.writer, old.epoch, old.now, place, epoch, old.kept)

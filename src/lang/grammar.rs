@@ -277,6 +277,12 @@ impl Grammar {
         if fixed { least } else { -least }
     }
 
+    /// Words of one element of the list argument in `slot`.
+    pub fn element_words(&self, slot: u16) -> usize {
+        let element = self.params.iter().find(|p| p.slot == slot).map(|p| &p.kind);
+        if let Some(ParamKind::Rest { element, .. }) = element { element.words() as usize } else { 1 }
+    }
+
     /// Where keys stand, derived.
     pub fn keys(&self, name_words: u32) -> Vec<KeySpec> {
         let mut keys = Vec::new();

@@ -20,7 +20,7 @@ use crate::store::{Entry, Read, Value};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Bytes of log that one step of a replay reads.
@@ -32,6 +32,10 @@ pub struct RaftLog(pub Raft);
 impl LogReader for RaftLog {
     fn read(&self, from: LogIndex, to: LogIndex) -> Result<Vec<Committed>, String> {
         self.0.history(from..to.next(), REPLAY_BYTES).map_err(|e| e.to_string())
+    }
+
+    fn since(&self) -> LogIndex {
+        self.0.history_since()
     }
 }
 
@@ -384,16 +388,29 @@ fn value_bytes(entry: &Entry<'_>) -> u64 {
     }
 }
 
-/// Watches how much log there is since the last checkpoint and makes the next one.
+/// A checkpoint is due after so long if there is at least [`QUIET_BYTES`] of log behind the last one.
+const QUIET: Duration = Duration::from_secs(30);
+const QUIET_BYTES: u64 = 4 << 20;
+
+/// No more log than this goes without a checkpoint: it bounds the replay of a restart.
+const LOG_BYTES_MAX: u64 = 1 << 30;
+
+/// Makes checkpoints, so that a restart has little to replay: after `checkpoint-bytes` of log (or four times what the last checkpoint
+/// wrote, if that is more, so that pages cost a fraction of what the log costs), and when a while has passed.
 pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
+    let node = &backend.0;
+    let mut last = Instant::now();
     while !stopped() {
         std::thread::sleep(Duration::from_millis(200));
-        let node = &backend.0;
         let bytes = node.state.progress.log_bytes.load(Ordering::Relaxed);
         let since = bytes.saturating_sub(node.keeper.last_bytes.load(Ordering::Relaxed));
-        if since >= node.checkpoint_bytes.load(Ordering::Relaxed)
-            && let Err(e) = backend.checkpoint_now()
-        {
+        let paced = (4 * node.keeper.last_page_bytes.load(Ordering::Relaxed)).min(LOG_BYTES_MAX);
+        let much = node.checkpoint_bytes.load(Ordering::Relaxed).max(paced);
+        if since < much && (since < QUIET_BYTES || last.elapsed() < QUIET) {
+            continue;
+        }
+        last = Instant::now();
+        if let Err(e) = backend.checkpoint_now() {
             tracing::error!("cannot make a checkpoint: {e}; the log grows until one succeeds");
             std::thread::sleep(Duration::from_secs(5));
         }

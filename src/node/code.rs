@@ -2,8 +2,8 @@
 
 use crate::base::KeyHasher;
 use crate::base::batch::ChunkBuilder;
-use crate::command::args::{self, for_each_key};
 use crate::command::{Command, Named, Table};
+use crate::command::{access, args};
 use crate::gateway::backend::{Argument, Code, CommandId, Description, KeyAt, KeySpec, ParseError, Route};
 use crate::lang::grammar::{Alternative, KeyEnd, Param, ParamKind, Shape};
 use crate::lang::poly::{Nothing, Poly};
@@ -175,21 +175,16 @@ impl Code for NodeCode {
 
     fn keys(&self, id: CommandId, request: Request<'_>) -> Option<Vec<KeyAt>> {
         let (command, words) = self.resolve(id, request).ok()?;
-        let mut call = ChunkBuilder::default();
-        call.begin(command.handler, 0);
-        args::parse(&command.grammar, &command.name, request.skip(words), &self.hasher, &mut call).ok()?;
-        let flags = key_flags(command);
+        self.check_arity(command, request).ok()?;
         let mut keys = Vec::new();
-        let open = call.open_call_words().to_vec();
-        for_each_key(&command.grammar, &|i| open.get(i).copied().unwrap_or(0), &mut |word, _| {
-            let key = &call.blob[word.offset()..word.offset() + word.len()];
-            // The argument is found again by its bytes, from the last key on: keys come in the order of arguments.
-            let from = keys.last().map_or(words, |k: &KeyAt| k.position + 1);
-            if let Some(position) = (from..request.len()).find(|&i| request.arg(i) == key) {
-                keys.push(KeyAt { position, flags: flags.clone() });
-            }
-        });
-        Some(keys)
+        for (number, spec) in command.grammar.keys(words as u32).iter().enumerate() {
+            let options = request.iter().skip(words + 2);
+            let flags = access::of_request(&command.name, command.write, number, options).to_vec();
+            let last = if spec.last == KeyEnd::Same { spec.first as usize } else { request.len() - 1 };
+            let positions = (spec.first as usize..=last).step_by(spec.step as usize);
+            keys.extend(positions.map(|position| KeyAt { position, flags: flags.clone() }));
+        }
+        (!keys.is_empty()).then_some(keys)
     }
 
     fn explain(&self, id: CommandId, request: Request<'_>, db: u8, out: &mut ReplyBuf) {
@@ -221,10 +216,6 @@ impl Code for NodeCode {
     }
 }
 
-fn key_flags(command: &Command) -> Vec<&'static str> {
-    if command.write { vec!["RW", "access", "update"] } else { vec!["RO", "access"] }
-}
-
 fn describe(command: &Command) -> Description {
     let name_words = if command.name.contains('|') { 2 } else { 1 };
     let specs = command.grammar.keys(name_words);
@@ -244,8 +235,9 @@ fn describe(command: &Command) -> Description {
         tips: Vec::new(),
         key_specs: specs
             .iter()
-            .map(|s| KeySpec {
-                flags: key_flags(command).into_iter().map(str::to_owned).collect(),
+            .enumerate()
+            .map(|(number, s)| KeySpec {
+                flags: access::of(&command.name, command.write, number).iter().map(|&f| f.to_owned()).collect(),
                 begin: s.first as i32,
                 last: if s.last == KeyEnd::Same { 0 } else { -1 },
                 step: s.step as i32,

@@ -50,6 +50,8 @@ pub struct Keeper {
     /// Epoch and log bytes at the newest checkpoint.
     pub last_epoch: AtomicU64,
     pub last_bytes: AtomicU64,
+    /// Bytes of pages that it wrote.
+    pub last_page_bytes: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -113,6 +115,7 @@ impl Keeper {
             last_s: AtomicI64::new(frontier.now / 1000),
             last_epoch: AtomicU64::new(frontier.epoch.0),
             last_bytes: AtomicU64::new(0),
+            last_page_bytes: AtomicU64::new(0),
         };
         Ok(Opened { keeper, store, writer, frontier })
     }
@@ -144,6 +147,7 @@ impl Keeper {
         self.last_s.store(frontier.now / 1000, Ordering::Relaxed);
         self.last_epoch.store(frontier.epoch.0, Ordering::Relaxed);
         self.last_bytes.store(bytes, Ordering::Relaxed);
+        self.last_page_bytes.store(made.page_bytes, Ordering::Relaxed);
         Ok(Some((frontier.applied.last, made)))
     }
 

@@ -9,6 +9,7 @@ use crate::base::{Clock, mix64};
 use crate::command::args::for_each_key;
 use crate::command::{Command, Table};
 use crate::gateway::backend::{Place, Ran, Reads};
+use crate::lang::grammar::Grammar;
 use crate::lang::poly::{Place as Where, Stored, blocks};
 use crate::resp::ReplyBuf;
 use crate::store::{Read, Reader, Value};
@@ -172,7 +173,7 @@ fn is_large<R: Read>(table: &Table, state: &R, call: &Rider<'_>, blob: &[u8]) ->
     if command.always_cheap {
         return false;
     }
-    let stored = Sizes { state, db: call.db, blob };
+    let stored = Sizes { state, db: call.db, blob, grammar: &command.grammar };
     command.cost.ops.eval(call.words, &stored) > LARGE_OPS
 }
 
@@ -181,6 +182,7 @@ pub struct Sizes<'a, R> {
     pub state: &'a R,
     pub db: u8,
     pub blob: &'a [u8],
+    pub grammar: &'a Grammar,
 }
 
 impl<R: Read> Sizes<'_, R> {
@@ -204,7 +206,9 @@ impl<R: Read> Stored for Sizes<'_, R> {
             Where::Key(slot) => self.of_key(words, slot as usize),
             Where::Keys(slot) => {
                 let list = ListWord(words.get(slot as usize).copied().unwrap_or(0));
-                (0..list.count()).map(|i| self.of_key(words, list.first_word() + 2 * i)).sum()
+                (0..list.count())
+                    .map(|i| self.of_key(words, list.first_word() + i * self.grammar.element_words(slot)))
+                    .sum()
             }
         }
     }

@@ -158,6 +158,7 @@ struct Node {
     links: Mutex<BTreeMap<u64, Links>>,
     reads: Mutex<Reads>,
     slots: Arc<Semaphore>,
+    in_flight: usize,
     runtime: tokio::runtime::Handle,
 }
 
@@ -306,9 +307,12 @@ impl Raft {
         let _ = self.node.sink.set(sink);
     }
 
-    /// One of [`RaftConfig::in_flight`] places for an entry on its way.
-    pub async fn slot(&self) -> Option<InFlight> {
-        self.node.slots.clone().acquire_owned().await.ok().map(InFlight)
+    /// One of [`RaftConfig::in_flight`] places for an entry on its way. `alone`: only once nothing else is on its way.
+    pub async fn slot(&self, alone: bool) -> Option<InFlight> {
+        let places = self.node.in_flight as u32;
+        let mut permit = self.node.slots.clone().acquire_many_owned(if alone { places } else { 1 }).await.ok()?;
+        drop(permit.split(permit.num_permits().saturating_sub(1)));
+        Some(InFlight(permit))
     }
 
     /// Proposes an entry as leader of `term`; the slot is freed when it has been handed to apply or is known to be refused.
@@ -461,6 +465,7 @@ impl Parts {
             links: Mutex::default(),
             reads: Mutex::default(),
             slots: Arc::new(Semaphore::new(config.in_flight)),
+            in_flight: config.in_flight,
             runtime: self.handle,
         });
         if let Some(listener) = listener {

@@ -73,6 +73,7 @@ pub struct Path {
 
 impl Path {
     #[inline]
+    #[allow(clippy::new_without_default)]
     pub fn new() -> Path {
         Path { nodes: [Ref::NULL; LEVELS_MAX], cells: [0; LEVELS_MAX], len: 0 }
     }

@@ -129,7 +129,11 @@ impl Bench {
             _ => self.writer.rollback(),
         }
         let spent = (self.env.ops(), self.env.locs());
-        assert!(spent.0 <= bound.0 && spent.1 <= bound.1, "{first}: spent {spent:?}, bound {bound:?}: {}", command.cost_text());
+        assert!(
+            spent.0 <= bound.0 && spent.1 <= bound.1,
+            "{first}: spent {spent:?}, bound {bound:?}: {}",
+            command.cost_text()
+        );
         reply.into_bytes()
     }
 

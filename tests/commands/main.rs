@@ -18,7 +18,10 @@ fn examples_hold(engine: Engine) {
             let reply = bench.run(&cli::words(&example.command));
             let got = cli::print(&reply).0;
             if got != example.reply {
-                bad.push(format!("{}: > {}\n  want {:?}\n  got  {got:?}", command.name, example.command, example.reply));
+                bad.push(format!(
+                    "{}: > {}\n  want {:?}\n  got  {got:?}",
+                    command.name, example.command, example.reply
+                ));
             }
         }
     }

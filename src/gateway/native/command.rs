@@ -1,7 +1,7 @@
 //! COMMAND: the code table and the natives, described as Redis 7.2 describes its own.
 
 use super::entries::ENTRIES;
-use super::{Context, Entry, SYNTAX, help, is, table, text};
+use super::{Context, Entry, SYNTAX, help, is, table};
 use crate::gateway::backend::{Argument, Backend, Code, Description, KeyAt, KeySpec};
 use crate::gateway::glob;
 use crate::resp::{ReplyBuf, Request};
@@ -239,8 +239,7 @@ fn keys<B: Backend>(context: &Context<'_, B>, request: Request<'_>) -> Result<Ve
         return context.code.keys(route.id, inner).ok_or(NO_KEYS);
     }
     let entry = table::lookup(inner.arg(0)).ok_or(UNKNOWN)?;
-    let leaf =
-        entry.resolve(inner).map_err(|e| if text(e.as_bytes()).contains("unknown") { UNKNOWN } else { ARITY })?;
+    let leaf = entry.resolve(inner).map_err(|e| if e.starts_with(b"ERR unknown") { UNKNOWN } else { ARITY })?;
     match leaf.keys {
         (0, ..) => Err(NO_KEYS),
         (first, ..) => {

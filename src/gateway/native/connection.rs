@@ -271,7 +271,7 @@ fn kill<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mu
         let filter = Filter { addr: Some(request.arg(2)), ..Filter::default() };
         return if kill_all(context, &filter) > 0 { out.ok() } else { out.error("ERR No such client") };
     }
-    if request.len() % 2 != 0 {
+    if !request.len().is_multiple_of(2) {
         return out.error(SYNTAX);
     }
     let mut filter = Filter { skip_me: true, ..Filter::default() };

@@ -38,7 +38,7 @@ pub fn answer<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, ou
     }
     let facts = context.shared.backend.facts();
     let mut text = String::new();
-    for section in DEFAULT[..9].iter().chain(&ON_DEMAND[..]).chain(&DEFAULT[9..]).filter(|s| wanted.contains(s)) {
+    for section in DEFAULT[..9].iter().chain(ON_DEMAND).chain(&DEFAULT[9..]).filter(|s| wanted.contains(s)) {
         if !text.is_empty() {
             text += "\r\n";
         }

@@ -108,7 +108,7 @@ pub async fn at<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, 
     let inner = request.skip(2);
     let Some(route) = context.code.lookup(inner.arg(0)) else {
         return out.error(match super::lookup(inner.arg(0)) {
-            Some(_) => "ERR LOOK.AT takes a command that reads data".to_owned(),
+            Some(_) => b"ERR LOOK.AT takes a command that reads data".to_vec(),
             None => unknown(inner),
         });
     };

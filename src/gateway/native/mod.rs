@@ -60,16 +60,7 @@ pub async fn wait<B: Backend>(
 pub fn fits_multi(entry: &Entry) -> bool {
     !matches!(
         entry.name,
-        "watch"
-            | "save"
-            | "bgsave"
-            | "monitor"
-            | "look.at"
-            | "look.once"
-            | "look.readat"
-            | "shutdown"
-            | "hello"
-            | "client|reply"
+        "watch" | "save" | "bgsave" | "monitor" | "look.at" | "look.once" | "look.readat" | "shutdown" | "client|reply"
     )
 }
 

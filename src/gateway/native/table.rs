@@ -77,19 +77,20 @@ pub fn lookup(name: &[u8]) -> Option<&'static Entry> {
 
 impl Entry {
     /// The entry of the subcommand that `request` names, or this one; checked for arity. The error is a whole error line.
-    pub fn resolve(&'static self, request: Request<'_>) -> Result<&'static Entry, String> {
+    pub fn resolve(&'static self, request: Request<'_>) -> Result<&'static Entry, Vec<u8>> {
         let leaf = if self.subcommands.is_empty() || request.len() < 2 {
             self
         } else {
             let word = request.arg(1);
             self.subcommands.iter().find(|sub| sub.word().as_bytes().eq_ignore_ascii_case(word)).ok_or_else(|| {
-                let shown = String::from_utf8_lossy(&word[..word.len().min(128)]);
-                format!("ERR unknown subcommand '{shown}'. Try {} HELP.", self.name.to_ascii_uppercase())
+                let shown = &word[..word.len().min(128)];
+                let tail = format!("'. Try {} HELP.", self.name.to_ascii_uppercase());
+                [b"ERR unknown subcommand '".as_slice(), shown, tail.as_bytes()].concat()
             })?
         };
         let count = request.len() as i32;
         if (leaf.arity > 0 && count != leaf.arity) || count < -leaf.arity {
-            return Err(format!("ERR wrong number of arguments for '{}' command", leaf.name));
+            return Err(format!("ERR wrong number of arguments for '{}' command", leaf.name).into_bytes());
         }
         Ok(leaf)
     }

@@ -33,7 +33,7 @@ pub fn find(bytes: &[u8], bit: bool, range: Range<u64>) -> Option<u64> {
     let skip = if bit { 0u8 } else { 0xff };
     let mut at = range.start;
     while at < end {
-        if at % 8 == 0 && at + 8 <= end {
+        if at.is_multiple_of(8) && at + 8 <= end {
             let from = (at / 8) as usize;
             let whole = &bytes[from..(end / 8) as usize];
             let run = whole.iter().position(|b| *b != skip).unwrap_or(whole.len());

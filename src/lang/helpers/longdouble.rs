@@ -5,8 +5,8 @@
 
 use super::number::{is_infinity, split_sign};
 
-/// Redis reads a float into a buffer of 256 bytes.
-const TEXT_MAX: usize = 255;
+/// Redis reads a `long double` into a buffer of 5 KiB: whatever it prints it can read again.
+pub const TEXT_MAX: usize = 5 * 1024 - 1;
 /// Decimal exponents outside this range overflow or vanish in a `long double`.
 const DECIMAL_EXPONENT_MAX: i64 = 4932;
 const DECIMAL_EXPONENT_MIN: i64 = -4951;
@@ -50,12 +50,18 @@ fn decimal(text: &str) -> Option<(Big, i64)> {
     };
     let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let mut digits = Big::from(0);
+    let (mut group, mut scale) = (0, 1);
     for b in whole.bytes().chain(part.bytes()) {
         if !b.is_ascii_digit() {
             return None;
         }
-        digits.multiply_add(10, (b - b'0') as u32);
+        (group, scale) = (group * 10 + (b - b'0') as u32, scale * 10);
+        if scale == 1_000_000_000 {
+            digits.multiply_add(scale, group);
+            (group, scale) = (0, 1);
+        }
     }
+    digits.multiply_add(scale, group);
     if whole.is_empty() && part.is_empty() {
         return None;
     }
@@ -354,6 +360,17 @@ mod tests {
         for (a, b, want) in table {
             assert_eq!(sum(a, b).as_deref(), Some(want), "{a} + {b}");
         }
+    }
+
+    #[test]
+    fn what_was_written_reads_back_however_long() {
+        for (text, digits) in [("1e400", 401), ("-1e4931", 4933), ("12345678901234567890123", 23)] {
+            let mut out = Vec::new();
+            write(parse(text.as_bytes()).unwrap(), &mut out);
+            assert_eq!(out.len(), digits, "{text}");
+            assert_eq!(parse(&out), parse(text.as_bytes()), "{text}");
+        }
+        assert_eq!(parse(&[b'1'; TEXT_MAX + 1]), None);
     }
 
     #[test]

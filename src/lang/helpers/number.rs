@@ -55,6 +55,21 @@ pub fn float(text: &[u8]) -> Option<f64> {
     (value.is_finite() && !vanished).then_some(sign * value)
 }
 
+/// One end of a range of scores, as ZRANGE reads it: as [`float`], but nothing at all is 0, blanks may come first, a NUL ends the
+/// text, and what is too large is infinite and what is too small is 0.
+pub fn bound(text: &[u8]) -> Option<f64> {
+    let text = text.split(|b| *b == 0).next().unwrap_or_default();
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    let word = std::str::from_utf8(text).ok()?.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
+    let (sign, magnitude) = split_sign(word);
+    float(magnitude.as_bytes()).filter(|_| !magnitude.starts_with(['+', '-'])).map(|v| sign * v).or_else(|| {
+        let decimal = magnitude.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+        magnitude.parse::<f64>().ok().filter(|_| decimal).map(|v| sign * v)
+    })
+}
+
 pub(super) fn split_sign(word: &str) -> (f64, &str) {
     match word.as_bytes().first() {
         Some(b'-') => (-1.0, &word[1..]),
@@ -132,6 +147,19 @@ mod tests {
         }
         for bad in ["", "nan", " 1", "1 ", "1e", "abc", "1e400", "1e-400", "--1", "0x", "1_0"] {
             assert_eq!(float(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn ends_of_ranges_are_read_more_generously() {
+        let good = [("", 0.0), ("\0x", 0.0), (" \t5", 5.0), ("-1.5", -1.5), ("5\0x", 5.0), ("0x10", 16.0)];
+        for (text, value) in
+            good.into_iter().chain([("1e400", f64::INFINITY), ("-1e-400", 0.0), ("-inf", -f64::INFINITY)])
+        {
+            assert_eq!(bound(text.as_bytes()), Some(value), "{text:?}");
+        }
+        for bad in [" ", "nan", "-nan", "1 ", "1e", "abc", "--1", "+-1", "-", "(1"] {
+            assert_eq!(bound(bad.as_bytes()), None, "{bad:?}");
         }
     }
 

@@ -20,11 +20,12 @@ pub const ROWS: &[Row] = &[
     Row::pure("bytes.to_cursor() -> int?", "20", "0", to_cursor),
     Row::pure("cursor_text(c: int) -> bytes", "20", "0", cursor_text).bound("1").own(),
     Row::pure("bytes.to_float() -> float?", "60 + blocks(self)", "0", to_float),
+    Row::pure("bytes.to_bound() -> float?", "60 + blocks(self)", "0", to_bound),
     Row::pure("int_text(i: int) -> bytes", "20", "0", int_text).bound("1").own(),
-    Row::pure("bytes.add_decimal(b: bytes) -> bytes?", "400 + blocks(self) + blocks(b)", "0", add_decimal)
+    Row::pure("bytes.add_decimal(b: bytes) -> bytes?", "400 + 1000*blocks(self) + 1000*blocks(b)", "0", add_decimal)
         .bound("80")
         .own(),
-    Row::pure("bytes.is_decimal() -> bool", "200 + blocks(self)", "0", is_decimal),
+    Row::pure("bytes.is_decimal() -> bool", "200 + 1000*blocks(self)", "0", is_decimal),
     Row::pure("bytes.glob(text: bytes) -> bool", "20 + 64*blocks(self)*blocks(text)", "0", glob_matches),
     Row::pure("bytes.count_bits(from: int, to: int) -> int", "10 + 4*blocks(self)", "0", count_bits),
     Row::pure("bytes.find_bit(bit: int, from: int, to: int) -> int", "10 + 4*blocks(self)", "0", find_bit),
@@ -125,6 +126,12 @@ helpers! {
         env.charge(60 + blocks(text.len()), 0);
         env.give(number::float(text).map(f64::to_bits))
     }
+    /// A float as the end of a range of scores.
+    fn to_bound(env, s) {
+        let text = env.bytes(s)?;
+        env.charge(60 + blocks(text.len()), 0);
+        env.give(number::bound(text).map(f64::to_bits))
+    }
     /// Decimal digits.
     fn int_text(env, i) {
         env.charge(20, 0);
@@ -133,7 +140,7 @@ helpers! {
     /// The sum of two decimal texts, as a long double would give it; none for NaN and infinity.
     fn add_decimal(env, a, b) {
         let (a, b) = (env.bytes(a)?, env.bytes(b)?);
-        env.charge(400 + blocks(a.len()) + blocks(b.len()), 0);
+        env.charge(400 + decimal_ops(a.len()) + decimal_ops(b.len()), 0);
         let sum = longdouble::parse(a).zip(longdouble::parse(b)).and_then(|(a, b)| longdouble::add(a, b));
         let word = sum.map(|sum| {
             let mut out = Vec::with_capacity(40);
@@ -145,7 +152,7 @@ helpers! {
     /// Would `strtold` take it whole?
     fn is_decimal(env, s) {
         let text = env.bytes(s)?;
-        env.charge(200 + blocks(text.len()), 0);
+        env.charge(200 + decimal_ops(text.len()), 0);
         Ok(longdouble::parse(text).is_some() as u64)
     }
     /// The receiver is the pattern.
@@ -236,7 +243,7 @@ helpers! {
     /// A number below `n`; 0 if there is none.
     fn random(env, n) {
         env.charge(6, 0);
-        Ok(if n as i64 <= 0 { 0 } else { (env.draw() as u128 * n as u128 >> 64) as u64 })
+        Ok(if n as i64 <= 0 { 0 } else { ((env.draw() as u128 * n as u128) >> 64) as u64 })
     }
     /// Log time.
     fn now(env) {
@@ -262,6 +269,12 @@ pub(super) fn slice_word(env: &mut Env, s: u64, from: u64, to: u64) -> Result<u6
         }
         View::Rope(rope, start, _) => env.push_view(View::Rope(rope, start + from, start + to)),
     })
+}
+
+/// What reading a decimal text takes: the square of its length, and nothing when it is too long to be a number. As 80 blocks are
+/// the longest, it stays below the 1000 operations for each block that the table states.
+fn decimal_ops(len: usize) -> u64 {
+    if len > longdouble::TEXT_MAX { 0 } else { 12 * blocks(len) * blocks(len) }
 }
 
 /// A word for the digits of an integer.

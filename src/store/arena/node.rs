@@ -139,7 +139,7 @@ impl<'a> Node<'a> {
     #[inline]
     pub fn u64(self, off: usize) -> u64 {
         self.check(off, 8);
-        debug_assert!(off % 8 == 0);
+        debug_assert!(off.is_multiple_of(8));
         // SAFETY: inside the node (kinds define their offsets; debug builds check), aligned, not changed while shared.
         unsafe { self.ptr.add(off).cast::<u64>().read() }
     }
@@ -172,7 +172,7 @@ impl<'a> Node<'a> {
     #[inline]
     pub fn words(self, off: usize, n: usize) -> &'a [u64] {
         self.check(off, n * 8);
-        debug_assert!(off % 8 == 0);
+        debug_assert!(off.is_multiple_of(8));
         // SAFETY: as in `bytes`, aligned.
         unsafe { std::slice::from_raw_parts(self.ptr.add(off).as_ptr().cast(), n) }
     }
@@ -180,7 +180,7 @@ impl<'a> Node<'a> {
     #[inline]
     pub fn cell(self, off: usize) -> &'a AtomicU64 {
         self.check(off, 8);
-        debug_assert!(off % 8 == 0);
+        debug_assert!(off.is_multiple_of(8));
         // SAFETY: inside the node and aligned; a cell of a shared node is accessed only atomically.
         unsafe { AtomicU64::from_ptr(self.ptr.add(off).as_ptr().cast()) }
     }
@@ -227,7 +227,7 @@ impl<'a> NodeMut<'a> {
     #[inline]
     pub fn set_u64(&mut self, off: usize, v: u64) {
         self.0.check(off, 8);
-        debug_assert!(off % 8 == 0 && off >= HEADER_BYTES);
+        debug_assert!(off.is_multiple_of(8) && off >= HEADER_BYTES);
         // SAFETY: inside the node, aligned, uniquely owned.
         unsafe { self.0.ptr.add(off).cast::<u64>().write(v) }
     }

@@ -169,7 +169,7 @@ struct Key(u8, Vec<u8>);
 /// Few scores and long common prefixes, so that separators meet their equals.
 fn key(seed: u32) -> Key {
     let tail = format!("{:03}", seed / 3);
-    let pad = if seed % 11 == 0 { 300 } else { 0 };
+    let pad = if seed.is_multiple_of(11) { 300 } else { 0 };
     Key((seed % 3) as u8, [b"a-common-prefix-of-members-".as_slice(), tail.as_bytes(), &vec![b'x'; pad]].concat())
 }
 
