@@ -87,7 +87,7 @@ pub fn serve(config: Config) -> Result<(), NodeError> {
 
 fn start_tracing() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LOOK_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,look=info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error,look=info"));
     let _ =
         tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).try_init();
 }

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const ROUNDS: u64 = 3;
-/// An election takes one to two seconds; a busy machine gets more.
-const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// An election takes about one and a half seconds; a busy machine gets more.
+const PAUSE_MAX: Duration = Duration::from_secs(6);
 
 /// What one client did in one round.
 #[derive(Default, Debug)]

@@ -178,7 +178,11 @@ impl Applier {
     pub fn apply(&mut self, entries: Vec<Committed>) -> Result<(), RunError> {
         let own = self.own.clone();
         let own = own.get();
-        let before = own.map_or(0, |own| self.ledger.last(own.gateway));
+        let holds_own = |entry: &Committed| match (&entry.body, own) {
+            (Body::Batch(batch), Some(own)) => batch.chunks.iter().any(|c| c.gateway == own.gateway),
+            _ => false,
+        };
+        let tell = entries.iter().any(holds_own);
         for entry in entries {
             match &entry.body {
                 Body::Blank => {}
@@ -189,13 +193,18 @@ impl Applier {
             let chunks = if let Body::Batch(batch) = &entry.body { batch.chunks.len() } else { 0 };
             self.publish_batch(Place { epoch: self.runner.epoch, index: entry.position.index, chunks });
         }
-        if let Some(own) = own {
-            let last = self.ledger.last(own.gateway);
-            if last != before {
-                (own.on_applied)(last);
-            }
+        if tell {
+            self.tell_own();
         }
         Ok(())
+    }
+
+    /// Tells the batcher how far its chunks have come: after each set that held any of them, run or skipped, and after
+    /// a peer's checkpoint replaced the state.
+    pub fn tell_own(&self) {
+        if let Some(own) = self.own.get() {
+            (own.on_applied)(self.ledger.last(own.gateway));
+        }
     }
 
     fn batch(&mut self, index: LogIndex, batch: &Batch) -> Result<(), RunError> {

@@ -16,9 +16,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-/// Chunks that a leader known to be there has not brought back after this long are sent again: the net under all else.
-const RESEND_AFTER: Duration = Duration::from_secs(5);
+/// Chunks that a leader known to be there has not brought back after this long are sent again, then after twice as long,
+/// and so on: the net under all else. More often would only burden a slow disk with repeats.
+const RESEND_AFTER: Duration = Duration::from_secs(1);
+const RESEND_AFTER_MAX: Duration = Duration::from_secs(8);
 /// After a leader refused chunks or could not be reached.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
@@ -70,6 +73,8 @@ struct State {
     stopped: bool,
     /// Highest sequence applied when the task last looked for a stall.
     applied: u64,
+    /// The last proposal was refused: the next waits a little.
+    refused: bool,
 }
 
 impl State {
@@ -159,8 +164,7 @@ impl Batcher {
         let shared = Arc::new(Shared { state, wake, room, gateway, config, clock, seed });
         raft.set_sink(shared.clone());
         raft.spawn(watch_leadership(raft.clone(), shared.clone()));
-        let (changes, to) = (raft.watch_leadership(), shared.clone());
-        raft.spawn(Sender { raft: raft.clone(), shared: to, changes, last_ms: 0, batches: 0 }.run());
+        raft.spawn(Sender::new(raft.clone(), shared.clone()).run());
         Batcher(shared)
     }
 
@@ -263,6 +267,24 @@ impl ForwardSink for Shared {
         true
     }
 
+    fn refused(&self, term: u64, batch: &Batch) {
+        let mut state = self.lock();
+        if !state.leadership.me || state.leadership.term != term {
+            return;
+        }
+        state.refused = true;
+        state.send_again();
+        for chunk in batch.chunks.iter().filter(|c| c.gateway != self.gateway) {
+            state.foreign_bytes += chunk.encoded_len();
+            state.foreign.push_back(chunk.clone());
+        }
+        // Back to the order in which their gateways sent them
+        state.foreign.make_contiguous().sort_by_key(|c| (c.gateway, c.sequence));
+        state.asleep = false;
+        drop(state);
+        self.wake.notify_one();
+    }
+
     fn stopped(&self) {
         self.lock().stopped = true;
         self.wake.notify_one();
@@ -298,12 +320,23 @@ struct Sender {
     changes: tokio::sync::watch::Receiver<Leadership>,
     last_ms: Millis,
     batches: u64,
+    /// When to look for a stall, and how long after the look before.
+    look_at: Instant,
+    look_after: Duration,
 }
 
 impl Sender {
+    fn new(raft: Raft, shared: Arc<Shared>) -> Sender {
+        let changes = raft.watch_leadership();
+        let look_at = Instant::now() + RESEND_AFTER;
+        Sender { raft, shared, changes, last_ms: 0, batches: 0, look_at, look_after: RESEND_AFTER }
+    }
+
     async fn run(mut self) {
-        let mut stall = tokio::time::Instant::now() + RESEND_AFTER;
         loop {
+            if Instant::now() >= self.look_at {
+                self.look_for_stall();
+            }
             let leadership = {
                 let mut state = self.shared.lock();
                 if state.stopped {
@@ -314,33 +347,50 @@ impl Sender {
             };
             match leadership {
                 None => {
-                    if tokio::time::timeout_at(stall, self.shared.wake.notified()).await.is_err() {
-                        stall = self.look_for_stall();
-                    }
+                    let _ = tokio::time::timeout_at(self.look_at, self.shared.wake.notified()).await;
                 }
                 Some(leadership) if leadership.me => self.propose(leadership).await,
-                Some(Leadership { leader: Some(leader), term, .. }) => self.forward(leader, term).await,
+                Some(leadership @ Leadership { leader: Some(leader), .. }) => self.forward(leader, leadership).await,
                 Some(_) => {}
             }
         }
     }
 
     /// Sends everything again if nothing of what waits has been applied since the last look.
-    fn look_for_stall(&self) -> tokio::time::Instant {
+    fn look_for_stall(&mut self) {
         let mut state = self.shared.lock();
         let applied = state.last_sequence - state.unapplied.len() as u64;
-        if !state.unapplied.is_empty() && applied == state.applied {
-            tracing::warn!("{} chunks are not applied after {RESEND_AFTER:?}; sending again", state.unapplied.len());
+        let stalled = !state.unapplied.is_empty() && applied == state.applied && state.leadership.leader.is_some();
+        if stalled {
+            let (waiting, after) = (state.unapplied.len(), self.look_after);
+            tracing::debug!("{waiting} chunks are not applied after {after:?}; sending again");
             state.send_again();
         }
         state.applied = applied;
-        tokio::time::Instant::now() + RESEND_AFTER
+        drop(state);
+        self.look_after = if stalled { (self.look_after * 2).min(RESEND_AFTER_MAX) } else { RESEND_AFTER };
+        self.look_at = Instant::now() + self.look_after;
+    }
+
+    /// Whether this is still the newest leadership; from here on `changes` wakes for the next one.
+    async fn still(&mut self, leadership: Leadership) -> bool {
+        let still = *self.changes.borrow_and_update() == leadership;
+        if !still {
+            // The task that sends all again after a change has not run yet
+            tokio::task::yield_now().await;
+        }
+        still
     }
 
     /// One batch, as soon as there is a place for it; what comes meanwhile goes with it. A small one waits until nothing is on
     /// its way: an entry costs five hand-overs between threads, so that many small ones at once are slower than one behind the other.
     async fn propose(&mut self, leadership: Leadership) {
-        self.changes.mark_unchanged();
+        if std::mem::take(&mut self.shared.lock().refused) {
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+        if !self.still(leadership).await {
+            return;
+        }
         let small = self.shared.lock().waiting_bytes() < SMALL_BATCH_BYTES;
         let slot = tokio::select! {
             slot = self.raft.slot(small) => slot,
@@ -372,23 +422,29 @@ impl Sender {
     }
 
     /// One frame to the leader; the next follows its answer, so that what waits meanwhile goes together and in order.
-    async fn forward(&mut self, leader: NodeId, term: u64) {
+    async fn forward(&mut self, leader: NodeId, leadership: Leadership) {
+        let term = leadership.term;
+        if !self.still(leadership).await {
+            return;
+        }
         let chunks = {
             let mut state = self.shared.lock();
-            if (state.leadership.leader, state.leadership.term) != (Some(leader), term) {
-                return;
-            }
             let mut chunks = Vec::new();
             state.take_unsent(&mut chunks, self.shared.config.batch_bytes);
             chunks
         };
         let Some(last) = chunks.last().map(|c| c.sequence) else { return };
-        if matches!(self.raft.forward(leader, term, &chunks).await, Ok(true)) {
+        let taken = tokio::select! {
+            taken = self.raft.forward(leader, term, &chunks) => taken,
+            // A leader that is gone without a word would be waited for; the new one gets all of it again
+            _ = self.changes.changed() => return,
+        };
+        if matches!(taken, Ok(true)) {
             return;
         }
         let again = {
             let mut state = self.shared.lock();
-            let same = state.leadership.leader == Some(leader) && state.leadership.term == term;
+            let same = state.leadership == leadership;
             if same && state.sent >= last {
                 state.send_again();
             }

@@ -133,7 +133,7 @@ impl History {
 
     /// The version as of `epoch`. `keys` are those the reads depend on; None when that is not known (`KEYS`, `DBSIZE`, …).
     pub fn at(&self, store: &Store, epoch: Epoch, keys: Option<&[KeyRead]>) -> Result<Version, HistoryError> {
-        let upper = self.progress.frontier().epoch.next();
+        let upper = store.upper();
         if epoch >= upper {
             return Err(HistoryError::Future(upper));
         }
@@ -144,24 +144,21 @@ impl History {
     }
 
     fn in_window(&self, store: &Store, epoch: Epoch, keys: Option<&[KeyRead]>) -> Result<Version, HistoryError> {
+        let around = self.progress.positions.around(epoch);
+        if let (Some(keys), Some((_, next))) = (keys, around)
+            && let Ok(after) = store.snapshot_at(next.epoch)
+            && after.epoch() == next.epoch
+            && keys.iter().all(|k| after.last_change(k.db, k.hash, &k.key) <= epoch)
+        {
+            let time = after.time();
+            return Ok(Version::Kept(after, time));
+        }
         let before = store.snapshot_at(epoch)?;
         if before.epoch() == epoch {
             let time = before.time();
             return Ok(Version::Kept(before, time));
         }
-        let Some((place, next)) = self.progress.positions.around(epoch) else {
-            return Err(HistoryError::TooOld(store.since()));
-        };
-        if let Some(keys) = keys
-            && let Ok(after) = store.snapshot_at(next.epoch)
-            && after.epoch() == next.epoch
-        {
-            let untouched = keys.iter().all(|k| after.last_change(k.db, k.hash, &k.key) <= epoch);
-            if untouched {
-                let time = after.time();
-                return Ok(Version::Kept(after, time));
-            }
-        }
+        let Some((place, _)) = around else { return Err(HistoryError::TooOld(store.since())) };
         let (from, now) = (before.epoch(), before.time());
         debug_assert_eq!(place.epoch, from);
         self.replay(Writer::private(before), from, now, place, epoch, None)

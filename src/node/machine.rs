@@ -62,6 +62,7 @@ impl StateMachine for NodeMachine {
         tracing::info!("a peer's checkpoint replaced the state: epoch {}", frontier.epoch);
         self.state.replace(store.clone());
         self.applier = applier(store, writer, frontier, &self.state, &self.table);
+        self.applier.tell_own();
         Ok(())
     }
 }

@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use types::{Proposal, Slot, Types};
 
 /// How long a read waits for a leader and a quorum before it is refused.
@@ -50,7 +50,7 @@ pub struct RaftConfig {
     pub listen: Option<std::net::SocketAddr>,
     pub log: LogOptions,
     pub heartbeat: Duration,
-    /// A follower that hears no leader for a time in this range stands for election.
+    /// A follower that hears no leader for the end of this range, and a time in it besides, stands for election.
     pub election: Range<Duration>,
     /// Entries on their way at once.
     pub in_flight: usize,
@@ -66,7 +66,7 @@ impl RaftConfig {
             listen: None,
             log,
             heartbeat: Duration::from_millis(100),
-            election: Duration::from_millis(600)..Duration::from_millis(1200),
+            election: Duration::from_millis(500)..Duration::from_millis(800),
             in_flight: 8,
             keep_entries: 4096,
         }
@@ -136,6 +136,8 @@ pub struct PeerStatus {
 /// Takes chunks that a follower's gateway sent here. False: this node does not lead `term`, or has no room.
 pub trait ForwardSink: Send + Sync {
     fn forwarded(&self, from: NodeId, term: u64, chunks: Vec<Chunk>) -> bool;
+    /// An entry proposed in `term` was not taken: no quorum has answered this leader of late, or it leads no more.
+    fn refused(&self, term: u64, batch: &Batch);
     /// This node takes part no more.
     fn stopped(&self);
 }
@@ -310,14 +312,20 @@ impl Raft {
         let places = self.node.in_flight as u32;
         let mut permit = self.node.slots.clone().acquire_many_owned(if alone { places } else { 1 }).await.ok()?;
         drop(permit.split(permit.num_permits().saturating_sub(1)));
-        Some(InFlight(Slot(permit)))
+        Some(InFlight(permit))
     }
 
     /// Proposes an entry as leader of `term`; the slot is freed when it has been handed to apply or is known to be refused.
-    /// Fire and forget: whoever must know watches what is applied.
+    /// A refusal is told to the sink; what became of an accepted entry is seen by whoever watches what is applied.
     pub async fn propose(&self, term: u64, batch: Arc<Batch>, slot: InFlight) {
         let leader = openraft::vote::leader_id_std::CommittedLeaderId::new(term);
-        let write = self.node.raft.write(Proposal(batch)).with_leader(leader).responder(slot.0);
+        let sink = self.node.sink.get().cloned();
+        let refused = {
+            let batch = batch.clone();
+            Box::new(move || sink.iter().for_each(|sink| sink.refused(term, &batch)))
+        };
+        let slot = Slot { permit: slot.0, refused };
+        let write = self.node.raft.write(Proposal(batch)).with_leader(leader).responder(slot);
         if let Err(e) = write.await {
             tracing::debug!("proposal refused: {e}");
         }
@@ -418,7 +426,7 @@ impl Raft {
 }
 
 /// A place among the entries in flight.
-pub struct InFlight(Slot);
+pub struct InFlight(OwnedSemaphorePermit);
 
 /// What the raft thread begins with.
 struct Parts {
@@ -472,18 +480,27 @@ impl Parts {
 /// Follows what openraft says of leadership and membership.
 async fn observe(node: Arc<Node>) {
     let mut metrics = node.raft.server_metrics();
+    // Changes with every entry: looked at only between an election and the first answers of a quorum
+    let mut all = node.raft.metrics();
     loop {
-        let (leadership, alone) = {
+        let (leadership, alone, unconfirmed) = {
             let m = metrics.borrow_watched();
-            let me = m.state == ServerState::Leader;
+            let leads = m.state == ServerState::Leader && m.vote.committed;
+            let alone = leads && m.membership_config.membership().voter_ids().eq([node.id]);
+            // openraft refuses all writes until a quorum has answered the new leader
+            let unconfirmed = leads && !alone && all.borrow_watched().last_quorum_acked.is_none();
             // A vote that is not committed is a candidacy
-            let leader = m.current_leader.filter(|_| m.vote.committed).map(NodeId);
-            let alone = me && m.membership_config.membership().voter_ids().eq([node.id]);
-            (Leadership { leader, term: m.vote.leader_id.term, me: me && m.vote.committed }, alone)
+            let leader = m.current_leader.filter(|_| m.vote.committed && !unconfirmed).map(NodeId);
+            let leadership = Leadership { leader, term: m.vote.leader_id.term, me: leads && !unconfirmed };
+            (leadership, alone, unconfirmed)
         };
         node.alone_since.store(if alone { leadership.term } else { u64::MAX }, Ordering::Release);
         node.leadership.send_if_modified(|old| std::mem::replace(old, leadership) != leadership);
-        if metrics.changed().await.is_err() {
+        let ended = tokio::select! {
+            changed = metrics.changed() => changed.is_err(),
+            changed = all.changed(), if unconfirmed => changed.is_err(),
+        };
+        if ended {
             node.alone_since.store(u64::MAX, Ordering::Release);
             node.leadership.send_replace(Leadership::default());
             return;
@@ -498,13 +515,13 @@ impl Node {
         if !self.raft.is_initialized().await.map_err(|e| error(&e))? {
             let members: BTreeMap<u64, BasicNode> =
                 config.initial.iter().map(|(id, addr)| (id.0, BasicNode { addr: addr.clone() })).collect();
-            // All initial nodes write the same first entry; a node that was faster is as good
+            // All initial nodes write the same first entry; a node that was faster is as good. It stands for election
+            // at once: a second candidacy would only make the answers to the first one void
             if let Err(e) = self.raft.initialize(members).await {
                 tracing::debug!("initial membership: {e}");
             }
-        }
-        if config.initial.len() == 1 {
-            // Nobody else could lead: no need to wait for one
+        } else if config.initial.len() == 1 {
+            // Nobody else could lead. A node that led when it stopped leads already, and this does nothing
             self.raft.trigger().elect(false).await.map_err(|e| error(&e))?;
         }
         Ok(())

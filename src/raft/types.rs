@@ -7,9 +7,11 @@ use crate::base::batch::Batch;
 use crate::disk::{Kind, LogError, Payload, Position, Record};
 use bytes::Bytes;
 use openraft::impls::{BasicNode, BoxedErrorSource, EntryPayload, InlineBatch};
+use openraft::raft::ClientWriteResult;
 use openraft::raft::responder::Responder;
 use openraft::vote::leader_id_std;
 use openraft::{LogId, Membership, OptionalSend, RaftTypeConfig, StoredMembership};
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -58,10 +60,20 @@ impl fmt::Display for Proposal {
 }
 
 /// One of the few entries in flight. Freed when the entry was handed to apply, or is known to have been refused.
-pub struct Slot(#[allow(dead_code)] pub OwnedSemaphorePermit);
+pub struct Slot {
+    pub permit: OwnedSemaphorePermit,
+    /// Called once when the entry was refused.
+    pub refused: Box<dyn FnOnce() + Send>,
+}
 
 impl<T: OptionalSend + 'static> Responder<Types, T> for Slot {
-    fn on_complete(self, _: T) {}
+    fn on_complete(self, result: T) {
+        let result: &dyn Any = &result;
+        if result.downcast_ref::<ClientWriteResult<Types>>().is_some_and(Result::is_err) {
+            (self.refused)();
+        }
+        drop(self.permit);
+    }
 }
 
 /// A batch as the log lays it out.

@@ -139,7 +139,8 @@ impl Bench {
 
     /// What the call may cost at most, by what is stored now.
     fn bound(&self, command: &look::lang::Command, call: &Call<'_>) -> (u64, u64) {
-        let stored = look::node::reads::Sizes { state: &self.writer, db: call.db, blob: call.blob };
+        let stored =
+            look::node::reads::Sizes { state: &self.writer, db: call.db, blob: call.blob, grammar: &command.grammar };
         (command.cost.ops.eval(call.words, &stored), command.cost.locs.eval(call.words, &stored))
     }
 }
