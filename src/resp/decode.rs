@@ -243,7 +243,8 @@ impl Decoder {
         // As for C, a NUL hides the end of line behind it: such a line never ends.
         let stop = input[self.at..].iter().position(|&b| b == b'\n' || b == 0).map_or(input.len(), |n| self.at + n);
         self.at = stop;
-        if stop > INLINE_BYTES_MAX || (input.len() > INLINE_BYTES_MAX && input.get(stop) != Some(&b'\n')) {
+        let endless = input.len() > limits::INLINE_BYTES_MAX && input.get(stop) != Some(&b'\n');
+        if stop > INLINE_BYTES_MAX || endless {
             return Err(ProtocolError::Inline);
         }
         if input.get(stop) != Some(&b'\n') {
