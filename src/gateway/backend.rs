@@ -3,7 +3,7 @@
 //! Statically dispatched, and called per chunk; only [`Code::lookup`] and [`Code::parse`] are called per command.
 //! The node implements it for real, the gateway's tests with a small map.
 
-use crate::apply::pending::{Pending, Plan, Watch};
+use crate::apply::pending::{Pending, Plan};
 use crate::base::batch::ChunkBuilder;
 use crate::base::{Epoch, Millis};
 use crate::resp::{ReplyBuf, Request};
@@ -41,7 +41,8 @@ pub trait Code: Send + Sync + 'static {
     /// All commands, for `COMMAND`; in any order, top level only.
     fn commands(&self) -> Vec<CommandId>;
     fn describe(&self, id: CommandId) -> Description;
-    /// Positions of the keys in `request` and how they are accessed, for `COMMAND GETKEYS`. None: no key arguments.
+    /// Positions of the keys in `request` and how they are accessed, for `COMMAND GETKEYS`. None: no key arguments;
+    /// empty: too few or too many arguments.
     fn keys(&self, id: CommandId, request: Request<'_>) -> Option<Vec<KeyAt>>;
     /// `LOOK.EXPLAIN`: the bound, its values for these arguments, the table by line. Appends one reply.
     fn explain(&self, id: CommandId, request: Request<'_>, db: u8, out: &mut ReplyBuf);
@@ -240,8 +241,6 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn epoch_at(&self, time: Millis) -> Result<Epoch, PastError>;
     /// Oldest epoch that can be read.
     fn since(&self) -> Epoch;
-    /// None of the keys has changed after its epoch, judged on the newest root.
-    fn unchanged(&self, watches: &[Watch]) -> bool;
 
     fn facts(&self) -> NodeFacts;
     /// `LOOK.CLUSTER`'s text: `leader:<id>`, then a line a node.

@@ -436,6 +436,8 @@ impl<B: Backend> Filler<'_, B> {
             return self.error(unknown(request));
         };
         match leaf.hot {
+            // EXEC has forgotten all watches already.
+            Hot::Unwatch => self.answer(|out, _| out.ok()),
             Hot::Ping => self.answer(|out, _| native::ping(request, out)),
             Hot::Echo => self.answer(|out, _| out.bulk(request.arg(1))),
             Hot::Select => self.answer(|out, session| select(request, session, out)),
@@ -458,6 +460,9 @@ fn select(request: Request<'_>, session: &mut Session, out: &mut ReplyBuf) {
         Some(db) if (0..limits::DATABASES as i64).contains(&db) => {
             session.db = db as u8;
             out.ok();
+        }
+        Some(db) if i32::try_from(db).is_err() => {
+            out.error("ERR value is out of range, value must between -2147483648 and 2147483647");
         }
         Some(_) => out.error("ERR DB index is out of range"),
     }

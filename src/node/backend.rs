@@ -5,8 +5,8 @@ use super::keeper::{Keeper, KeeperError};
 use super::reads::{NodeReads, keys_of_plan, run_plan};
 use super::state::SharedState;
 use crate::apply::machine::Committed;
-use crate::apply::pending::{Outcome, Pending, Plan, Watch};
-use crate::apply::runner::{Runner, unchanged};
+use crate::apply::pending::{Outcome, Pending, Plan};
+use crate::apply::runner::Runner;
 use crate::base::batch::ChunkBuilder;
 use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, mix64};
 use crate::batch::{Batcher, Refused as Full};
@@ -202,10 +202,6 @@ impl Backend for NodeBackend {
 
     fn since(&self) -> Epoch {
         self.0.history.since(&self.0.state.store())
-    }
-
-    fn unchanged(&self, watches: &[Watch]) -> bool {
-        self.0.state.store().snapshot().is_ok_and(|snapshot| unchanged(&snapshot, watches))
     }
 
     fn facts(&self) -> NodeFacts {

@@ -175,7 +175,9 @@ impl Code for NodeCode {
 
     fn keys(&self, id: CommandId, request: Request<'_>) -> Option<Vec<KeyAt>> {
         let (command, words) = self.resolve(id, request).ok()?;
-        self.check_arity(command, request).ok()?;
+        if self.check_arity(command, request).is_err() {
+            return Some(Vec::new());
+        }
         let mut keys = Vec::new();
         for (number, spec) in command.grammar.keys(words as u32).iter().enumerate() {
             let options = request.iter().skip(words + 2);

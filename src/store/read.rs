@@ -80,7 +80,8 @@ pub trait Read {
     /// The epoch that last changed a key, for WATCH: of an absent one, the last at which it may have been removed.
     fn last_change(&self, db: u8, hash: u64, key: &[u8]) -> Epoch {
         match self.find(db, hash, key) {
-            Some(entry) => entry.version(),
+            // A database that was swapped in has keys with old versions.
+            Some(entry) => entry.version().max(self.db(db).cleared),
             None => slots::last(self.arena(), self.deletions(), deletion_slot(db, hash)).max(self.db(db).cleared),
         }
     }

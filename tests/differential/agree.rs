@@ -134,6 +134,10 @@ pub fn compare_exec(queued: &[Vec<Vec<u8>>], redis: &Reply, look: &Reply) -> boo
     if a.len() != b.len() || a.len() != queued.len() {
         return redis == look;
     }
+    // In Look a queued HELLO changes the dialect behind its transaction (README): nothing but the number of replies compares.
+    if queued.iter().any(|args| name(args) == "HELLO") {
+        return true;
+    }
     queued.iter().zip(a.iter().zip(b)).all(|(args, (a, b))| compare(args, a, b))
 }
 

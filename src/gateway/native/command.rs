@@ -236,7 +236,8 @@ fn keys<B: Backend>(context: &Context<'_, B>, request: Request<'_>) -> Result<Ve
         if (route.arity > 0 && count != route.arity) || count < -route.arity {
             return Err(ARITY);
         }
-        return context.code.keys(route.id, inner).ok_or(NO_KEYS);
+        let keys = context.code.keys(route.id, inner).ok_or(NO_KEYS)?;
+        return if keys.is_empty() { Err(ARITY) } else { Ok(keys) };
     }
     let entry = table::lookup(inner.arg(0)).ok_or(UNKNOWN)?;
     let leaf = entry.resolve(inner).map_err(|e| if e.starts_with(b"ERR unknown") { UNKNOWN } else { ARITY })?;

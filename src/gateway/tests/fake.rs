@@ -358,9 +358,6 @@ impl Backend for Fake {
     fn since(&self) -> Epoch {
         Epoch::ZERO
     }
-    fn unchanged(&self, watches: &[Watch]) -> bool {
-        unchanged(&locked(&self.state), watches)
-    }
     fn facts(&self) -> NodeFacts {
         NodeFacts { run_id: "0".repeat(40), epoch: self.epoch(), keyspace: vec![(0, 1, 0, 0)], ..NodeFacts::default() }
     }
