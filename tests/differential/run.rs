@@ -60,7 +60,7 @@ struct Pair<'a> {
     /// Requests that each connection's MULTI has queued.
     queued: [Option<Vec<Vec<Vec<u8>>>>; 2],
     /// Something happened that Look takes for a change of watched keys and Redis does not: a database was cleared (README, "Where Look
-    /// differs"), or a BITFIELD that failed.
+    /// differs"), or bits were set to what they were.
     cautious: bool,
     /// Look refused a transaction out of caution: the data differs from here on.
     parted: bool,
@@ -165,7 +165,7 @@ impl<'a> Pair<'a> {
         let queued = &mut self.queued[on];
         let seen = self.coverage.entry(agree::name(args)).or_default();
         *(if redis.is_error() { &mut seen.1 } else { &mut seen.0 }) += 1;
-        self.cautious |= ["FLUSHALL", "FLUSHDB", "SWAPDB", "BITFIELD"].contains(&agree::name(args).as_str());
+        self.cautious |= ["FLUSHALL", "FLUSHDB", "SWAPDB", "BITFIELD", "SETBIT"].contains(&agree::name(args).as_str());
         match agree::name(args).as_str() {
             "MULTI" if !redis.is_error() => *queued = Some(Vec::new()),
             "DISCARD" | "RESET" if !redis.is_error() => *queued = None,
