@@ -17,7 +17,7 @@
 //! |---|---|
 //! | [`node`] | wiring of one node, order of start and stop |
 //! | [`gateway`] | listeners, connections, sessions, chunks, reads, riders, MULTI queue, native commands |
-//! | [`batch`] | batch format, batcher, back-pressure, forwarding to the leader, resend after failover |
+//! | [`batch`] | batcher, back-pressure, forwarding to the leader, resend after failover |
 //! | [`raft`] | openraft types, log-store and state-machine adapters, peer transport, read index |
 //! | [`history`] | reads in the past, private replay |
 //! | [`apply`] | the loop: epochs, log time, expiry, exactly-once table, digests |
@@ -26,11 +26,11 @@
 //! | [`store`] | arena, trees, values, roots, window, checkpoint, recovery |
 //! | [`disk`] | Raft log segments, pages in fjall, checksums, chain, high-water record |
 //! | [`resp`] | RESP2/RESP3 decode and encode |
-//! | [`base`] | ids, clock and random traits, limits |
+//! | [`base`] | ids, clock, limits, the batch format (what log, peers and apply all read) |
 //!
 //! Rules that never bend: only `apply` changes the store; only `disk` names fjall, only `raft` names
 //! openraft, only `lang::jit` names dynasm; from `command` down everything is deterministic; `unsafe`
-//! lives in `store::arena` and `lang::jit` (and the helpers' edge); a page whose root is published never
+//! lives in `store::arena` and `lang` (JIT, engines, the helpers' edge); `tests/rooms.rs` names the files; a page whose root is published never
 //! changes; a write is acknowledged only after it is durable on a quorum and applied.
 //!
 //! Reading order for one SET: `gateway/conn.rs` → `command/args.rs` → `batch/batcher.rs` →
