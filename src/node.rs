@@ -259,30 +259,14 @@ fn announce(backend: &NodeBackend, config: &Config, addresses: &[SocketAddr], st
     }
 }
 
-/// `look check FILE...`
+/// `look check FILE...`: bounds to standard output, diagnostics to standard error.
 pub fn check_files(files: &[PathBuf]) -> ExitCode {
-    let mut wrong = false;
-    for file in files {
-        let source = match std::fs::read_to_string(file) {
-            Ok(source) => source,
-            Err(e) => {
-                eprintln!("look: cannot read {}: {e}", file.display());
-                wrong = true;
-                continue;
-            }
-        };
-        let name = file.display().to_string();
-        match crate::lang::compile_module(&source, &name, crate::lang::helpers::table()) {
-            Ok(module) => {
-                for command in &module.commands {
-                    println!("{name}:{}: {} cost {}", command.line, command.name, command.cost_text());
-                }
-            }
-            Err(diagnostics) => {
-                diagnostics.iter().for_each(|d| eprint!("{}", d.render(&name, &source)));
-                wrong = true;
-            }
-        }
+    let checked = crate::lang::check_files(files, crate::lang::helpers::table());
+    if checked.refused == 0 {
+        print!("{}", checked.text);
+        ExitCode::SUCCESS
+    } else {
+        eprint!("{}", checked.text);
+        ExitCode::FAILURE
     }
-    if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

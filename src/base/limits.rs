@@ -1,4 +1,4 @@
-//! Limits on everything that a stranger can make grow. Source: the defaults of Valkey, tightened.
+//! Limits on everything that a stranger can make grow, and how sizes are written. Source: the defaults of Valkey, tightened.
 
 /// Longest inline request, bytes.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -17,3 +17,20 @@ pub const OUTPUT_BYTES_HARD: usize = 64 * 1024 * 1024;
 pub const SUB_BATCH_CALLS_MAX: usize = 1024;
 /// Databases of `SELECT`.
 pub const DATABASES: usize = 16;
+
+/// Bytes with Redis's units: 1k = 1000, 1kb = 1024, and so on for m and g.
+pub fn memory(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &lower[digits.len()..] {
+        "" | "b" => 1,
+        "k" => 1000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}

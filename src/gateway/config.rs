@@ -243,7 +243,7 @@ impl Config {
 fn output_limit(value: &str, class: &str) -> Option<(u64, u64, u64)> {
     let words: Vec<&str> = value.split_whitespace().collect();
     let group = words.chunks_exact(4).find(|g| g[0].eq_ignore_ascii_case(class))?;
-    Some((memory(group[1])?, memory(group[2])?, group[3].parse().ok()?))
+    Some((limits::memory(group[1])?, limits::memory(group[2])?, group[3].parse().ok()?))
 }
 
 /// The value in the form `CONFIG GET` shows, or what is wrong with it in Redis's words.
@@ -261,7 +261,9 @@ fn checked(p: &Parameter, value: &[u8]) -> Result<String, String> {
             }
             Ok(number.to_string())
         }
-        Memory => memory(text).map(|n| n.to_string()).ok_or_else(|| "argument must be a memory value".to_owned()),
+        Memory => {
+            limits::memory(text).map(|n| n.to_string()).ok_or_else(|| "argument must be a memory value".to_owned())
+        }
         OneOf(words) => {
             let lower = text.to_ascii_lowercase();
             if words.contains(&lower.as_str()) {
@@ -279,23 +281,6 @@ fn checked(p: &Parameter, value: &[u8]) -> Result<String, String> {
         }
         Text => Ok(text.to_owned()),
     }
-}
-
-/// Bytes with Redis's units: 1k = 1000, 1kb = 1024, and so on for m and g.
-fn memory(text: &str) -> Option<u64> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &lower[digits.len()..] {
-        "" | "b" => 1,
-        "k" => 1000,
-        "kb" => 1 << 10,
-        "m" => 1_000_000,
-        "mb" => 1 << 20,
-        "g" => 1_000_000_000,
-        "gb" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]

@@ -170,24 +170,10 @@ fn yes_no(name: &str, value: &str) -> Result<bool, ConfigError> {
     }
 }
 
-/// Bytes with Redis's units: 1k = 1000, 1kb = 1024, and so on for m and g.
+/// A memory size with Redis's units.
 pub fn memory(name: &str, value: &str) -> Result<u64, ConfigError> {
-    let lower = value.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &lower[digits.len()..] {
-        "" | "b" => 1,
-        "k" => 1000,
-        "kb" => 1 << 10,
-        "m" => 1_000_000,
-        "mb" => 1 << 20,
-        "g" => 1_000_000_000,
-        "gb" => 1 << 30,
-        _ => 0,
-    };
-    match digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)) {
-        Some(n) if unit != 0 => Ok(n),
-        _ => Err(ConfigError::Value(format!("{name} must be a memory size such as 512mb, not '{value}'"))),
-    }
+    limits::memory(value)
+        .ok_or_else(|| ConfigError::Value(format!("{name} must be a memory size such as 512mb, not '{value}'")))
 }
 
 fn address(value: &str) -> Result<SocketAddr, ConfigError> {

@@ -20,7 +20,7 @@ mod order;
 
 use branch::{Entries, Path};
 pub use cursor::Cursor;
-pub use order::{Order, due_item, score_item, split_due, split_score};
+pub use order::{Order, score_item, split_score};
 
 /// A tree, held by whoever owns the collection. The root is null when it is empty.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -1,7 +1,6 @@
 //! How items compare, and the item layouts of sorted sets and of the expiry index.
 
 use super::branch::Prefix;
-use crate::base::Millis;
 use std::cmp::Ordering;
 
 /// The order of a searchable tree.
@@ -62,21 +61,6 @@ pub fn split_score(item: &[u8]) -> (f64, &[u8]) {
     (f64::from_bits(u64::from_le_bytes(*score)), member)
 }
 
-/// The expiry index's item ([`Order::Bytes`]): by deadline, then database, then key hash.
-pub fn due_item(due: Millis, db: u8, hash: u64) -> [u8; 17] {
-    let mut item = [0; 17];
-    item[..8].copy_from_slice(&((due as u64) ^ 1 << 63).to_be_bytes());
-    item[8] = db;
-    item[9..].copy_from_slice(&hash.to_be_bytes());
-    item
-}
-
-/// Deadline, database and key hash of an expiry item.
-pub fn split_due(item: &[u8]) -> (Millis, u8, u64) {
-    assert_eq!(item.len(), 17, "expiry items are 17 bytes");
-    ((word(item) ^ 1 << 63) as Millis, item[8], word(&item[9..]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,13 +80,5 @@ mod tests {
         ];
         assert!(scores.is_sorted_by(|a, b| sortable(*a) < sortable(*b)));
         assert_eq!(sortable(-0.0), sortable(0.0));
-    }
-
-    #[test]
-    fn deadlines_order_before_database_and_hash_and_come_back() {
-        let items = [(-5, 3, 9), (0, 0, u64::MAX), (7, 1, 2), (7, 2, 0), (i64::MAX, 0, 0)];
-        let built: Vec<_> = items.iter().map(|&(due, db, hash)| due_item(due, db, hash)).collect();
-        assert!(built.is_sorted());
-        assert!(built.iter().zip(items).all(|(item, parts)| split_due(item) == parts));
     }
 }
