@@ -6,7 +6,7 @@
 use super::clients::locked;
 use super::system::Change;
 use crate::apply::system::SystemState;
-use crate::base::limits;
+use crate::base::{glob, limits};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -186,9 +186,8 @@ impl Config {
     pub fn matching(&self, patterns: &[&[u8]]) -> Vec<(&'static str, String)> {
         let values = locked(&self.values);
         let names = PARAMETERS.iter().map(|p| (p.0, p.0)).chain(ALIASES.iter().copied());
-        let hit = |name: &str| {
-            patterns.iter().any(|p| super::glob::matches(p.to_ascii_lowercase().as_slice(), name.as_bytes()))
-        };
+        let hit =
+            |name: &str| patterns.iter().any(|p| glob::matches(p.to_ascii_lowercase().as_slice(), name.as_bytes()));
         names
             .filter(|(name, _)| hit(name))
             .map(|(name, of)| (name, values.get(of).cloned().unwrap_or_default()))
