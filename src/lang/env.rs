@@ -129,6 +129,7 @@ pub struct Env {
     pub(super) open_replies: SmallVec<[Mark; 8]>,
     pub(super) error: Cow<'static, str>,
     pub(super) wrote: bool,
+    pub(super) panic_key: Vec<u8>,
 }
 
 // SAFETY: the raw pointers in it are set and cleared within one `call`, so between calls an Env holds none that is used.
@@ -169,7 +170,14 @@ impl Env {
             open_replies: SmallVec::new(),
             error: Cow::Borrowed(""),
             wrote: false,
+            panic_key: Vec::new(),
         }
+    }
+
+    /// From here on a string written under `key` makes a helper panic behind its write: a bug planted by tests.
+    pub fn plant_panic(&mut self, key: &[u8]) {
+        self.panic_key = key.to_vec();
+        self.head.helpers = super::helpers::calls_with_panic().as_ptr();
     }
 
     /// The hash seed is replicated state: it is known only after the first log entry.

@@ -303,6 +303,14 @@ helpers! {
         env.put(slot, value.unwrap_or(Value::Str(bytes)), due)?;
         Ok(0)
     }
+    /// As `put_str`, with a panic behind the write when the key is the planted one.
+    fn put_str_then_panic(env, slot, value, tag, due) {
+        let due = optional(tag, due);
+        let bytes = env.stable_bytes(value)?;
+        env.put(slot, Value::Str(bytes), due)?;
+        assert!(env.slot(slot)?.key() != env.panic_key, "planted panic");
+        Ok(0)
+    }
     /// Stores a number.
     fn put_int(env, slot, value, tag, due) {
         env.charge(30, 2);
