@@ -47,7 +47,18 @@ fn a_panic_in_a_helper_fails_its_call_on_every_node_alike() {
     for round in 1..=3 {
         let replies = pipeline(
             &mut client,
-            &["INCR n", "LPUSH l a", "SET boom x", "INCR n", "GET boom", "GET n", "MULTI", "INCR n", "SET boom y", "EXEC"],
+            &[
+                "INCR n",
+                "LPUSH l a",
+                "SET boom x",
+                "INCR n",
+                "GET boom",
+                "GET n",
+                "MULTI",
+                "INCR n",
+                "SET boom y",
+                "EXEC",
+            ],
         );
         assert_eq!(replies[0].int(), Some(3 * round - 2));
         assert_eq!(replies[1].int(), Some(round));
