@@ -345,11 +345,12 @@ impl Runner {
     /// Runs one read of a plan against any version, at `self.now`.
     pub fn read<R: Read>(&mut self, state: &R, call: &Call<'_>, blob: &[u8], reply: &mut ReplyBuf) {
         let words = self.take_words(call.words);
-        self.read_words(state, call.handler, call.db, &words, blob, reply);
+        self.read_words(state, call.handler, call.db, &words, blob, u64::MAX, reply);
         self.words = words;
     }
 
-    /// The same, for words that are aligned already.
+    /// The same, for words that are aligned already. `patience`: see [`ProgramCall::patience`].
+    #[allow(clippy::too_many_arguments)]
     pub fn read_words<R: Read>(
         &mut self,
         state: &R,
@@ -357,15 +358,20 @@ impl Runner {
         db: u8,
         words: &[u64],
         blob: &[u8],
+        patience: u64,
         reply: &mut ReplyBuf,
-    ) {
+    ) -> Ended {
         let Some(command) = self.table.by_handler(handler) else {
-            return reply.error("ERR this command is not known to this node");
+            reply.error("ERR this command is not known to this node");
+            return Ended::Failed;
         };
         self.call += 1;
-        let call = self.program_call(command, db, words, blob);
+        let call = ProgramCall { patience, ..self.program_call(command, db, words, blob) };
         let ended = self.env.read(self.table.code(), &call, state, reply);
-        self.count(command, ended);
+        if ended != Ended::Large {
+            self.count(command, ended);
+        }
+        ended
     }
 
     fn program_call<'a>(&self, command: usize, db: u8, words: &'a [u64], blob: &'a [u8]) -> ProgramCall<'a> {
@@ -377,6 +383,7 @@ impl Runner {
             now: self.now,
             epoch: self.epoch,
             seed: random_source(self.seed, self.index.0, self.call),
+            patience: u64::MAX,
         }
     }
 
