@@ -12,6 +12,7 @@ pub mod keeper;
 pub mod machine;
 pub mod reads;
 pub mod state;
+pub mod verify;
 
 use crate::base::batch::{ChunkBuilder, handler};
 use crate::base::{Clock, GatewayId, SystemClock, mix64};

@@ -2,7 +2,8 @@
 
 use super::edge::{blocks, helpers};
 use super::lcs::{lcs as longest_common, table_bytes};
-use super::{bits, glob, longdouble, number};
+use super::{bits, longdouble, number};
+use crate::base::glob;
 use crate::base::limits::BULK_BYTES_MAX;
 use crate::lang::env::{Env, View};
 use crate::lang::ir::Trap;
