@@ -356,12 +356,13 @@ impl Runner {
         self.riders += 1;
         let place = std::mem::replace(&mut self.call, 1 << 63 | self.riders);
         let words = self.take_words(call.words);
-        self.read_words(state, call.handler, call.db, &words, blob, reply);
+        self.read_words(state, call.handler, call.db, &words, blob, u64::MAX, reply);
         self.words = words;
         self.call = place;
     }
 
-    /// The same, for words that are aligned already.
+    /// The same, for words that are aligned already. `patience`: see [`ProgramCall::patience`].
+    #[allow(clippy::too_many_arguments)]
     pub fn read_words<R: Read>(
         &mut self,
         state: &R,
@@ -369,15 +370,20 @@ impl Runner {
         db: u8,
         words: &[u64],
         blob: &[u8],
+        patience: u64,
         reply: &mut ReplyBuf,
-    ) {
+    ) -> Ended {
         let Some(command) = self.table.by_handler(handler) else {
-            return reply.error("ERR this command is not known to this node");
+            reply.error("ERR this command is not known to this node");
+            return Ended::Failed;
         };
         self.call += 1;
-        let call = self.program_call(command, db, words, blob);
+        let call = ProgramCall { patience, ..self.program_call(command, db, words, blob) };
         let ended = self.env.read(self.table.code(), &call, state, reply);
-        self.count(command, ended);
+        if ended != Ended::Large {
+            self.count(command, ended);
+        }
+        ended
     }
 
     fn program_call<'a>(&self, command: usize, db: u8, words: &'a [u64], blob: &'a [u8]) -> ProgramCall<'a> {
@@ -389,6 +395,7 @@ impl Runner {
             now: self.now,
             epoch: self.epoch,
             seed: random_source(self.seed, self.index.0, self.call),
+            patience: u64::MAX,
         }
     }
 

@@ -87,6 +87,12 @@ impl Env {
             Held::Write(writer) => Found::Write(unsafe { &*writer.as_ptr() }.find_slot(db, hash, key)),
             _ => Found::Read(self.version()?.entry(db, hash, key)),
         };
+        if let Found::Read(Some(entry)) = &found
+            && self.patience != u64::MAX
+            && entry.value().extent() > self.patience
+        {
+            return Err(Trap::Large);
+        }
         let depth = depth(self.db_len(db)?);
         self.charge(20 + blocks(key.len()), depth);
         self.slots.push(SlotState { db, hash, key: NonNull::from(key), found });
