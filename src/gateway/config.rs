@@ -61,7 +61,7 @@ const PARAMETERS: &[Parameter] = &[
     Parameter("databases", Number(16, 16), "16", Set::Never),
     Parameter("dbfilename", Text, "", Set::Never),
     Parameter("dir", Text, "", Set::Never),
-    Parameter("enable-debug-command", OneOf(&["no", "local", "yes"]), "local", Set::Never),
+    Parameter("enable-debug-command", OneOf(&["no", "local", "yes"]), "no", Set::Never),
     Parameter("engine", OneOf(&["jit", "interpreter"]), "jit", Set::Node),
     Parameter("hash-max-listpack-entries", Number(0, MAX), "512", Set::Cluster),
     Parameter("hash-max-listpack-value", Number(0, MAX), "64", Set::Cluster),

@@ -57,6 +57,16 @@ pub fn calls() -> &'static [HelperFn] {
     &table().calls
 }
 
+/// The same with a panic behind the write of one key: what tests of surviving a panic plant.
+pub(super) fn calls_with_panic() -> &'static [HelperFn] {
+    static CALLS: LazyLock<Vec<HelperFn>> = LazyLock::new(|| {
+        let mut calls = calls().to_vec();
+        table().named("Slot.put_str").for_each(|row| calls[row.number as usize] = keys::put_str_then_panic);
+        calls
+    });
+    &CALLS
+}
+
 /// A value's tag in the type `Value`.
 pub(super) fn tag(kind: ValueKind) -> u64 {
     match kind {

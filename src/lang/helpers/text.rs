@@ -44,6 +44,7 @@ pub const ROWS: &[Row] = &[
     Row::pure("random(n: int) -> int", "6", "0", random).bound("n"),
     Row::pure("batch.now -> time", "1", "0", now),
     Row::pure("batch.epoch -> int", "1", "0", epoch),
+    Row::pure("wait()", "1", "0", wait).fails(),
 ];
 
 helpers! {
@@ -255,6 +256,11 @@ helpers! {
     fn epoch(env) {
         env.charge(1, 0);
         Ok(env.epoch.0)
+    }
+    /// `wait`: ends the call until a key that it blocks on is written.
+    fn wait(env) {
+        env.charge(1, 0);
+        Err(Trap::Wait)
     }
 }
 
