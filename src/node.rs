@@ -139,6 +139,8 @@ fn start(config: &Config, data: &DataDir) -> Result<Arc<Node>, NodeError> {
         NodeMachine::new(opened.store, opened.writer, opened.frontier, state.clone(), keeper.clone(), table.clone());
     let disk = Arc::new(RealDisk::open(data.log_dir())?);
     let raft = Raft::start(raft_config(config), disk, Box::new(machine))?;
+    let (watched, failing) = (raft.clone(), state.clone());
+    raft.spawn(async move { failing.fail(watched.failed().await) });
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let batcher_config =
         BatcherConfig { interval: Duration::from_millis(config.batch_interval_ms), ..BatcherConfig::default() };

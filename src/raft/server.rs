@@ -6,8 +6,8 @@ use super::machine::SnapshotData;
 use super::types::{RaftLogId, RaftStored, RaftVote, Reader, parse_membership};
 use super::{Node, ReadError};
 use crate::apply::machine::Receive;
-use crate::base::NodeId;
 use crate::base::batch::Chunk;
+use crate::base::{LogIndex, NodeId};
 use bytes::Bytes;
 use openraft::storage::{Snapshot, SnapshotMeta};
 use std::io;
@@ -110,6 +110,12 @@ impl Session {
                 let index = self.node.read_round().await.map_err(io::Error::other)?;
                 let mut b = Builder::new(Kind::ReadIndex, id, 8);
                 b.u64(index.0);
+                Ok(b)
+            }
+            Kind::Digest => {
+                let index = LogIndex(parsed(Reader(&payload).u64())?);
+                let mut b = Builder::new(Kind::Digest, id, 8);
+                self.node.digests.at(index).map(|digest| b.u64(digest));
                 Ok(b)
             }
             Kind::Failed => Err(super::link::malformed()),
