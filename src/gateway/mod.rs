@@ -20,8 +20,9 @@ pub mod observe;
 mod session;
 #[cfg(test)]
 mod tests;
+mod tls;
 
-pub use listen::{Gateway, GatewayError, GatewayOptions};
+pub use listen::{Gateway, GatewayError, GatewayOptions, TlsListen};
 
 use backend::Backend;
 use clients::Clients;
