@@ -13,6 +13,7 @@ pub mod machine;
 pub mod reads;
 pub mod state;
 pub mod tls;
+pub mod verify;
 
 use crate::base::batch::{ChunkBuilder, handler};
 use crate::base::{Clock, GatewayId, SystemClock, mix64};
@@ -272,6 +273,7 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("unixsocketperm", format!("{:o}", config.unixsocketperm)),
         ("requirepass", config.requirepass.clone()),
         ("protected-mode", yes_no(config.protected_mode)),
+        ("enable-debug-command", config.enable_debug_command.clone()),
         ("maxclients", config.maxclients.to_string()),
         ("window-ms", config.window_ms.to_string()),
         ("window-epochs", config.window_epochs.to_string()),

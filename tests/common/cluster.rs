@@ -51,6 +51,8 @@ impl Cluster {
             format!("127.0.0.1:{peer}"),
             "--initial-cluster".into(),
             peers.join(","),
+            "--set".into(),
+            "enable-debug-command=yes".into(),
         ];
         flags.extend_from_slice(&self.flags[id - 1]);
         self.nodes[id - 1] = Some(Server::launch(&look_binary(), &dir, port, &flags)?);
