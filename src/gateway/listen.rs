@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -97,8 +97,11 @@ impl<B: Backend> Gateway<B> {
             slow_log: SlowLog::default(),
             monitors: Monitors::default(),
             started: Instant::now(),
+            followed: AtomicU64::new(0),
+            following: Mutex::new(()),
             stop: Notify::new(),
         });
+        shared.follow();
         let mut accepting: Vec<_> =
             listeners.into_iter().map(|l| tokio::spawn(accept_tcp(shared.clone(), l))).collect();
         if let Some(tls) = options.tls {
@@ -209,8 +212,9 @@ async fn accept_tls<B: Backend>(shared: Arc<Shared<B>>, listener: TcpListener, c
     }
 }
 
-/// Sets the socket's options; its own address.
+/// Looks at the newest settings, sets the socket's options; tells its own address.
 fn prepare<B: Backend>(shared: &Shared<B>, stream: &TcpStream) -> String {
+    shared.follow();
     let _ = stream.set_nodelay(true);
     keep_alive(stream, shared.config.keepalive_s.load(Relaxed));
     stream.local_addr().map(|a| a.to_string()).unwrap_or_default()
@@ -224,6 +228,7 @@ fn is_open<B: Backend>(shared: &Shared<B>, ip: IpAddr) -> bool {
 async fn accept_unix<B: Backend>(shared: Arc<Shared<B>>, listener: UnixListener, path: PathBuf) {
     loop {
         let Some((stream, _)) = accepted(listener.accept()).await else { continue };
+        shared.follow();
         let name = format!("{}:0", path.display());
         welcome(&shared, stream, name.clone(), name, true);
     }
