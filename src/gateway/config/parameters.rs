@@ -82,6 +82,13 @@ const SETTABLE: &[Row] = &[
     ("node-id", Number(1, u32::MAX as i64), "1", Never),
     ("peer-addr", Text, "", Never),
     ("port", Number(0, 65_535), "6379", Never),
+    ("tls-auth-clients", Text, "yes", Never),
+    ("tls-ca-cert-file", Text, "", Never),
+    ("tls-cert-file", Text, "", Never),
+    ("tls-cluster", YesNo, "no", Never),
+    ("tls-key-file", Text, "", Never),
+    ("tls-port", Number(0, 65_535), "0", Never),
+    ("tls-protocols", Text, "TLSv1.2 TLSv1.3", Never),
     ("unixsocket", Text, "", Never),
     ("unixsocketperm", Text, "0", Never),
 ];
