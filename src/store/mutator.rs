@@ -2,15 +2,19 @@
 //!
 //! Copy-on-write without reference counts: a node carries the sub-batch that made it. Born in the current one it is
 //! *owned* and changes in place; else it is copied and the old one goes to the dead list.
+//!
+//! The keyspace is different: its branches are *shared* by all versions (see `keyspace.rs`). Their cells change in place,
+//! while readers read; a mark remembers what was in them, and what readers may have met is never freed at once.
 
 use super::arena::{Arena, Heap, NodeMut, Ref};
 use super::garbage::{DeadList, DeadMark};
 use super::kinds;
 use crate::base::{SubBatch, mix64};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-/// Births of a private replay have this bit, so that they never equal a published node's.
-const PRIVATE: u64 = 1 << 39;
+/// Births of a private replay begin here, so that they never equal a published node's.
+pub(super) const PRIVATE: SubBatch = SubBatch(1 << 39);
 
 pub struct Mutator {
     arena: Arc<Arena>,
@@ -22,6 +26,8 @@ pub struct Mutator {
     marked: bool,
     made: Vec<Ref>,
     unmade: Vec<Ref>,
+    /// While a mark is open: shared cells that changed, and what was in them.
+    changed: Vec<(Ref, u32, Ref)>,
     /// Grows with every change of structure: what was found before may have moved.
     changes: u64,
     digest: u64,
@@ -42,7 +48,7 @@ impl Mutator {
 
     /// A mutator whose nodes vanish with it.
     pub fn private(arena: Arc<Arena>) -> Mutator {
-        Mutator::with_heap(arena, Heap::private(), SubBatch(PRIVATE), true)
+        Mutator::with_heap(arena, Heap::private(), PRIVATE, true)
     }
 
     fn with_heap(arena: Arc<Arena>, heap: Heap, current: SubBatch, private: bool) -> Mutator {
@@ -55,6 +61,7 @@ impl Mutator {
             marked: false,
             made: Vec::new(),
             unmade: Vec::new(),
+            changed: Vec::new(),
             changes: 0,
             digest: 0,
         }
@@ -185,6 +192,32 @@ impl Mutator {
         self.changes += 1;
     }
 
+    /// As [`Mutator::retire`], for a node that readers may have met in a shared cell already, even if it is of this sub-batch.
+    #[inline]
+    pub(super) fn retire_shared(&mut self, at: Ref) {
+        debug_assert!(!self.private);
+        self.dead.push(at, self.arena.node(at).capacity());
+        self.changes += 1;
+    }
+
+    /// Changes a cell of a shared branch. Readers of older versions find their way on from either child.
+    #[inline]
+    pub(super) fn store_shared(&mut self, branch: Ref, cell: usize, child: Ref) {
+        debug_assert!(!self.private);
+        let cell_at = self.arena.node(branch).cell(cell);
+        if self.marked {
+            self.changed.push((branch, cell as u32, Ref(cell_at.load(Ordering::Relaxed))));
+        }
+        cell_at.store(child.0, Ordering::Release);
+        self.changes += 1;
+    }
+
+    /// Says that something below a shared branch changes in this sub-batch. False: that was known.
+    #[inline]
+    pub(super) fn stamp_shared(&self, branch: Ref) -> bool {
+        self.arena.node(branch).stamp(self.current)
+    }
+
     /// A node and everything below is no longer part of the newest version. O(1).
     pub fn retire_tree(&mut self, at: Ref) {
         if !at.is_null() && !self.private {
@@ -223,6 +256,7 @@ impl Mutator {
     pub(super) fn commit(&mut self) {
         self.marked = false;
         self.made.clear();
+        self.changed.clear();
         while let Some(at) = self.unmade.pop() {
             self.heap.free(&self.arena, at);
         }
@@ -231,10 +265,18 @@ impl Mutator {
     pub(super) fn rollback(&mut self, mark: MutatorMark) {
         self.marked = false;
         self.unmade.clear();
-        while let Some(at) = self.made.pop() {
-            self.heap.free(&self.arena, at);
+        while let Some((branch, cell, child)) = self.changed.pop() {
+            self.arena.node(branch).cell(cell as usize).store(child.0, Ordering::Release);
         }
         self.dead.truncate(mark.dead);
+        while let Some(at) = self.made.pop() {
+            let node = self.arena.node(at);
+            match node.kind() {
+                // A reader may be passing through.
+                kinds::ENTRY | kinds::BRANCH | kinds::BLOB if !self.private => self.dead.push(at, node.capacity()),
+                _ => self.heap.free(&self.arena, at),
+            }
+        }
         self.digest = mark.digest;
         self.changes += 1;
     }
