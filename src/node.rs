@@ -12,6 +12,7 @@ pub mod keeper;
 pub mod machine;
 pub mod reads;
 pub mod state;
+pub mod verify;
 
 use crate::base::batch::{ChunkBuilder, handler};
 use crate::base::{Clock, GatewayId, SystemClock, mix64};
@@ -237,6 +238,7 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("dir", config.dir.display().to_string()),
         ("requirepass", config.requirepass.clone()),
         ("protected-mode", yes_no(config.protected_mode)),
+        ("enable-debug-command", config.enable_debug_command.clone()),
         ("maxclients", config.maxclients.to_string()),
         ("window-ms", config.window_ms.to_string()),
         ("window-epochs", config.window_epochs.to_string()),

@@ -25,6 +25,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
         &["gateway", "batch"],
         "the slot that the gateway makes and apply fills: replies travel as values",
     ),
+    ("apply::system::SystemState", &["gateway"], "the replicated settings, a value that apply publishes"),
     ("resp::ReplyBuf", &["apply"], "the buffer in that slot"),
     ("resp::Version", &["apply"], "its dialect"),
     ("lang::env", &["apply"], "what a call runs in: apply makes one and keeps it, `command` says which program runs"),

@@ -113,6 +113,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
 
     /// One chunk: from the bytes that are here to its replies, or to the batcher.
     async fn turn(&mut self) -> Result<(), End> {
+        self.shared.follow();
         let code = self.shared.backend.code();
         let stop = self.fill(&code);
         if !self.chunk.is_empty() {

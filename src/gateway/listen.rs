@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -84,8 +84,11 @@ impl<B: Backend> Gateway<B> {
             slow_log: SlowLog::default(),
             monitors: Monitors::default(),
             started: Instant::now(),
+            followed: AtomicU64::new(0),
+            following: Mutex::new(()),
             stop: Notify::new(),
         });
+        shared.follow();
         let mut accepting: Vec<_> =
             listeners.into_iter().map(|l| tokio::spawn(accept_tcp(shared.clone(), l))).collect();
         if let (Some(listener), Some(path)) = (unix, options.unix_socket) {
@@ -150,6 +153,7 @@ async fn accept_tcp<B: Backend>(shared: Arc<Shared<B>>, listener: TcpListener) {
         let Some((stream, peer)) = accepted(listener.accept()).await else { continue };
         let laddr = stream.local_addr().map(|a| a.to_string()).unwrap_or_default();
         let _ = stream.set_nodelay(true);
+        shared.follow();
         keep_alive(&stream, shared.config.keepalive_s.load(Relaxed));
         let open =
             is_local(peer.ip()) || !shared.config.protected.load(Relaxed) || shared.config.password_set.load(Relaxed);
@@ -160,6 +164,7 @@ async fn accept_tcp<B: Backend>(shared: Arc<Shared<B>>, listener: TcpListener) {
 async fn accept_unix<B: Backend>(shared: Arc<Shared<B>>, listener: UnixListener, path: PathBuf) {
     loop {
         let Some((stream, _)) = accepted(listener.accept()).await else { continue };
+        shared.follow();
         let name = format!("{}:0", path.display());
         welcome(&shared, stream, name.clone(), name, true);
     }

@@ -26,7 +26,7 @@ pub struct Mutator {
     marked: bool,
     made: Vec<Ref>,
     unmade: Vec<Ref>,
-    /// While a mark is open: shared cells that changed, and what was in them.
+    /// Shared cells that changed since the last root, and what was in them.
     changed: Vec<(Ref, u32, Ref)>,
     /// Grows with every change of structure: what was found before may have moved.
     changes: u64,
@@ -38,6 +38,7 @@ pub struct Mutator {
 pub struct MutatorMark {
     dead: DeadMark,
     digest: u64,
+    changed: usize,
 }
 
 impl Mutator {
@@ -205,9 +206,7 @@ impl Mutator {
     pub(super) fn store_shared(&mut self, branch: Ref, cell: usize, child: Ref) {
         debug_assert!(!self.private);
         let cell_at = self.arena.node(branch).cell(cell);
-        if self.marked {
-            self.changed.push((branch, cell as u32, Ref(cell_at.load(Ordering::Relaxed))));
-        }
+        self.changed.push((branch, cell as u32, Ref(cell_at.load(Ordering::Relaxed))));
         cell_at.store(child.0, Ordering::Release);
         self.changes += 1;
     }
@@ -250,13 +249,12 @@ impl Mutator {
         assert!(!self.marked, "marks do not nest");
         self.next_sub_batch();
         self.marked = true;
-        MutatorMark { dead: self.dead.mark(), digest: self.digest }
+        MutatorMark { dead: self.dead.mark(), digest: self.digest, changed: self.changed.len() }
     }
 
     pub(super) fn commit(&mut self) {
         self.marked = false;
         self.made.clear();
-        self.changed.clear();
         while let Some(at) = self.unmade.pop() {
             self.heap.free(&self.arena, at);
         }
@@ -265,10 +263,8 @@ impl Mutator {
     pub(super) fn rollback(&mut self, mark: MutatorMark) {
         self.marked = false;
         self.unmade.clear();
-        while let Some((branch, cell, child)) = self.changed.pop() {
-            self.arena.node(branch).cell(cell as usize).store(child.0, Ordering::Release);
-        }
-        self.dead.truncate(mark.dead);
+        self.restore_cells(mark.changed);
+        self.dead.truncate(&self.arena, mark.dead);
         while let Some(at) = self.made.pop() {
             let node = self.arena.node(at);
             match node.kind() {
@@ -279,6 +275,32 @@ impl Mutator {
         }
         self.digest = mark.digest;
         self.changes += 1;
+    }
+
+    /// Puts back what shared cells held when `changed` of them had changed.
+    fn restore_cells(&mut self, changed: usize) {
+        for (branch, cell, child) in self.changed.drain(changed..).rev() {
+            self.arena.node(branch).cell(cell as usize).store(child.0, Ordering::Release);
+        }
+    }
+
+    /// Everything since the last root is shown by a root now.
+    pub(super) fn rooted(&mut self) {
+        self.next_sub_batch();
+        self.changed.clear();
+    }
+
+    /// Forgets everything since the last root, at `dead`, an open mark with it. Nodes made since then stay allocated: what left them half
+    /// linked is a bug, and freeing along its traces could free twice.
+    pub(super) fn forget(&mut self, dead: DeadMark, digest: u64) {
+        self.marked = false;
+        self.made.clear();
+        self.unmade.clear();
+        self.restore_cells(0);
+        self.dead.truncate(&self.arena, dead);
+        self.digest = digest;
+        self.changes += 1;
+        self.next_sub_batch();
     }
 
     /// Frees what no root from `oldest` on reaches, at most `budget` nodes.

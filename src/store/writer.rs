@@ -5,10 +5,11 @@
 
 use super::arena::{Arena, ArenaError, PageSource, Ref};
 use super::entry::{Coll, Draft, Entry, KEY_INLINE_MAX, Past, STR_INLINE_MAX, Seen, Value};
+use super::garbage::DeadMark;
 use super::map::{self, MapRoot};
 use super::mutator::{Mutator, MutatorMark, PRIVATE};
 use super::read::{Read, deletion_slot};
-use super::root::{DBS, DbState, RootState, SYSTEM_DB};
+use super::root::{DBS, DbState, RootState, RootView, SYSTEM_DB};
 use super::rope::{self, Rope};
 use super::snapshot::{OwnedSnapshot, Store};
 use super::trie::{self, End, Path};
@@ -75,21 +76,16 @@ pub struct Writer {
     /// Grows with every change of a keyspace trie.
     stamp: u64,
     way: Way,
-    saved: Option<Saved>,
+    /// What [`Writer::rollback`] returns to.
+    saved: Option<(RootState, MutatorMark)>,
     /// In the order of their births.
     tombstones: VecDeque<Tombstone>,
     old_roots: VecDeque<(SubBatch, Ref)>,
-    dead_before: u64,
+    /// The dead list at the last publication.
+    dead_before: DeadMark,
     scratch: Vec<u8>,
     /// The published store; a private replay holds the version it began at instead.
     home: Home,
-}
-
-/// What [`Writer::rollback`] returns to.
-struct Saved {
-    state: RootState,
-    mark: MutatorMark,
-    tombstones: usize,
 }
 
 enum Home {
@@ -165,7 +161,7 @@ impl Writer {
             saved: None,
             tombstones: VecDeque::new(),
             old_roots: VecDeque::new(),
-            dead_before: 0,
+            dead_before: DeadMark::default(),
             scratch: Vec::new(),
             home,
         }
@@ -620,7 +616,7 @@ impl Writer {
     /// Begins a sub-batch whose effects [`Writer::rollback`] can take back. Marks do not nest.
     pub fn mark(&mut self) {
         let mark = self.m.mark();
-        self.saved = Some(Saved { state: self.state, mark, tombstones: self.tombstones.len() });
+        self.saved = Some((self.state, mark));
     }
 
     /// The effects since the mark stay.
@@ -632,10 +628,10 @@ impl Writer {
 
     /// The effects since the mark never were.
     pub fn rollback(&mut self) {
-        if let Some(Saved { state, mark, tombstones }) = self.saved.take() {
+        if let Some((state, mark)) = self.saved.take() {
             self.m.rollback(mark);
             self.state = state;
-            self.tombstones.truncate(tombstones);
+            self.forget_tombstones(self.m.current());
             self.stamp += 1;
         }
     }
@@ -644,24 +640,44 @@ impl Writer {
     /// A private writer only ends the sub-batch.
     pub fn publish(&mut self) {
         assert!(self.saved.is_none(), "a mark is open");
-        let Home::Store(store) = &self.home else { return self.m.next_sub_batch() };
+        let Home::Store(store) = &self.home else { return self.m.rooted() };
         let shared = store.0.clone();
         self.state.digest = self.m.digest();
         self.state.sub_batch = self.m.current();
         let root = self.state.write(&mut self.m);
         let kept = KeptRoot { root, sub_batch: self.m.current(), epoch: self.state.epoch, time: self.state.time };
-        self.m.next_sub_batch();
+        self.m.rooted();
         shared.published.publish(root.0, kept.sub_batch.0);
         while shared.window.is_full() {
             self.let_go(shared.window.release_one(0));
         }
         shared.window.push(kept);
-        let died = (self.m.dead().pushed() - self.dead_before) as usize;
-        self.dead_before = self.m.dead().pushed();
+        let died = self.m.dead().since(self.dead_before) as usize;
+        self.dead_before = self.m.dead().mark();
         self.collect(COLLECT_EXTRA + 2 * died);
         shared.live_bytes.store(self.m.live_bytes(), Ordering::Relaxed);
         shared.dead_bytes.store(self.m.dead().bytes(), Ordering::Relaxed);
         shared.dead_entries.store(self.m.dead().entries(), Ordering::Relaxed);
+    }
+
+    /// Those born from `born` on were never made.
+    fn forget_tombstones(&mut self, born: SubBatch) {
+        while self.tombstones.back().is_some_and(|tombstone| tombstone.born >= born) {
+            self.tombstones.pop_back();
+        }
+    }
+
+    /// Goes back to the newest published root, whatever state the sub-batch is in: a helper that panicked may have left it half
+    /// changed. Published nodes never change, but for shared cells, which are put back, so that root is whole; the memory of the
+    /// nodes made since then is lost.
+    pub fn return_to_root(&mut self) {
+        let Home::Store(store) = &self.home else { unreachable!("a private replay has no root to return to") };
+        let root = RootView(store.arena().node(Ref(store.0.published.root()))).state();
+        self.m.forget(self.dead_before, root.digest);
+        self.forget_tombstones(root.sub_batch.next());
+        self.state = root;
+        self.saved = None;
+        self.stamp += 1;
     }
 
     fn let_go(&mut self, root: Option<KeptRoot>) {

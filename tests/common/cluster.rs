@@ -43,6 +43,8 @@ impl Cluster {
             format!("127.0.0.1:{peer}"),
             "--initial-cluster".into(),
             peers.join(","),
+            "--set".into(),
+            "enable-debug-command=yes".into(),
         ];
         self.nodes[id - 1] = Some(Server::launch(&look_binary(), &dir, port, &flags)?);
         Ok(())
