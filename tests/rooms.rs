@@ -39,6 +39,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("dynasm", &["src/lang/jit"]),
     ("dynasmrt", &["src/lang/jit"]),
     ("tokio", &["src/main.rs", "src/node", "src/gateway/", "src/batch/", "src/raft/"]),
+    ("tokio_rustls", &["src/node/tls.rs", "src/gateway/listen.rs", "src/gateway/tls.rs", "src/raft/tls.rs"]),
     (
         "unsafe",
         &[

@@ -21,8 +21,9 @@ mod session;
 pub mod system;
 #[cfg(test)]
 mod tests;
+mod tls;
 
-pub use listen::{Gateway, GatewayError, GatewayOptions};
+pub use listen::{Gateway, GatewayError, GatewayOptions, TlsListen};
 
 use backend::Backend;
 use clients::Clients;
