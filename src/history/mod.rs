@@ -174,50 +174,71 @@ impl History {
         self.replay(old.writer, old.epoch, old.now, place, epoch, old.kept)
     }
 
-    /// Runs the calls behind `place` on `writer`, up to and including `epoch`.
     fn replay(
         &self,
-        mut writer: Writer,
+        writer: Writer,
         from: Epoch,
         now: Millis,
         place: Place,
         epoch: Epoch,
         kept: Kept,
     ) -> Result<Version, HistoryError> {
-        let hasher = KeyHasher::new(hash_seed(&writer).unwrap_or(0));
-        let mut runner = Runner::new(self.table.clone(), hasher, from, now);
-        let mut ledger = Ledger::load(&writer);
         let last = self.progress.frontier().applied.last.index;
-        let mut index = if place.chunks == usize::MAX { place.index.next() } else { place.index };
-        while runner.epoch < epoch {
-            let entries = self.log.read(index, last).map_err(HistoryError::Log)?;
-            if entries.is_empty() {
-                return Err(HistoryError::Log(format!("entry {index} is missing")));
+        let start = Start { writer, epoch: from, now, place };
+        let (writer, runner, _) = replay(&self.table, &*self.log, last, start, epoch)?;
+        Ok(Version::Private(writer, runner, kept))
+    }
+}
+
+/// A version from which calls are replayed, and its place in the log.
+pub struct Start {
+    pub writer: Writer,
+    pub epoch: Epoch,
+    pub now: Millis,
+    pub place: Place,
+}
+
+/// Runs the calls behind `start` up to and including `epoch`; the log ends with entry `last`. Tells the last entry of which anything was run.
+pub fn replay(
+    table: &Arc<Table>,
+    log: &dyn LogReader,
+    last: LogIndex,
+    start: Start,
+    epoch: Epoch,
+) -> Result<(Writer, Runner, LogIndex), HistoryError> {
+    let Start { mut writer, epoch: from, now, place } = start;
+    let hasher = KeyHasher::new(hash_seed(&writer).unwrap_or(0));
+    let mut runner = Runner::new(table.clone(), hasher, from, now);
+    let mut ledger = Ledger::load(&writer);
+    let mut index = if place.chunks == usize::MAX { place.index.next() } else { place.index };
+    while runner.epoch < epoch {
+        let entries = log.read(index, last).map_err(HistoryError::Log)?;
+        if entries.is_empty() {
+            return Err(HistoryError::Log(format!("entry {index} is missing")));
+        }
+        for entry in entries {
+            index = entry.position.index.next();
+            let Body::Batch(batch) = &entry.body else { continue };
+            let shown = if entry.position.index == place.index { place.chunks } else { 0 };
+            if shown == 0 {
+                runner.begin_batch(&mut writer, entry.position.index, batch);
+            } else {
+                runner.resume_batch(entry.position.index, batch);
             }
-            for entry in entries {
-                index = entry.position.index.next();
-                let Body::Batch(batch) = &entry.body else { continue };
-                let shown = if entry.position.index == place.index { place.chunks } else { 0 };
-                if shown == 0 {
-                    runner.begin_batch(&mut writer, entry.position.index, batch);
-                } else {
-                    runner.resume_batch(entry.position.index, batch);
-                }
-                for (number, chunk) in batch.chunks.iter().enumerate() {
-                    if runner.epoch >= epoch {
-                        break;
-                    }
-                    runner.begin_chunk(number, chunk)?;
-                    if ledger.admit(chunk.gateway, chunk.sequence, runner.now) && number >= shown {
-                        runner.run_until(&mut writer, chunk, epoch)?;
-                    }
-                }
+            for (number, chunk) in batch.chunks.iter().enumerate() {
                 if runner.epoch >= epoch {
                     break;
                 }
-                ledger.store(&mut writer, runner.now);
+                runner.begin_chunk(number, chunk)?;
+                if ledger.admit(chunk.gateway, chunk.sequence, runner.now) && number >= shown {
+                    runner.run_until(&mut writer, chunk, epoch)?;
+                }
             }
+            if runner.epoch >= epoch {
+                break;
+            }
+            ledger.store(&mut writer, runner.now);
         }
-        Ok(Version::Private(writer, runner, kept))
     }
+    Ok((writer, runner, LogIndex(index.0.saturating_sub(1))))
 }
