@@ -137,13 +137,34 @@ impl History {
         if epoch >= upper {
             return Err(HistoryError::Future(upper));
         }
-        match self.in_window(store, epoch, keys) {
-            Err(HistoryError::TooOld(_)) => self.on_disk(store, epoch),
+        match self.version(store, epoch, keys, false) {
+            // A helper panicked then, as it did when the batch was applied: its call failed, and must fail again
+            Err(HistoryError::Replay(RunError::Panicked(..))) => self.version(store, epoch, keys, true),
             other => other,
         }
     }
 
-    fn in_window(&self, store: &Store, epoch: Epoch, keys: Option<&[KeyRead]>) -> Result<Version, HistoryError> {
+    /// `careful`: replays with undo for every call.
+    fn version(
+        &self,
+        store: &Store,
+        epoch: Epoch,
+        keys: Option<&[KeyRead]>,
+        careful: bool,
+    ) -> Result<Version, HistoryError> {
+        match self.in_window(store, epoch, keys, careful) {
+            Err(HistoryError::TooOld(_)) => self.on_disk(store, epoch, careful),
+            other => other,
+        }
+    }
+
+    fn in_window(
+        &self,
+        store: &Store,
+        epoch: Epoch,
+        keys: Option<&[KeyRead]>,
+        careful: bool,
+    ) -> Result<Version, HistoryError> {
         let around = self.progress.positions.around(epoch);
         if let (Some(keys), Some((_, next))) = (keys, around)
             && let Ok(after) = store.snapshot_at(next.epoch)
@@ -161,55 +182,48 @@ impl History {
         let Some((place, _)) = around else { return Err(HistoryError::TooOld(store.since())) };
         let (from, now) = (before.epoch(), before.time());
         debug_assert_eq!(place.epoch, from);
-        self.replay(Writer::private(before), from, now, place, epoch, None)
+        self.replay(
+            OldState { writer: Writer::private(before), epoch: from, now, index: place.index, kept: None },
+            place,
+            epoch,
+            careful,
+        )
     }
 
-    fn on_disk(&self, store: &Store, epoch: Epoch) -> Result<Version, HistoryError> {
+    fn on_disk(&self, store: &Store, epoch: Epoch, careful: bool) -> Result<Version, HistoryError> {
         let old = match self.old.at_or_before(epoch).map_err(HistoryError::Checkpoint)? {
             Some(old) => old,
             None if self.whole_log() => beginning()?,
             None => return Err(HistoryError::TooOld(self.since(store))),
         };
         let place = Place { epoch: old.epoch, index: old.index, chunks: usize::MAX };
-        self.replay(old.writer, old.epoch, old.now, place, epoch, old.kept)
+        self.replay(old, place, epoch, careful)
     }
 
-    fn replay(
-        &self,
-        writer: Writer,
-        from: Epoch,
-        now: Millis,
-        place: Place,
-        epoch: Epoch,
-        kept: Kept,
-    ) -> Result<Version, HistoryError> {
+    /// Runs the calls behind `place`, which `from` shows, up to and including `epoch`.
+    fn replay(&self, from: OldState, place: Place, epoch: Epoch, careful: bool) -> Result<Version, HistoryError> {
+        let OldState { mut writer, epoch: shown, now, kept, .. } = from;
+        let hasher = KeyHasher::new(hash_seed(&writer).unwrap_or(0));
+        let mut runner = Runner::new(self.table.clone(), hasher, shown, now);
+        runner.careful = careful;
+        self.progress.planted.arm(&mut runner.env);
         let last = self.progress.frontier().applied.last.index;
-        let start = Start { writer, epoch: from, now, place };
-        let (writer, runner, _) = replay(&self.table, &*self.log, last, start, epoch)?;
+        replay(&*self.log, last, &mut writer, &mut runner, place, epoch)?;
         Ok(Version::Private(writer, runner, kept))
     }
 }
 
-/// A version from which calls are replayed, and its place in the log.
-pub struct Start {
-    pub writer: Writer,
-    pub epoch: Epoch,
-    pub now: Millis,
-    pub place: Place,
-}
-
-/// Runs the calls behind `start` up to and including `epoch`; the log ends with entry `last`. Tells the last entry of which anything was run.
+/// Runs the calls behind `place`, which `writer` shows, up to and including `epoch`; the log ends with entry `last`. Tells the last
+/// entry of which anything was run.
 pub fn replay(
-    table: &Arc<Table>,
     log: &dyn LogReader,
     last: LogIndex,
-    start: Start,
+    writer: &mut Writer,
+    runner: &mut Runner,
+    place: Place,
     epoch: Epoch,
-) -> Result<(Writer, Runner, LogIndex), HistoryError> {
-    let Start { mut writer, epoch: from, now, place } = start;
-    let hasher = KeyHasher::new(hash_seed(&writer).unwrap_or(0));
-    let mut runner = Runner::new(table.clone(), hasher, from, now);
-    let mut ledger = Ledger::load(&writer);
+) -> Result<LogIndex, HistoryError> {
+    let mut ledger = Ledger::load(writer);
     let mut index = if place.chunks == usize::MAX { place.index.next() } else { place.index };
     while runner.epoch < epoch {
         let entries = log.read(index, last).map_err(HistoryError::Log)?;
@@ -221,7 +235,7 @@ pub fn replay(
             let Body::Batch(batch) = &entry.body else { continue };
             let shown = if entry.position.index == place.index { place.chunks } else { 0 };
             if shown == 0 {
-                runner.begin_batch(&mut writer, entry.position.index, batch);
+                runner.begin_batch(writer, entry.position.index, batch);
             } else {
                 runner.resume_batch(entry.position.index, batch);
             }
@@ -231,14 +245,14 @@ pub fn replay(
                 }
                 runner.begin_chunk(number, chunk)?;
                 if ledger.admit(chunk.gateway, chunk.sequence, runner.now) && number >= shown {
-                    runner.run_until(&mut writer, chunk, epoch)?;
+                    runner.run_until(writer, chunk, epoch)?;
                 }
             }
             if runner.epoch >= epoch {
                 break;
             }
-            ledger.store(&mut writer, runner.now);
+            ledger.store(writer, runner.now);
         }
     }
-    Ok((writer, runner, LogIndex(index.0.saturating_sub(1))))
+    Ok(LogIndex(index.0.saturating_sub(1)))
 }

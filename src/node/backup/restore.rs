@@ -2,13 +2,15 @@
 
 use super::set::{Set, entries_of, pages_of, ranges};
 use super::{BackupError, Manifest, Run, io_error};
+use crate::apply::ledger::hash_seed;
 use crate::apply::machine::{Applied, LogPosition};
 use crate::apply::positions::Place;
-use crate::base::{Epoch, LogIndex, PageId, SubBatch};
+use crate::apply::runner::Runner;
+use crate::base::{Epoch, KeyHasher, LogIndex, PageId, SubBatch};
 use crate::command::builtin;
 use crate::disk::pages::generations::Generations;
 use crate::disk::pages::{PageStore, PagesOptions};
-use crate::history::{Start, replay};
+use crate::history::replay;
 use crate::lang::engine::Engine;
 use crate::node::config::Config;
 use crate::node::datadir::DataDir;
@@ -94,12 +96,13 @@ fn make(dir: &Path, config: &Config, set: Set, run: &Run, at: Epoch) -> Result<S
     copy(&set, &record, &*pages)?;
     let frontier = frontier_of(&record).map_err(failed)?;
     let checkpoints = recovery::open(pages.clone()).map_err(failed)?.checkpoints;
-    let (store, writer) = store::open(record.state, Box::new(page::Source(pages.clone()))).map_err(failed)?;
+    let (store, mut writer) = store::open(record.state, Box::new(page::Source(pages.clone()))).map_err(failed)?;
     let table = Arc::new(builtin::table(Engine::Jit).map_err(failed)?);
     let last = frontier.applied.last.index;
     let place = Place { epoch: frontier.epoch, index: last, chunks: usize::MAX };
-    let start = Start { writer, epoch: frontier.epoch, now: frontier.now, place };
-    let (mut writer, _runner, index) = replay(&table, &set, LogIndex(u64::MAX >> 1), start, at).map_err(failed)?;
+    let hasher = KeyHasher::new(hash_seed(&writer).unwrap_or(0));
+    let mut runner = Runner::new(table, hasher, frontier.epoch, frontier.now);
+    let index = replay(&set, LogIndex(u64::MAX >> 1), &mut writer, &mut runner, place, at).map_err(failed)?;
     writer.publish();
     let snapshot = store.snapshot().map_err(failed)?;
     // A new cluster: its log goes on behind the entry that the epoch lies in, in terms of its own
