@@ -49,10 +49,13 @@ pub fn backup(dir: &Path, server: &Server) -> Result<String, BackupError> {
 fn told(run: &Run, dir: &Path) -> String {
     let kind = if run.pages_from == 0 { "full" } else { "incremental" };
     let entries = (run.last + 1).saturating_sub(run.first);
-    let since =
-        if run.follows == 1 { "every epoch since the run before too" } else { "nothing between it and earlier runs" };
+    let since = match (run.number, run.follows) {
+        (1, _) => "",
+        (_, 1) => ", and every epoch since the run before",
+        _ => "; not at the epochs since the run before: the log does not reach back so far",
+    };
     format!(
-        "run {} in {}: {kind}, {}, {entries} log entries; consistent at epoch {} ({since})",
+        "run {} in {}: {kind}, {}, {entries} log entries; consistent at epoch {}{since}",
         run.number,
         dir.display(),
         crate::node::verify::bytes(run.bytes),

@@ -102,6 +102,7 @@ fn make(dir: &Path, config: &Config, set: Set, run: &Run, at: Epoch) -> Result<S
     let place = Place { epoch: frontier.epoch, index: last, chunks: usize::MAX };
     let hasher = KeyHasher::new(hash_seed(&writer).unwrap_or(0));
     let mut runner = Runner::new(table, hasher, frontier.epoch, frontier.now);
+    runner.careful = true;
     let index = replay(&set, LogIndex(u64::MAX >> 1), &mut writer, &mut runner, place, at).map_err(failed)?;
     writer.publish();
     let snapshot = store.snapshot().map_err(failed)?;
