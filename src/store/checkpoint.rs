@@ -10,6 +10,7 @@
 //! mark reads about one page in a hundred, and nothing that a crash or a shared subtree could upset needs to be kept.
 
 use super::arena::{Arena, Ref};
+use super::entry::Seen;
 use super::map::MapRoot;
 use super::page::{self, Packer};
 use super::root::{DBS, DbState, RootState};
@@ -280,17 +281,18 @@ impl Checkpoints {
         let mut progress = lock(&self.run);
         // Sweeping does not need them, but somebody must empty the list.
         arena.pages().take_freed();
-        let mut packer = Packer::new(arena, &*self.store, progress.next_page);
+        let mut packer = Packer::new(arena, &*self.store, progress.next_page, Seen(state.sub_batch));
         let packed = packer.pack(&roots(state));
         // Also after a failure: some pages may be there under these numbers.
         progress.next_page = packer.next();
+        let as_of = state.sub_batch;
         let state = with_roots(state, &packed?);
         let record = RootRecord { sequence: progress.next_sequence, next_page: packer.next(), state, meta };
         progress.next_sequence += 1;
         self.store.commit_root(record.sequence, &record.encode())?;
         let (nodes, pages, page_bytes) = (packer.nodes, packer.pages, packer.page_bytes);
         for (head, id) in packer.into_heads() {
-            arena.pages().mark(arena.node(head), id);
+            arena.pages().mark(arena.node(head), id, as_of);
         }
         lock(&self.records).kept.push(record.clone());
         progress.written += pages;
