@@ -1,4 +1,4 @@
-//! Replicated settings: what changes replies is set for the cluster, by an epoch of the log; the rest is each node's own.
+//! Settings and statistics, as an operator sees them. What changes replies is set for the cluster, by an epoch of the log; the rest is each node's own.
 
 mod common;
 
@@ -53,4 +53,62 @@ fn a_setting_is_the_clusters_and_outlives_restarts() {
         assert!(begin.elapsed() < Duration::from_secs(30), "node 3 knows no password:\n{}", cluster.output());
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// The line of an INFO section that begins with `name:`.
+fn stat(server: &Server, section: &str, name: &str) -> String {
+    let text = server.connect().line(&format!("INFO {section}")).expect("a reply").text();
+    let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':').map(str::to_owned));
+    line.unwrap_or_else(|| panic!("INFO {section} has no {name}:\n{text}"))
+}
+
+#[test]
+fn what_commands_cost_is_told_by_command_and_by_client() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let look = Server::look(dir.path(), &[]).expect("a node");
+    let mut one = look.connect();
+    let mut ask = |line: &str| one.line(line).expect("a reply");
+    ask("CLIENT SETNAME shop");
+    ask("CONFIG SET slowlog-log-slower-than 0");
+    ask("SLOWLOG RESET");
+    for line in ["SET a 1 EX 100 NX", "GET a", "GET none", "INCR a", "LPUSH a x", "MSET b 2 c 3", "nosuch"] {
+        ask(line);
+    }
+    ask("CONFIG SET slowlog-log-slower-than -1");
+    let slow = ask("SLOWLOG GET -1");
+    let shown: Vec<String> = slow
+        .items()
+        .iter()
+        .rev()
+        .map(|e| e.items()[3].items().iter().map(Reply::text).collect::<Vec<_>>().join(" "))
+        .collect();
+    for wanted in ["SET a 1 NX EX 100", "GET none", "LPUSH a x", "MSET b 2 c 3"] {
+        assert!(shown.iter().any(|line| line == wanted), "{wanted}: {shown:?}");
+    }
+    assert_eq!(slow.items()[0].items()[5].text(), "shop");
+    assert!(stat(&look, "commandstats", "cmdstat_get").starts_with("calls=2,usec="));
+    assert!(stat(&look, "commandstats", "cmdstat_lpush").ends_with("rejected_calls=0,failed_calls=1"));
+    assert!(stat(&look, "latencystats", "latency_percentiles_usec_set").starts_with("p50="));
+    assert_eq!(stat(&look, "errorstats", "errorstat_ERR"), "count=1");
+    assert_eq!(stat(&look, "errorstats", "errorstat_WRONGTYPE"), "count=1");
+    assert_eq!(
+        (stat(&look, "stats", "keyspace_hits"), stat(&look, "stats", "keyspace_misses")),
+        ("1".into(), "1".into())
+    );
+    let histogram = ask("LATENCY HISTOGRAM get");
+    assert_eq!(histogram.items()[0].text(), "get");
+    assert_eq!(histogram.items()[1].items()[1], Reply::Int(2));
+    let usage =
+        || look.connect().line("LOOK.USAGE").expect("a reply").items().iter().map(Reply::text).collect::<Vec<_>>();
+    assert!(usage().iter().any(|line| line.starts_with("mset: calls=1,failed=0,ops=")), "{:?}", usage());
+    let of_shop = |lines: Vec<String>| lines.into_iter().find(|line| line.starts_with("client shop: "));
+    let before = of_shop(usage()).expect("the client's line");
+    assert!(before.starts_with("client shop: calls=6,ops="), "{before}");
+    drop(one);
+    assert_eq!(of_shop(usage()), Some(before), "what it cost is remembered when it has left");
+    let mut two = look.connect();
+    let text = two.line("LATENCY DOCTOR").expect("a reply").text();
+    assert!(text.contains("disabled"), "{text}");
+    two.line("CONFIG RESETSTAT").expect("a reply");
+    assert!(two.line("LATENCY HISTOGRAM").expect("a reply").items().is_empty());
 }

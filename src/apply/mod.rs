@@ -23,14 +23,15 @@ pub mod system;
 
 use crate::base::batch::{Batch, Chunk};
 use crate::base::limits::SUB_BATCH_CALLS_MAX;
-use crate::base::{Epoch, GatewayId, KeyHasher, LogIndex, Millis};
-use crate::command::{Counter, Table};
+use crate::base::{Epoch, GatewayId, KeyHasher, LogIndex, Millis, Stopwatch};
+use crate::command::Table;
+use crate::command::costs::{Counter, Totals};
 use crate::store::{Read, Store, Value, Writer};
 use arc_swap::ArcSwap;
 use digests::Digests;
 use ledger::Ledger;
 use machine::{Applied, Body, Committed};
-use pending::{Outcome, Pending};
+use pending::{Cost, Outcome, Pending};
 use planted::{Bug, Planted};
 use positions::{Place, Positions};
 use runner::{RunError, Runner};
@@ -38,6 +39,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use system::SystemState;
+
+/// Parts of the totals.
+const SHARDS: usize = 8;
 
 /// Keys fetched into the cache ahead of their calls.
 const PREFETCH: usize = 32;
@@ -107,7 +111,8 @@ pub struct Progress {
     hash_seed: Mutex<Option<u64>>,
     system: ArcSwap<SystemState>,
     system_version: AtomicU64,
-    counters: Mutex<Vec<Counter>>,
+    /// In shards, so that those who add do not meet.
+    totals: [Mutex<Totals>; SHARDS],
     /// What peers compare.
     pub digests: Arc<Digests>,
     pub planted: Planted,
@@ -134,21 +139,18 @@ impl Progress {
         self.system.store(Arc::new(state));
         self.system_version.store(version, Ordering::Release);
     }
-    /// By number in the code table.
-    pub fn counters(&self) -> Vec<Counter> {
-        lock(&self.counters).clone()
+    /// What calls have cost on this node.
+    pub fn totals(&self) -> Totals {
+        let mut all = Totals::default();
+        self.totals.iter().for_each(|shard| all.add(&lock(shard)));
+        all
     }
-    pub fn reset_counters(&self) {
-        lock(&self.counters).iter_mut().for_each(|c| *c = Counter::default());
+    pub fn reset_totals(&self) {
+        self.totals.iter().for_each(|shard| *lock(shard) = Totals::default());
     }
-    /// Adds what a reader counted.
-    pub fn add_counters(&self, more: &mut [Counter]) {
-        let mut all = lock(&self.counters);
-        let len = all.len().max(more.len());
-        all.resize(len, Counter::default());
-        for (total, counter) in all.iter_mut().zip(more) {
-            total.add(std::mem::take(counter));
-        }
+    /// Adds what a runner's calls have cost, which took `nanos` together: see [`Runner::settle_costs`].
+    pub fn settle(&self, runner: &mut Runner, shard: u64, nanos: u64) -> (Counter, u64) {
+        runner.settle_costs(nanos, &mut lock(&self.totals[shard as usize % SHARDS]))
     }
 }
 
@@ -171,6 +173,7 @@ pub struct Applier {
     applied: Applied,
     keys: Vec<(u8, u64)>,
     finished: Vec<(Pending, Epoch, Outcome)>,
+    stopwatch: Stopwatch,
     since_root: SinceRoot,
 }
 
@@ -221,6 +224,7 @@ impl Applier {
             applied: frontier.applied,
             keys: Vec::new(),
             finished: Vec::new(),
+            stopwatch: Stopwatch::start(),
             since_root: SinceRoot { epoch: frontier.epoch, ..SinceRoot::default() },
         }
     }
@@ -264,6 +268,7 @@ impl Applier {
 
     fn batch(&mut self, index: LogIndex, batch: &Batch) -> Result<(), RunError> {
         let first = self.runner.epoch;
+        self.stopwatch.lap();
         self.take_bugs();
         let expired = self.runner.begin_batch(&mut self.writer, index, batch);
         self.progress.expired_keys.fetch_add(expired, Ordering::Relaxed);
@@ -302,7 +307,6 @@ impl Applier {
         }
         self.progress.log_bytes.fetch_add(batch.encoded_len() as u64, Ordering::Relaxed);
         self.progress.epochs.fetch_add(self.runner.epoch.0 - first.0, Ordering::Relaxed);
-        self.progress.add_counters(&mut self.runner.counters);
         Ok(())
     }
 
@@ -321,9 +325,18 @@ impl Applier {
             ran = self.run(chunk, pending.as_mut());
         }
         let outcome = ran?;
+        self.settle(chunk, pending.as_mut());
         self.since_root.chunks.push(number);
         self.finished.extend(pending.map(|pending| (pending, self.runner.epoch, outcome)));
         Ok(())
+    }
+
+    /// Accounts for a chunk that has run; the stopwatch has run since the chunk before it.
+    fn settle(&mut self, chunk: &Chunk, pending: Option<&mut Pending>) {
+        let (sum, longest) = self.progress.settle(&mut self.runner, 0, self.stopwatch.lap());
+        let Some(pending) = pending else { return };
+        let slow = self.runner.slow(longest, pending.slow_us, &chunk.blob, &pending.plan.riders.blob);
+        pending.cost = Cost { calls: sum.calls, ops: sum.ops, locs: sum.locs, nanos: sum.nanos, slow };
     }
 
     fn run(&mut self, chunk: &Chunk, pending: Option<&mut Pending>) -> Result<Outcome, RunError> {

@@ -111,6 +111,26 @@ impl Plan {
     }
 }
 
+/// What the calls of a chunk cost on its gateway's node.
+#[derive(Debug, Default)]
+pub struct Cost {
+    pub calls: u64,
+    pub ops: u64,
+    pub locs: u64,
+    pub nanos: u64,
+    pub slow: Option<Box<Slow>>,
+}
+
+/// A slow call.
+#[derive(Debug)]
+pub struct Slow {
+    pub micros: i64,
+    /// As a request, its name first.
+    pub args: Vec<Vec<u8>>,
+    /// Its command is said to be fast.
+    pub fast: bool,
+}
+
 /// A chunk that its gateway waits for. Registered with its sequence before the chunk can be applied.
 pub struct Pending {
     pub plan: Plan,
@@ -119,6 +139,10 @@ pub struct Pending {
     /// Once `reply` is longer, riders are no longer run and the outcome is [`Outcome::TooLong`] (records still are:
     /// the log has decided them).
     pub reply_bytes_max: usize,
+    /// The costliest call is reported when it took so many microseconds; negative: never.
+    pub slow_us: i64,
+    /// What the chunk cost; apply fills it in.
+    pub cost: Cost,
     /// Takes the filled reply; called once, from apply's thread. Dropped uncalled: the node stops.
     pub done: Box<dyn FnOnce(Completion) + Send>,
 }
@@ -126,7 +150,7 @@ pub struct Pending {
 impl Pending {
     /// Hands the reply over; nobody may be listening any more.
     pub fn finish(self, epoch: Epoch, outcome: Outcome) {
-        (self.done)(Completion { reply: self.reply, plan: self.plan, epoch, outcome });
+        (self.done)(Completion { reply: self.reply, plan: self.plan, epoch, outcome, cost: self.cost });
     }
 }
 
@@ -151,4 +175,5 @@ pub struct Completion {
     /// The newest epoch that this chunk wrote; 0 when it wrote none.
     pub epoch: Epoch,
     pub outcome: Outcome,
+    pub cost: Cost,
 }

@@ -3,12 +3,14 @@
 //! Shared by the live loop and by private replay (`history`), so that the past is made by the code that made the present. It
 //! owns what a run of calls needs: the environment of programs, the epoch counter and log time. It publishes nothing.
 
-use super::pending::{Plan, Step, Watch};
+use super::pending::{Plan, Slow, Step, Watch};
 use super::{ledger, system};
 use crate::base::batch::{Batch, Call, Calls, Chunk, Words, handler};
 use crate::base::words::BytesWord;
 use crate::base::{Epoch, KeyHasher, LogIndex, Millis};
-use crate::command::{Counter, Table};
+use crate::command::Table;
+use crate::command::costs::{Costs, Counter, Totals};
+use crate::command::show;
 use crate::lang::env::{Call as ProgramCall, Ended, Env, random_source};
 use crate::resp::{ReplyBuf, Version};
 use crate::store::{Read, Writer};
@@ -52,14 +54,14 @@ pub struct Runner {
     seed: u64,
     words: Vec<u64>,
     name: Vec<u8>,
-    pub counters: Vec<Counter>,
+    pub costs: Costs,
     /// Names of the system state's pieces that were changed and not yet published.
     pub system_changed: Vec<Vec<u8>>,
 }
 
 impl Runner {
     pub fn new(table: Arc<Table>, hasher: KeyHasher, epoch: Epoch, now: Millis) -> Runner {
-        let counters = vec![Counter::default(); table.len()];
+        let costs = Costs::new(table.len());
         let env = Env::new(hasher);
         Runner {
             env,
@@ -73,7 +75,7 @@ impl Runner {
             seed: 0,
             words: Vec::new(),
             name: Vec::new(),
-            counters,
+            costs,
             system_changed: Vec::new(),
         }
     }
@@ -367,6 +369,7 @@ impl Runner {
         let words = self.take_words(call.words);
         let program_call = self.program_call(command, call.db, &words, blob);
         let ended = self.env.write(self.table.code(), &program_call, writer, reply);
+        self.costs.count(command, ended != Ended::Done, self.env.ops(), self.env.locs(), &words, false);
         self.words = words;
         // Only this node cannot read its page: were the call to fail here, the state would be another one than elsewhere
         if ended == Ended::Panicked
@@ -380,7 +383,6 @@ impl Runner {
             Ended::Panicked => return Err(RunError::Panicked(self.index, self.table[command].name.clone())),
             _ => {}
         }
-        self.count(command, ended);
         Ok(())
     }
 
@@ -414,7 +416,7 @@ impl Runner {
         let call = ProgramCall { patience, ..self.program_call(command, db, words, blob) };
         let ended = self.env.read(self.table.code(), &call, state, reply);
         if ended != Ended::Large {
-            self.count(command, ended);
+            self.costs.count(command, ended != Ended::Done, self.env.ops(), self.env.locs(), words, true);
         }
         ended
     }
@@ -445,12 +447,23 @@ impl Runner {
         aligned
     }
 
-    fn count(&mut self, command: usize, ended: Ended) {
-        let counter = &mut self.counters[command];
-        counter.calls += 1;
-        counter.failed += u64::from(ended != Ended::Done);
-        counter.ops += self.env.ops();
-        counter.locs += self.env.locs();
+    /// Moves what the calls since the last time cost into `totals`; they took `nanos` together.
+    pub fn settle_costs(&mut self, nanos: u64, totals: &mut Totals) -> (Counter, u64) {
+        self.costs.hits += std::mem::take(&mut self.env.hits);
+        self.costs.misses += std::mem::take(&mut self.env.misses);
+        self.costs.drain(nanos, totals)
+    }
+
+    /// The costliest of the calls that were settled last, which took `nanos`, if that is slow. Its arguments lie in `records` or `riders`.
+    pub fn slow(&self, nanos: u64, slow_us: i64, records: &[u8], riders: &[u8]) -> Option<Box<Slow>> {
+        let micros = (nanos / 1000) as i64;
+        if slow_us < 0 || nanos == 0 || micros < slow_us {
+            return None;
+        }
+        let call = &self.costs.costliest;
+        let command = &self.table[call.command];
+        let args = show::request(command, &call.words, if call.rider { riders } else { records });
+        Some(Box::new(Slow { micros, args, fast: command.docs.flags.iter().any(|f| f == "fast") }))
     }
 }
 

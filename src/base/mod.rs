@@ -74,6 +74,21 @@ pub trait Clock: Send + Sync {
     fn monotonic_us(&self) -> u64;
 }
 
+/// Measures for statistics. Nothing that is replicated may depend on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub fn start() -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+    /// Nanoseconds since the start or the last lap.
+    pub fn lap(&mut self) -> u64 {
+        let before = std::mem::replace(&mut self.0, Instant::now());
+        self.0.duration_since(before).as_nanos() as u64
+    }
+}
+
 /// The machine's own clock.
 pub struct SystemClock(Instant);
 

@@ -10,6 +10,8 @@
 pub mod access;
 pub mod args;
 pub mod builtin;
+pub mod costs;
+pub mod show;
 
 use crate::lang::engine::Code;
 use crate::lang::grammar::Grammar;
@@ -57,24 +59,6 @@ pub struct Docs {
     pub complexity: String,
     /// `write`, `denyoom`, `fast`, …
     pub flags: Vec<String>,
-}
-
-/// What calls of one command have cost so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counter {
-    pub calls: u64,
-    pub failed: u64,
-    pub ops: u64,
-    pub locs: u64,
-}
-
-impl Counter {
-    pub fn add(&mut self, more: Counter) {
-        self.calls += more.calls;
-        self.failed += more.failed;
-        self.ops += more.ops;
-        self.locs += more.locs;
-    }
 }
 
 /// What a first word names.

@@ -3,10 +3,11 @@
 //! Statically dispatched, and called per chunk; only [`Code::lookup`] and [`Code::parse`] are called per command.
 //! The node implements it for real, the gateway's tests with a small map.
 
-use crate::apply::pending::{Pending, Plan, Watch};
+use crate::apply::pending::{Cost, Pending, Plan, Watch};
 use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
 use crate::base::{Epoch, Millis};
+use crate::command::costs::Total;
 use crate::resp::{ReplyBuf, Request};
 use std::future::Future;
 use std::sync::Arc;
@@ -168,6 +169,8 @@ pub trait Reads: Send + 'static {
         patient: bool,
         out: &mut ReplyBuf,
     ) -> Ran;
+    /// What the calls since the last time cost: asked once a plan. A call that took `slow_us` microseconds or more is named; negative: none is.
+    fn settle(&mut self, plan: &Plan, slow_us: i64) -> Cost;
 }
 
 /// Facts about the node for INFO, MEMORY and others; plain numbers at one moment.
@@ -204,8 +207,8 @@ pub struct NodeFacts {
     pub changes_since_checkpoint: u64,
     pub jit: bool,
     pub code_version: u64,
-    /// `(name, calls, microseconds, rejected, failed)`
-    pub command_stats: Vec<(String, u64, u64, u64, u64)>,
+    /// What the commands of the code table have cost, by name.
+    pub command_stats: Vec<(String, Total)>,
     /// More lines for INFO's `look` section.
     pub extra: Vec<(String, String)>,
 }
@@ -250,8 +253,6 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn facts(&self) -> NodeFacts;
     /// `LOOK.CLUSTER`'s text: `leader:<id>`, then a line a node.
     fn cluster(&self) -> String;
-    /// `LOOK.USAGE`. Appends one reply.
-    fn usage(&self, request: Request<'_>, out: &mut ReplyBuf);
     /// `MEMORY USAGE`
     fn memory_usage(&self, db: u8, key: &[u8], samples: i64) -> Option<u64>;
     /// `DEBUG OBJECT`'s line.

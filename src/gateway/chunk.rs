@@ -32,7 +32,6 @@ pub struct Chunk {
     pub commands: u32,
     pub reads: u32,
     pub writes: u32,
-    pub errors: u32,
     /// The dialect of its replies.
     pub version: Version,
     /// Something in it changes how later commands are answered: it ends here.
@@ -207,8 +206,7 @@ impl<B: Backend> Filler<'_, B> {
         let mut out = ReplyBuf::with_bytes(self.session.version, literals);
         write(&mut out, self.session);
         if out.errors() > 0 {
-            self.chunk.errors += out.errors();
-            self.shared.totals.error(out.as_bytes().get(before + 1..).unwrap_or_default());
+            self.shared.totals.errors_sent(&out.take_errors());
         }
         let bytes = out.len() - before;
         self.chunk.plan.literals = out.into_bytes();

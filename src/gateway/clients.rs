@@ -2,7 +2,9 @@
 //!
 //! A connection's task writes its record once a chunk, never once a command.
 
+use crate::apply::pending::Cost;
 use crate::base::Millis;
+use crate::command::costs::Counter;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -35,6 +37,8 @@ pub struct Client {
     pub no_evict: AtomicBool,
     pub no_touch: AtomicBool,
     pub texts: Mutex<Texts>,
+    /// What its calls have cost under its present name: calls, ops, locs, nanoseconds. Written by its own task only, once a chunk.
+    used: [AtomicU64; 4],
     killed: AtomicBool,
     kill: Notify,
 }
@@ -68,9 +72,23 @@ impl Client {
             no_evict: false.into(),
             no_touch: false.into(),
             texts: Mutex::default(),
+            used: Default::default(),
             killed: false.into(),
             kill: Notify::new(),
         }
+    }
+
+    /// Adds what a chunk cost.
+    pub fn charge(&self, cost: &Cost) {
+        for (used, more) in self.used.iter().zip([cost.calls, cost.ops, cost.locs, cost.nanos]) {
+            // No other task writes: two plain moves, not a locked addition.
+            used.store(used.load(Relaxed) + more, Relaxed);
+        }
+    }
+
+    fn used(&self) -> Counter {
+        let [calls, ops, locs, nanos] = self.used.each_ref().map(|used| used.load(Relaxed));
+        Counter { calls, ops, locs, nanos, failed: 0 }
     }
 
     /// Asks the connection's task to end it.
@@ -138,9 +156,15 @@ pub enum Pause {
     All,
 }
 
+/// Names whose costs are remembered; those of later ones are one.
+const NAMES_MAX: usize = 1000;
+const OTHERS: &str = "(others)";
+
 /// All connections of this gateway.
 #[derive(Debug, Default)]
 pub struct Clients {
+    /// What clients have cost under names that they no longer have.
+    left: Mutex<BTreeMap<String, Counter>>,
     by_id: Mutex<BTreeMap<u64, Arc<Client>>>,
     next: AtomicU64,
     /// Until when chunks are held up; 0: not at all.
@@ -162,7 +186,27 @@ impl Clients {
         Some(client)
     }
     pub fn leave(&self, id: u64) {
-        locked(&self.by_id).remove(&id);
+        let left = locked(&self.by_id).remove(&id);
+        left.iter().for_each(|client| self.close_account(client));
+    }
+    /// What this client has cost stays with its present name: it leaves, or takes another one.
+    pub fn close_account(&self, client: &Client) {
+        let name = locked(&client.texts).name.clone();
+        let used = client.used();
+        client.used.iter().for_each(|used| used.store(0, Relaxed));
+        let mut all = locked(&self.left);
+        let name = if all.len() < NAMES_MAX || all.contains_key(&name) { name } else { OTHERS.into() };
+        all.entry(name).or_default().add(used);
+    }
+    /// What calls have cost, by client name; those without one have the empty name.
+    pub fn usage(&self) -> BTreeMap<String, Counter> {
+        let mut all = locked(&self.left).clone();
+        for client in self.all() {
+            let name = locked(&client.texts).name.clone();
+            all.entry(name).or_default().add(client.used());
+        }
+        all.retain(|_, used| used.calls > 0);
+        all
     }
     pub fn len(&self) -> usize {
         locked(&self.by_id).len()

@@ -37,6 +37,8 @@ pub struct Config {
     pub output_bytes_max: AtomicUsize,
     pub output_stall_s: AtomicU64,
     pub slower_than_us: AtomicI64,
+    /// `latency-monitor-threshold`; 0: off.
+    pub latency_ms: AtomicI64,
     pub slowlog_len: AtomicUsize,
     pub protected: AtomicBool,
     pub password_set: AtomicBool,
@@ -54,6 +56,7 @@ impl Default for Config {
             output_bytes_max: limits::OUTPUT_BYTES_HARD.into(),
             output_stall_s: 60.into(),
             slower_than_us: 10_000.into(),
+            latency_ms: 0.into(),
             slowlog_len: 128.into(),
             protected: true.into(),
             password_set: false.into(),
@@ -158,6 +161,15 @@ impl Config {
         own.filter_map(|p| values.get(p.name).filter(|v| *v != p.default).map(|v| (p.name, v.clone()))).collect()
     }
 
+    /// A call is worth a look when it took so many microseconds; negative: none is.
+    pub fn slow_us(&self) -> i64 {
+        match (self.slower_than_us.load(Relaxed), self.latency_ms.load(Relaxed).saturating_mul(1000)) {
+            (slow, 0) => slow,
+            (..0, monitored) => monitored,
+            (slow, monitored) => slow.min(monitored),
+        }
+    }
+
     fn take_effect(&self, name: &str, value: &str) {
         let number = value.parse::<i64>().unwrap_or(0);
         match name {
@@ -167,6 +179,7 @@ impl Config {
             "proto-max-bulk-len" => self.bulk_bytes_max.store(number as usize, Relaxed),
             "client-query-buffer-limit" => self.request_bytes_max.store((number as usize).min(1 << 30), Relaxed),
             "slowlog-log-slower-than" => self.slower_than_us.store(number, Relaxed),
+            "latency-monitor-threshold" => self.latency_ms.store(number, Relaxed),
             "slowlog-max-len" => self.slowlog_len.store(number as usize, Relaxed),
             "protected-mode" => self.protected.store(value == "yes", Relaxed),
             "requirepass" => self.password_set.store(!value.is_empty(), Relaxed),

@@ -8,7 +8,7 @@ use super::backend::{Backend, Place, Ran, Reads};
 use super::chunk::{Chunk, Filler, Taken};
 use super::native::{self, Context, Entry};
 use super::session::{Replies, Session};
-use crate::apply::pending::{Completion, Outcome, Pending, Plan, Step};
+use crate::apply::pending::{Completion, Cost, Outcome, Pending, Plan, Step};
 use crate::base::{Epoch, limits};
 use crate::resp::decode::Progress;
 use crate::resp::{Decoder, Limits, ReplyBuf, Version};
@@ -206,7 +206,6 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         totals.commands.fetch_add(self.chunk.commands as u64, Relaxed);
         totals.reads.fetch_add(self.chunk.reads as u64, Relaxed);
         totals.writes.fetch_add(self.chunk.writes as u64, Relaxed);
-        totals.error_replies.fetch_add(self.chunk.errors as u64, Relaxed);
         let writes = !self.chunk.records.is_empty();
         self.pass_pause(writes).await;
         let before = self.chunk.before.take();
@@ -245,6 +244,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
             plan: std::mem::take(&mut self.chunk.plan),
             reply: ReplyBuf::new(self.chunk.version),
             reply_bytes_max: self.shared.config.output_bytes_max.load(Relaxed),
+            slow_us: self.shared.config.slow_us(),
+            cost: Cost::default(),
             done: Box::new(move |completion| {
                 // The connection may be gone.
                 let _ = sender.send(completion);
@@ -274,9 +275,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
     }
 
     async fn complete(&mut self, completion: Completion) -> Result<(), End> {
-        let Completion { reply, mut plan, epoch, outcome } = completion;
+        let Completion { reply, mut plan, epoch, outcome, cost } = completion;
+        self.account(cost);
         self.session.last_epoch = self.session.last_epoch.max(epoch);
-        self.shared.totals.error_replies.fetch_add(reply.errors() as u64, Relaxed);
         match outcome {
             Outcome::Applied => self.out = reply,
             Outcome::Refused(text) => refuse(&plan, &text, &mut self.out),
@@ -322,13 +323,46 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
             // No reads, no await between taking and giving back but in `read_patiently`, which does both.
             let Some(reads) = &mut self.reads else { return Err(End::Closed) };
             match reads.run(code, &self.chunk.plan, &mut place, FLUSH_BYTES, false, &mut self.out) {
-                Ran::All => return self.flush().await,
+                Ran::All => {
+                    let cost = reads.settle(&self.chunk.plan, self.shared.config.slow_us());
+                    self.account(cost);
+                    return self.flush().await;
+                }
                 Ran::Full => self.flush().await?,
                 Ran::Large => {
                     self.flush().await?;
                     place = self.read_patiently(code, place).await?;
                 }
             }
+        }
+    }
+
+    /// Charges the client for a chunk, and remembers its costliest call if that was slow.
+    fn account(&mut self, cost: Cost) {
+        self.session.client.charge(&cost);
+        let Some(slow) = cost.slow else { return };
+        self.note_latency(slow.micros, slow.fast);
+        let threshold = self.shared.config.slower_than_us.load(Relaxed);
+        if threshold >= 0 && slow.micros >= threshold {
+            let args: Vec<&[u8]> = slow.args.iter().map(Vec::as_slice).collect();
+            native::slow(&self.shared, &self.session, slow.micros, &args);
+        }
+    }
+
+    /// For LATENCY: a call took so long.
+    fn note_latency(&self, micros: i64, fast: bool) {
+        let threshold = self.shared.config.latency_ms.load(Relaxed);
+        if threshold > 0 && micros / 1000 >= threshold {
+            let event = if fast { "fast-command" } else { "command" };
+            self.shared.latency.note(event, self.shared.backend.now_ms() / 1000, micros / 1000);
+        }
+    }
+
+    /// For INFO's `errorstats`: the error replies that are about to be sent.
+    fn note_errors(&mut self) {
+        let errors = self.out.take_errors();
+        if !errors.is_empty() {
+            self.shared.totals.errors_sent(&errors);
         }
     }
 
@@ -382,12 +416,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         let micros = started.elapsed().as_micros() as i64;
         let slower = self.shared.config.slower_than_us.load(Relaxed);
         if slower >= 0 && micros >= slower {
-            native::slow(&self.shared, &self.session, micros, request);
+            let hidden = matches!(entry.name, "auth" | "hello");
+            let args: Vec<&[u8]> = request.iter().take(if hidden { 1 } else { usize::MAX }).collect();
+            native::slow(&self.shared, &self.session, micros, &args);
         }
-        if self.out.as_bytes().first() == Some(&b'-') {
-            self.shared.totals.error(self.out.as_bytes().get(1..).unwrap_or_default());
-            self.shared.totals.error_replies.fetch_add(1, Relaxed);
-        }
+        self.note_latency(micros, entry.has("fast"));
+        self.note_errors();
         self.shared.totals.commands.fetch_add(1, Relaxed);
         match (muted, self.session.replies) {
             (Replies::Off, Replies::Off | Replies::SkipNext) | (_, Replies::Off) => self.out.clear(),
@@ -470,6 +504,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         if self.out.is_empty() {
             return Ok(());
         }
+        self.note_errors();
         let bytes = self.out.as_bytes();
         self.shared.totals.bytes_out.fetch_add(bytes.len() as u64, Relaxed);
         let stall = Duration::from_secs(self.shared.config.output_stall_s.load(Relaxed));

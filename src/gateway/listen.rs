@@ -95,6 +95,7 @@ impl<B: Backend> Gateway<B> {
             config,
             totals: Totals::default(),
             slow_log: SlowLog::default(),
+            latency: Default::default(),
             monitors: Monitors::default(),
             started: Instant::now(),
             followed: AtomicU64::new(0),

@@ -13,6 +13,7 @@ mod chunk;
 pub mod clients;
 pub mod config;
 mod conn;
+mod latency;
 mod listen;
 mod multi;
 mod native;
@@ -28,6 +29,7 @@ pub use listen::{Gateway, GatewayError, GatewayOptions, TlsListen};
 use backend::Backend;
 use clients::Clients;
 use config::Config;
+use latency::Latency;
 use observe::{Monitors, SlowLog, Totals};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -41,6 +43,7 @@ pub struct Shared<B: Backend> {
     pub config: Config,
     pub totals: Totals,
     pub slow_log: SlowLog,
+    pub latency: Latency,
     pub monitors: Monitors,
     pub started: Instant,
     /// Version of the system state that is in force here ([`system`]).

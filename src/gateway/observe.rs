@@ -46,13 +46,14 @@ impl Totals {
         locked(&self.errors).clear();
     }
 
-    /// Counts an error line by its code. At most 128 codes are kept: texts may come from users.
-    pub fn error(&self, line: &[u8]) {
-        let code = line.split(|&b| b == b' ').next().unwrap_or_default();
-        let code = String::from_utf8_lossy(&code[..code.len().min(64)]).into_owned();
+    /// Counts error replies by their codes. At most 128 codes are kept: texts may come from users.
+    pub fn errors_sent(&self, codes: &[String]) {
+        self.error_replies.fetch_add(codes.len() as u64, Relaxed);
         let mut errors = locked(&self.errors);
-        if errors.len() < 128 || errors.contains_key(&code) {
-            *errors.entry(code).or_default() += 1;
+        for code in codes {
+            if errors.len() < 128 || errors.contains_key(code) {
+                *errors.entry(code.clone()).or_default() += 1;
+            }
         }
     }
     pub fn errors(&self) -> BTreeMap<String, u64> {

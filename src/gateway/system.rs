@@ -11,7 +11,7 @@ use super::Shared;
 use super::backend::{Backend, Code, Refused};
 use super::clients::locked;
 use super::native::Context;
-use crate::apply::pending::{Outcome, Pending, Plan};
+use crate::apply::pending::{Cost, Outcome, Pending, Plan};
 use crate::base::Epoch;
 use crate::base::batch::{ChunkBuilder, handler};
 use crate::resp::ReplyBuf;
@@ -64,7 +64,14 @@ pub async fn change<B: Backend>(
         });
         let mut plan = Plan::default();
         plan.records(1);
-        let pending = Pending { plan, reply: ReplyBuf::default(), reply_bytes_max: usize::MAX, done };
+        let pending = Pending {
+            plan,
+            reply: ReplyBuf::default(),
+            reply_bytes_max: usize::MAX,
+            slow_us: -1,
+            cost: Cost::default(),
+            done,
+        };
         shared.backend.submit(records, shared.backend.code().version(), pending).await;
         let client = &context.session.client;
         let completion = tokio::select! {

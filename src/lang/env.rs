@@ -136,6 +136,9 @@ pub struct Env {
     pub(super) error: Cow<'static, str>,
     pub(super) wrote: bool,
     pub(super) panic_key: Vec<u8>,
+    /// Keys that reads looked up and found, and did not find.
+    pub hits: u64,
+    pub misses: u64,
 }
 
 // SAFETY: the raw pointers in it are set and cleared within one `call`, so between calls an Env holds none that is used.
@@ -178,6 +181,8 @@ impl Env {
             error: Cow::Borrowed(""),
             wrote: false,
             panic_key: Vec::new(),
+            hits: 0,
+            misses: 0,
         }
     }
 

@@ -113,7 +113,7 @@ impl Backend for NodeBackend {
     fn reads(&self) -> NodeReads {
         let number = self.0.reads.fetch_add(1, Ordering::Relaxed);
         let seed = mix64(number ^ self.0.clock.monotonic_us().rotate_left(32));
-        NodeReads::new(self.0.state.clone(), self.table().clone(), self.0.clock.clone(), seed)
+        NodeReads::new(self.0.state.clone(), self.table().clone(), self.0.clock.clone(), number, seed)
     }
 
     fn watch(&self, db: u8, key: &[u8]) -> Watch {
@@ -246,7 +246,7 @@ impl Backend for NodeBackend {
         let status = node.raft.status();
         let progress = &node.state.progress;
         let keyspace = store.snapshot().map(|s| keyspace(&s, node.clock.now_ms())).unwrap_or_default();
-        let counters = progress.counters();
+        let totals = progress.totals();
         let epoch = self.epoch();
         NodeFacts {
             node_id: node.raft.node_id().0,
@@ -257,8 +257,8 @@ impl Backend for NodeBackend {
             used_memory: usage.arena_bytes,
             dataset_bytes: usage.live_bytes,
             expired_keys: progress.expired_keys.load(Ordering::Relaxed),
-            keyspace_hits: 0,
-            keyspace_misses: 0,
+            keyspace_hits: totals.hits,
+            keyspace_misses: totals.misses,
             epoch,
             since: self.since(),
             window_roots: usage.roots,
@@ -286,9 +286,9 @@ impl Backend for NodeBackend {
             command_stats: self
                 .table()
                 .iter()
-                .zip(&counters)
-                .filter(|(_, c)| c.calls > 0)
-                .map(|(command, c)| (command.name.clone(), c.calls, 0, 0, c.failed))
+                .zip(&totals.commands)
+                .filter(|(_, total)| total.counter.calls > 0)
+                .map(|(command, total)| (command.name.clone(), *total))
                 .collect(),
             extra: status.failure.map(|f| ("write_failure".to_owned(), f)).into_iter().collect(),
         }
@@ -318,16 +318,6 @@ impl Backend for NodeBackend {
             text += "\r\n";
         }
         text
-    }
-
-    fn usage(&self, _request: Request<'_>, out: &mut ReplyBuf) {
-        let counters = self.0.state.progress.counters();
-        let used: Vec<_> = self.table().iter().zip(&counters).filter(|(_, c)| c.calls > 0).collect();
-        out.array(used.len());
-        for (command, c) in used {
-            let line = format!("{}: calls={},failed={},ops={},locs={}", command.name, c.calls, c.failed, c.ops, c.locs);
-            out.bulk(line.as_bytes());
-        }
     }
 
     fn memory_usage(&self, db: u8, key: &[u8], _samples: i64) -> Option<u64> {
@@ -389,7 +379,7 @@ impl Backend for NodeBackend {
     }
 
     fn reset_stats(&self) {
-        self.0.state.progress.reset_counters();
+        self.0.state.progress.reset_totals();
         self.0.state.progress.expired_keys.store(0, Ordering::Relaxed);
     }
 

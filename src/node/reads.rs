@@ -2,10 +2,10 @@
 
 use super::code::NodeCode;
 use super::state::SharedState;
-use crate::apply::pending::{Plan, Step, Watch};
+use crate::apply::pending::{Cost, Plan, Step, Watch};
 use crate::apply::runner::{Runner, unchanged};
 use crate::base::words::{BytesWord, ListWord};
-use crate::base::{Clock, mix64};
+use crate::base::{Clock, Stopwatch, mix64};
 use crate::command::args::for_each_key;
 use crate::command::{Command, LARGE_READ_OPS, Table};
 use crate::gateway::backend::{Place, Ran, Reads};
@@ -17,15 +17,15 @@ use crate::store::{Read, Reader};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Reads that a connection counts before it adds its counters to the node's.
-const COUNTED: u32 = 1024;
-
 pub struct NodeReads {
     state: Arc<SharedState>,
     reader: Option<(u64, Reader)>,
     runner: Runner,
     clock: Arc<dyn Clock>,
-    counted: u32,
+    /// Where its costs are added.
+    shard: u64,
+    /// Time of the calls whose costs are not settled.
+    nanos: u64,
 }
 
 /// One call of a plan, in place.
@@ -43,11 +43,11 @@ fn rider(words: &[u64], at: usize) -> Option<(Rider<'_>, usize)> {
 }
 
 impl NodeReads {
-    pub fn new(state: Arc<SharedState>, table: Arc<Table>, clock: Arc<dyn Clock>, seed: u64) -> NodeReads {
+    pub fn new(state: Arc<SharedState>, table: Arc<Table>, clock: Arc<dyn Clock>, number: u64, seed: u64) -> NodeReads {
         let progress = &state.progress;
         let mut runner = Runner::new(table, state.hasher(), progress.frontier().epoch, 0);
         runner.set_seed(mix64(seed));
-        NodeReads { state, reader: None, runner, clock, counted: 0 }
+        NodeReads { state, reader: None, runner, clock, shard: number, nanos: 0 }
     }
 }
 
@@ -75,22 +75,26 @@ impl Reads for NodeReads {
         }
         let Some((_, reader)) = &mut self.reader else { return Ran::All };
         self.runner.now = self.state.progress.now.load(Ordering::Acquire).max(self.clock.now_ms());
+        let mut stopwatch = Stopwatch::start();
         let snapshot = reader.newest();
         self.runner.epoch = snapshot.epoch();
         let ran = run_plan(&mut self.runner, &code.table, &snapshot, plan, place, reply_bytes, patient, out);
         drop(snapshot);
-        self.counted += 1;
-        if self.counted >= COUNTED {
-            self.counted = 0;
-            self.state.progress.add_counters(&mut self.runner.counters);
-        }
+        self.nanos += stopwatch.lap();
         ran
+    }
+
+    fn settle(&mut self, plan: &Plan, slow_us: i64) -> Cost {
+        let nanos = std::mem::take(&mut self.nanos);
+        let (sum, longest) = self.state.progress.settle(&mut self.runner, self.shard, nanos);
+        let slow = self.runner.slow(longest, slow_us, &[], &plan.riders.blob);
+        Cost { calls: sum.calls, ops: sum.ops, locs: sum.locs, nanos: sum.nanos, slow }
     }
 }
 
 impl Drop for NodeReads {
     fn drop(&mut self) {
-        self.state.progress.add_counters(&mut self.runner.counters);
+        self.state.progress.settle(&mut self.runner, self.shard, self.nanos);
     }
 }
 

@@ -22,12 +22,17 @@ pub struct ReplyBuf {
     version: Version,
     null: bool,
     errors: u32,
+    /// Codes of errors not yet taken by [`ReplyBuf::take_errors`].
+    codes: Vec<String>,
 }
 
 /// An aggregate whose count was not known when it began; see [`ReplyBuf::open`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Mark(usize);
+
+/// Error codes that are kept of one buffer.
+const CODES_MAX: usize = 1024;
 
 /// Room for the header of an aggregate of unknown count: a type byte, ten digits, CR LF.
 const GAP: usize = 13;
@@ -107,6 +112,10 @@ impl ReplyBuf {
     pub fn errors(&self) -> u32 {
         self.errors
     }
+    /// The codes (`ERR`, `WRONGTYPE`) of the errors written since the last time; of many, the first ones.
+    pub fn take_errors(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.codes)
+    }
     /// Appends bytes that are RESP already (a stored reply).
     pub fn raw(&mut self, bytes: &[u8]) {
         if !self.null {
@@ -129,6 +138,10 @@ impl ReplyBuf {
     pub fn error(&mut self, text: impl AsRef<[u8]>) {
         self.errors += 1;
         let text = text.as_ref();
+        if self.codes.len() < CODES_MAX && !self.null {
+            let code = text.split(|&b| b == b' ').next().unwrap_or_default();
+            self.codes.push(String::from_utf8_lossy(&code[..code.len().min(64)]).into_owned());
+        }
         let end = text.iter().rposition(|&b| b != b'\r' && b != b'\n').map_or(0, |last| last + 1);
         self.line(b'-', &text[..end]);
     }

@@ -35,6 +35,7 @@ pub fn answer<B: Backend>(
         }
         "reset" => {
             let trusted = !context.shared.config.password_set.load(Relaxed);
+            context.shared.clients.close_account(&context.session.client);
             context.session.reset(trusted);
             out.set_version(Version::Resp2);
             out.simple(b"RESET");
@@ -119,6 +120,7 @@ fn hello<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &m
         return out.error(HELLO_FIRST);
     }
     if let Some(name) = name {
+        context.shared.clients.close_account(&context.session.client);
         locked(&context.session.client.texts).name = text(name).into_owned();
     }
     if let Some(version) = version {
@@ -159,6 +161,7 @@ fn client<B: Backend>(context: &mut Context<'_, B>, entry: &'static Entry, reque
             if !is_name(request.arg(2)) {
                 return out.error(BAD_NAME);
             }
+            context.shared.clients.close_account(&own);
             locked(&own.texts).name = text(request.arg(2)).into_owned();
             out.ok();
         }

@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::connection::REDIS_VERSION;
+use super::latency::{command_stats, latency_stats};
 use crate::gateway::backend::{Backend, NodeFacts};
 use crate::resp::{ReplyBuf, Request};
 use std::fmt::Write;
@@ -71,7 +72,12 @@ fn write_section<B: Backend>(text: &mut String, section: &str, context: &Context
         "stats" => stats(&mut lines, context, facts),
         "replication" => replication(&mut lines, facts),
         "cpu" => cpu(&mut lines),
-        "commandstats" => command_stats(&mut lines, facts),
+        "commandstats" => command_stats(&facts.command_stats).for_each(|(name, value)| lines.add(&name, value)),
+        "latencystats" if context.shared.config.get("latency-tracking") == "yes" => {
+            let percentiles = context.shared.config.get("latency-tracking-info-percentiles");
+            let all = latency_stats(&facts.command_stats, &percentiles);
+            all.iter().for_each(|(name, value)| lines.add(name, value));
+        }
         "errorstats" => {
             for (code, count) in context.shared.totals.errors() {
                 lines.add(&format!("errorstat_{code}"), format_args!("count={count}"));
@@ -253,18 +259,6 @@ fn cpu(lines: &mut Lines<'_>) {
     lines.add("used_cpu_user", seconds(ticks(11)));
     lines.add("used_cpu_sys_children", seconds(ticks(14)));
     lines.add("used_cpu_user_children", seconds(ticks(13)));
-}
-
-fn command_stats(lines: &mut Lines<'_>, facts: &NodeFacts) {
-    for (name, calls, micros, rejected, failed) in &facts.command_stats {
-        let each = *micros as f64 / (*calls).max(1) as f64;
-        lines.add(
-            &format!("cmdstat_{name}"),
-            format_args!(
-                "calls={calls},usec={micros},usec_per_call={each:.2},rejected_calls={rejected},failed_calls={failed}"
-            ),
-        );
-    }
 }
 
 fn look(lines: &mut Lines<'_>, facts: &NodeFacts) {

@@ -3,6 +3,7 @@
 use super::{Context, Entry, SYNTAX, is};
 use crate::apply::pending::Plan;
 use crate::base::{Epoch, Millis};
+use crate::command::costs::Counter;
 use crate::gateway::backend::{Backend, Code, Consistency, PastError};
 use crate::gateway::chunk::unknown;
 use crate::resp::number::parse_int;
@@ -28,9 +29,26 @@ pub fn answer<B: Backend>(
             }
             None => out.error(unknown(request.skip(1))),
         },
-        "look.usage" => backend.usage(request, out),
+        "look.usage" => usage(context, out),
         "look.cluster" => out.verbatim(b"txt", backend.cluster().as_bytes()),
         _ => out.error(SYNTAX),
+    }
+}
+
+/// What calls have cost this node: a line a command, then a line a client name.
+fn usage<B: Backend>(context: &Context<'_, B>, out: &mut ReplyBuf) {
+    let commands = context.shared.backend.facts().command_stats;
+    let clients = context.shared.clients.usage();
+    let line = |name: &str, c: &Counter| {
+        let usec = c.nanos / 1000;
+        format!("{name}: calls={},failed={},ops={},locs={},usec={usec}", c.calls, c.failed, c.ops, c.locs)
+    };
+    out.array(commands.len() + clients.len());
+    commands.iter().for_each(|(name, total)| out.bulk(line(name, &total.counter).as_bytes()));
+    for (name, used) in clients {
+        let usec = used.nanos / 1000;
+        let Counter { calls, ops, locs, .. } = used;
+        out.bulk(format!("client {name}: calls={calls},ops={ops},locs={locs},usec={usec}").as_bytes());
     }
 }
 

@@ -7,6 +7,7 @@ pub mod config;
 mod connection;
 mod entries;
 mod info;
+mod latency;
 mod look;
 mod server;
 mod table;
@@ -87,6 +88,7 @@ pub fn answer<B: Backend>(
         "auth" | "hello" | "quit" | "reset" | "client" => connection::answer(context, entry, request, out),
         "command" => command::answer(context, entry, request, out),
         "config" => config::answer(context, entry, request, out),
+        "latency" | "slowlog" => latency::answer(context, entry, request, out),
         "info" => info::answer(context, request, out),
         family if family.starts_with("look.") => look::answer(context, entry, request, out),
         _ => server::answer(context, entry, request, out),
@@ -102,13 +104,10 @@ pub fn ping(request: Request<'_>, out: &mut ReplyBuf) {
 }
 
 /// Enters a command into the slow log.
-pub fn slow<B: Backend>(shared: &Shared<B>, session: &Session, micros: i64, request: Request<'_>) {
+pub fn slow<B: Backend>(shared: &Shared<B>, session: &Session, micros: i64, args: &[&[u8]]) {
     let name = super::clients::locked(&session.client.texts).name.clone();
     let max = shared.config.slowlog_len.load(Relaxed);
-    let hidden = lookup(request.arg(0)).is_some_and(|entry| matches!(entry.name, "auth" | "hello"));
-    let shown = if hidden { 1 } else { request.len() };
-    let args: Vec<&[u8]> = request.iter().take(shown).collect();
-    shared.slow_log.add(shared.backend.now_ms(), micros, args.into_iter(), &session.client.addr, &name, max);
+    shared.slow_log.add(shared.backend.now_ms(), micros, args.iter().copied(), &session.client.addr, &name, max);
 }
 
 /// An argument as text, for errors and comparisons.

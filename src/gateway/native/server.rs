@@ -1,4 +1,4 @@
-//! MEMORY, SLOWLOG, LATENCY, MONITOR, TIME, LASTSAVE, SAVE, BGSAVE, WAIT, WAITAOF, SHUTDOWN, DEBUG.
+//! MEMORY, MONITOR, TIME, LASTSAVE, SAVE, BGSAVE, WAIT, WAITAOF, SHUTDOWN, DEBUG.
 
 use super::{Context, Entry, NOT_INT, SYNTAX, help, is};
 use crate::base::Epoch;
@@ -33,14 +33,6 @@ pub fn answer<B: Backend>(
         // Within MULTI nothing can be waited for.
         "wait" => out.int(backend.replicas_with(context.session.last_epoch) as i64),
         "waitaof" => durable(backend.replicas_with(context.session.last_epoch), out),
-        "slowlog|get" | "slowlog|len" | "slowlog|reset" => slow_log(context, entry, request, out),
-        "slowlog|help" => help(out, "SLOWLOG", SLOWLOG_HELP),
-        "latency|latest" | "latency|history" => out.array(0),
-        "latency|reset" => out.int(0),
-        "latency|histogram" => out.map(0),
-        "latency|graph" => out.error(with_argument("ERR No samples available for event '%s'", request.arg(2))),
-        "latency|doctor" => out.verbatim(b"txt", LATENCY_DOCTOR.as_bytes()),
-        "latency|help" => help(out, "LATENCY", LATENCY_HELP),
         "memory|usage" => memory_usage(context, request, out),
         "memory|stats" => memory_stats(&backend.facts(), context.shared.clients.len(), out),
         "memory|doctor" => out.verbatim(b"txt", MEMORY_DOCTOR.as_bytes()),
@@ -48,37 +40,6 @@ pub fn answer<B: Backend>(
         "memory|purge" => out.ok(),
         "memory|help" => help(out, "MEMORY", MEMORY_HELP),
         _ => out.error(SYNTAX),
-    }
-}
-
-fn slow_log<B: Backend>(context: &Context<'_, B>, entry: &'static Entry, request: Request<'_>, out: &mut ReplyBuf) {
-    let log = &context.shared.slow_log;
-    match entry.name {
-        "slowlog|len" => out.int(log.len() as i64),
-        "slowlog|reset" => {
-            log.reset();
-            out.ok();
-        }
-        _ => {
-            let count = match (request.len(), parse_int(request.arg(2))) {
-                (2, _) => 10,
-                (_, Some(-1)) => usize::MAX,
-                (_, None | Some(..-1)) => return out.error("ERR count should be greater than or equal to -1"),
-                (_, Some(n)) => n as usize,
-            };
-            let entries = log.newest(count);
-            out.array(entries.len());
-            for slow in entries {
-                out.array(6);
-                out.int(slow.id);
-                out.int(slow.time_s);
-                out.int(slow.micros);
-                out.array(slow.args.len());
-                slow.args.iter().for_each(|arg| out.bulk(arg));
-                out.bulk(slow.addr.as_bytes());
-                out.bulk(slow.name.as_bytes());
-            }
-        }
     }
 }
 
@@ -281,37 +242,8 @@ pub async fn debug<B: Backend>(context: &mut Context<'_, B>, request: Request<'_
     }
 }
 
-const LATENCY_DOCTOR: &str = "Dave, I've observed the system during my uptime and there is nothing to complain about: latency \
-monitoring is disabled in this Look instance.\n";
 const MEMORY_DOCTOR: &str =
     "Hi Sam, I can't find any memory issue in your instance. I can only account for what occurs on this base.\n";
-const SLOWLOG_HELP: &[&str] = &[
-    "GET [<count>]",
-    "    Return top <count> entries from the slowlog (default: 10, -1 mean all).",
-    "    Entries are made of:",
-    "    id, timestamp, time in microseconds, arguments array, client IP and port,",
-    "    client name",
-    "LEN",
-    "    Return the length of the slowlog.",
-    "RESET",
-    "    Reset the slowlog.",
-];
-const LATENCY_HELP: &[&str] = &[
-    "DOCTOR",
-    "    Return a human readable latency analysis report.",
-    "GRAPH <event>",
-    "    Return an ASCII latency graph for the <event> class.",
-    "HISTORY <event>",
-    "    Return time-latency samples for the <event> class.",
-    "LATEST",
-    "    Return the latest latency samples for all events.",
-    "RESET [<event> ...]",
-    "    Reset latency data of one or more <event> classes.",
-    "    (default: reset all data for all event classes)",
-    "HISTOGRAM [COMMAND ...]",
-    "    Return a cumulative distribution of latencies in the format of a histogram for the specified command names.",
-    "    If no commands are specified then all histograms are replied.",
-];
 const MEMORY_HELP: &[&str] = &[
     "DOCTOR",
     "    Return memory problems reports.",

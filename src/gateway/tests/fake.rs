@@ -1,7 +1,7 @@
 //! A node made of one map, for the gateway's tests: GET, SET, INCR, DEL, FILL n (a reply of n bytes), LARGE (a read that
 //! wants patience). Writes are applied on a thread of their own, so that chunks are really in flight.
 
-use crate::apply::pending::{Outcome, Pending, Plan, Step, Watch};
+use crate::apply::pending::{Cost, Outcome, Pending, Plan, Step, Watch};
 use crate::apply::system::SystemState;
 use crate::base::batch::{ChunkBuilder, handler};
 use crate::base::words::BytesWord;
@@ -264,6 +264,9 @@ impl Reads for FakeReads {
         let mut state = locked(&self.0.state).clone();
         walk(&mut state, plan, place, bytes, patient, out)
     }
+    fn settle(&mut self, _: &Plan, _: i64) -> Cost {
+        Cost::default()
+    }
 }
 
 fn walk(state: &mut State, plan: &Plan, place: &mut Place, bytes: usize, patient: bool, out: &mut ReplyBuf) -> Ran {
@@ -385,9 +388,6 @@ impl Backend for Fake {
     }
     fn cluster(&self) -> String {
         "leader:1\n".into()
-    }
-    fn usage(&self, _: Request<'_>, out: &mut ReplyBuf) {
-        out.array(0);
     }
     fn memory_usage(&self, db: u8, key: &[u8], _: i64) -> Option<u64> {
         locked(&self.state).map.get(&(db, key.to_vec())).map(|(v, _)| v.len() as u64)

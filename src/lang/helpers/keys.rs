@@ -93,6 +93,11 @@ impl Env {
         {
             return Err(Trap::Large);
         }
+        if let Found::Read(entry) = &found {
+            let live = entry.as_ref().is_some_and(|e| e.due().is_none_or(|due| due > self.now));
+            self.hits += u64::from(live);
+            self.misses += u64::from(!live);
+        }
         let depth = depth(self.db_len(db)?);
         self.charge(20 + blocks(key.len()), depth);
         self.slots.push(SlotState { db, hash, key: NonNull::from(key), found });
