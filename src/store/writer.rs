@@ -542,9 +542,6 @@ impl Writer {
         let died = self.m.dead().since(self.dead_before) as usize;
         self.dead_before = self.m.dead().mark();
         self.collect(COLLECT_EXTRA + 2 * died);
-        shared.live_bytes.store(self.m.live_bytes(), Ordering::Relaxed);
-        shared.dead_bytes.store(self.m.dead().bytes(), Ordering::Relaxed);
-        shared.dead_entries.store(self.m.dead().entries(), Ordering::Relaxed);
     }
 
     /// Goes back to the newest published root, whatever state the sub-batch is in: a helper that panicked may have left it half
@@ -579,6 +576,10 @@ impl Writer {
             self.old_roots.pop_front();
             self.m.free(root);
         }
-        self.m.collect(SubBatch(oldest), budget)
+        let all = self.m.collect(SubBatch(oldest), budget);
+        shared.live_bytes.store(self.m.live_bytes(), Ordering::Relaxed);
+        shared.dead_bytes.store(self.m.dead().bytes(), Ordering::Relaxed);
+        shared.dead_entries.store(self.m.dead().entries(), Ordering::Relaxed);
+        all
     }
 }
