@@ -1,15 +1,20 @@
 //! # The ledger: what has been applied already
 //!
-//! Two tables in the replicated state (the store's system database), so that every node skips alike, also after a restart:
-//! the last applied sequence of each gateway, and the first reply of each `LOOK.ONCE` token.
+//! Tables in the replicated state (the store's system database), so that every node skips alike, also after a restart:
+//! the last applied sequence of each gateway, and the first reply of each `LOOK.ONCE` token. Beside them what outlives a
+//! membership: the id that the next node gets, and the data directory that each node brought along.
 
-use crate::base::{GatewayId, KeyHasher, Millis};
+use super::machine::Roster;
+use crate::base::members::Members;
+use crate::base::{GatewayId, KeyHasher, Millis, NodeId};
 use crate::store::{Read, SYSTEM_DB, Value, Writer, rope};
 use std::collections::BTreeMap;
 
 const GATEWAY: &[u8] = b"gateway:";
 const TOKEN: &[u8] = b"once:";
 const HASH_SEED: &[u8] = b"hash-seed";
+const NEXT_NODE: &[u8] = b"next-node";
+const DIRECTORY: &[u8] = b"node-directory:";
 
 /// Gateways remembered before the idle ones are looked for.
 const GATEWAYS_MAX: usize = 1024;
@@ -44,9 +49,41 @@ fn system_put(writer: &mut Writer, key: &[u8], value: &[u8], due: Option<Millis>
     writer.put(&mut slot, key, Value::Str(value), due);
 }
 
+fn system_word<R: Read>(state: &R, key: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(system_get(state, key)?.try_into().ok()?))
+}
+
+/// Raises the next node's id above everything in `members`: an id is never given twice, whoever leaves.
+pub fn note_members(writer: &mut Writer, members: &Members) {
+    let next = members.highest().next();
+    if system_word(writer, NEXT_NODE).is_none_or(|known| known < next.0) {
+        system_put(writer, NEXT_NODE, &next.0.to_le_bytes(), None);
+    }
+}
+
+fn directory_key(node: NodeId) -> Vec<u8> {
+    [DIRECTORY, &node.0.to_be_bytes()].concat()
+}
+
+/// Remembers the data directory of a node; the first one wins, so that a wiped node cannot come back under its old id.
+pub fn set_directory(writer: &mut Writer, node: NodeId, directory: u64) {
+    let key = directory_key(node);
+    if system_word(writer, &key).is_none() {
+        system_put(writer, &key, &directory.to_le_bytes(), None);
+    }
+}
+
+/// What the state knows of the nodes.
+pub fn roster<R: Read>(state: &R, members: Members) -> Roster {
+    let next = system_word(state, NEXT_NODE).map_or(members.highest().next(), NodeId);
+    let directory = |id: &NodeId| Some((*id, system_word(state, &directory_key(*id))?));
+    let directories = members.nodes.keys().filter_map(directory).collect();
+    Roster { members, next, directories }
+}
+
 /// The cluster's hash seed, once the log has set it.
 pub fn hash_seed<R: Read>(state: &R) -> Option<u64> {
-    Some(u64::from_le_bytes(system_get(state, HASH_SEED)?.try_into().ok()?))
+    system_word(state, HASH_SEED)
 }
 
 /// Sets the seed; the first one wins.

@@ -16,11 +16,12 @@ pub mod runner;
 
 use crate::base::batch::{Batch, Chunk};
 use crate::base::limits::SUB_BATCH_CALLS_MAX;
+use crate::base::members::Members;
 use crate::base::{Epoch, GatewayId, KeyHasher, LogIndex, Millis};
 use crate::command::{Counter, Table};
 use crate::store::{Read, Store, Writer};
 use ledger::Ledger;
-use machine::{Applied, Body, Committed};
+use machine::{Applied, Body, Committed, Roster};
 use pending::{Outcome, Pending};
 use positions::{Place, Positions};
 use runner::{RunError, Runner};
@@ -112,6 +113,10 @@ impl Progress {
     }
 }
 
+fn members_of(applied: &Applied) -> Members {
+    applied.membership.as_ref().and_then(|(_, bytes)| Members::parse(bytes)).unwrap_or_default()
+}
+
 /// This node's gateway: known once its batcher runs. Whatever is applied before that came from earlier starts.
 pub struct Own {
     pub gateway: GatewayId,
@@ -129,6 +134,7 @@ pub struct Applier {
     progress: Arc<Progress>,
     own: Arc<OnceLock<Own>>,
     applied: Applied,
+    roster: Arc<Roster>,
     keys: Vec<(u8, u64)>,
     finished: Vec<(Pending, Epoch, Outcome)>,
 }
@@ -146,6 +152,7 @@ impl Applier {
         own: Arc<OnceLock<Own>>,
     ) -> Applier {
         let ledger = Ledger::load(&writer);
+        let roster = Arc::new(ledger::roster(&writer, members_of(&frontier.applied)));
         let seed = ledger::hash_seed(&writer);
         let runner = Runner::new(table, KeyHasher::new(seed.unwrap_or(0)), frontier.epoch, frontier.now);
         *lock(&progress.hash_seed) = seed;
@@ -165,6 +172,7 @@ impl Applier {
             progress,
             own,
             applied: frontier.applied,
+            roster,
             keys: Vec::new(),
             finished: Vec::new(),
         }
@@ -172,6 +180,10 @@ impl Applier {
 
     pub fn applied(&self) -> Applied {
         self.applied.clone()
+    }
+
+    pub fn roster(&self) -> Arc<Roster> {
+        self.roster.clone()
     }
 
     /// Applies entries in order and publishes the state after each.
@@ -186,11 +198,19 @@ impl Applier {
         for entry in entries {
             match &entry.body {
                 Body::Blank => {}
-                Body::Membership(bytes) => self.applied.membership = Some((entry.position, bytes.clone())),
+                Body::Membership(bytes) => {
+                    let members = Members::parse(bytes).unwrap_or_default();
+                    self.runner.membership(&mut self.writer, entry.position.index, &members);
+                    self.applied.membership = Some((entry.position, bytes.clone()));
+                }
                 Body::Batch(batch) => self.batch(entry.position.index, batch)?,
             }
             self.applied.last = entry.position;
-            let chunks = if let Body::Batch(batch) = &entry.body { batch.chunks.len() } else { 0 };
+            if std::mem::take(&mut self.runner.roster_changed) {
+                self.roster = Arc::new(ledger::roster(&self.writer, members_of(&self.applied)));
+            }
+            // Of other entries nothing is to be run again
+            let chunks = if let Body::Batch(batch) = &entry.body { batch.chunks.len() } else { usize::MAX };
             self.publish_batch(Place { epoch: self.runner.epoch, index: entry.position.index, chunks });
         }
         if tell {

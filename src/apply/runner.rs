@@ -6,8 +6,9 @@
 use super::ledger;
 use super::pending::{Plan, Step, Watch};
 use crate::base::batch::{Batch, Call, Calls, Chunk, Words, handler};
+use crate::base::members::Members;
 use crate::base::words::BytesWord;
-use crate::base::{Epoch, KeyHasher, LogIndex, Millis};
+use crate::base::{Epoch, KeyHasher, LogIndex, Millis, NodeId};
 use crate::command::{Counter, Table};
 use crate::lang::env::{Call as ProgramCall, Ended, Env, random_source};
 use crate::resp::{ReplyBuf, Version};
@@ -45,6 +46,8 @@ pub struct Runner {
     seed: u64,
     words: Vec<u64>,
     name: Vec<u8>,
+    /// A record said something about the nodes.
+    pub roster_changed: bool,
     pub counters: Vec<Counter>,
 }
 
@@ -62,8 +65,19 @@ impl Runner {
             seed: 0,
             words: Vec::new(),
             name: Vec::new(),
+            roster_changed: false,
             counters,
         }
+    }
+
+    /// A change of membership: one epoch. The log's first entry founds the cluster and changes nothing.
+    pub fn membership(&mut self, writer: &mut Writer, index: LogIndex, members: &Members) {
+        if index > LogIndex(1) {
+            self.epoch = self.epoch.next();
+        }
+        writer.set_epoch(self.epoch);
+        ledger::note_members(writer, members);
+        self.roster_changed = true;
     }
 
     /// Begins a batch: sets log time and removes keys whose time has come, as far as the bound allows.
@@ -258,8 +272,13 @@ impl Runner {
                 Ok(())
             }
             handler::SYSTEM => {
-                if call.words.get(0) == handler::SYSTEM_HASH_SEED {
-                    ledger::set_hash_seed(writer, call.words.get(1));
+                match call.words.get(0) {
+                    handler::SYSTEM_HASH_SEED => ledger::set_hash_seed(writer, call.words.get(1)),
+                    handler::SYSTEM_NODE => {
+                        ledger::set_directory(writer, NodeId(call.words.get(1)), call.words.get(2));
+                        self.roster_changed = true;
+                    }
+                    _ => {}
                 }
                 Ok(())
             }

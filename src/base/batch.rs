@@ -40,6 +40,8 @@ pub mod handler {
     pub const SYSTEM: u32 = 0xff_fffd;
     /// Kind of a SYSTEM record: words = [kind, seed]. The cluster's hash seed; the first one wins.
     pub const SYSTEM_HASH_SEED: u64 = 1;
+    /// words = [kind, node, directory]: the data directory that a node started with; the first one wins.
+    pub const SYSTEM_NODE: u64 = 2;
 }
 
 /// The start of every entry.

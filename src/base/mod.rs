@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub mod batch;
 pub mod limits;
+pub mod members;
 pub mod words;
 
 macro_rules! id {

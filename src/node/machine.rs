@@ -2,7 +2,7 @@
 
 use super::keeper::Keeper;
 use super::state::SharedState;
-use crate::apply::machine::{Applied, Checkpoint, Committed, Receive, StateMachine};
+use crate::apply::machine::{Applied, Checkpoint, Committed, Receive, Roster, StateMachine};
 use crate::apply::{Applier, Frontier};
 use crate::command::Table;
 use crate::store::{Store, Writer};
@@ -37,6 +37,10 @@ fn applier(store: Store, writer: Writer, frontier: Frontier, state: &SharedState
 impl StateMachine for NodeMachine {
     fn applied(&self) -> Applied {
         self.applier.applied()
+    }
+
+    fn roster(&self) -> Arc<Roster> {
+        self.applier.roster()
     }
 
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String> {

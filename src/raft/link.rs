@@ -1,6 +1,8 @@
 //! One TCP connection to a peer, made when needed and made again when it broke; many requests may be on their way.
 
 use super::frame::{self, Builder, Frame, Hello, Kind};
+use super::identity::Identity;
+use crate::base::NodeId;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,7 +50,8 @@ pub struct Link(Arc<Inner>);
 
 struct Inner {
     addr: String,
-    hello: Hello,
+    identity: Arc<Identity>,
+    to: u64,
     next_id: AtomicU64,
     state: tokio::sync::Mutex<State>,
 }
@@ -58,8 +61,8 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
-    pub fn new(addr: String, hello: Hello) -> Link {
-        Link(Arc::new(Inner { addr, hello, next_id: AtomicU64::new(1), state: Default::default() }))
+    pub fn new(addr: String, identity: Arc<Identity>, to: u64) -> Link {
+        Link(Arc::new(Inner { addr, identity, to, next_id: AtomicU64::new(1), state: Default::default() }))
     }
 
     /// Sends a request and waits for its response. Requests go out in the order in which calls were first polled.
@@ -115,14 +118,16 @@ impl Link {
         let stream = TcpStream::connect(&self.0.addr).await?;
         stream.set_nodelay(true)?;
         let mut stream: Box<dyn Stream> = Box::new(stream);
-        let hello = self.0.hello;
+        let Inner { identity, to, addr, .. } = &*self.0;
+        let hello = identity.hello(*to);
         hello.write(&mut stream).await?;
         let answer = Hello::read(&mut stream).await?;
-        if answer != (Hello { from: hello.to, to: hello.from, ..hello }) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{} is another node: {answer:?}", self.0.addr),
-            ));
+        let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        if answer != (Hello { from: hello.to, to: hello.from, directory: answer.directory, ..hello }) {
+            return refuse(format!("{addr} is another node: {answer:?}"));
+        }
+        if let Some(why) = identity.verdict(*to, answer.directory).refusal(NodeId(*to)) {
+            return refuse(why);
         }
         let (read, write) = tokio::io::split(stream);
         let waiting = Waiting::default();
@@ -133,7 +138,7 @@ impl Link {
 
 /// Gives responses to whom they are for, until the connection ends.
 async fn responses(mut read: ReadHalf<Box<dyn Stream>>, waiting: Waiting) {
-    while let Ok(Some(frame)) = frame::read(&mut read).await {
+    while let Ok(Some(frame)) = frame::read(&mut read, frame::PAYLOAD_BYTES_MAX).await {
         if let Some(waiter) = lock(&waiting).remove(&frame.id) {
             // A caller that gave up is gone
             let _ = waiter.send(Ok(frame));

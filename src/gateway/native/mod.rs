@@ -52,6 +52,9 @@ pub async fn wait<B: Backend>(
         "look.at" => look::at(context, request, out).await,
         "look.epoch" => look::epoch(context, request, out).await,
         "look.readat" => look::read_at(context, request, out).await,
+        "look.cluster|promote" | "look.cluster|demote" | "look.cluster|remove" | "look.cluster|transfer" => {
+            look::change_member(context, entry, request, out).await;
+        }
         _ => answer(context, entry, request, out),
     }
 }
@@ -61,7 +64,7 @@ pub fn fits_multi(entry: &Entry) -> bool {
     !matches!(
         entry.name,
         "watch" | "save" | "bgsave" | "monitor" | "look.at" | "look.once" | "look.readat" | "shutdown" | "client|reply"
-    )
+    ) && !entry.name.starts_with("look.cluster|")
 }
 
 /// Commands that can be answered at once.
