@@ -12,9 +12,10 @@ pub mod keeper;
 pub mod machine;
 pub mod reads;
 pub mod state;
+pub mod verify;
 
 use crate::base::batch::{Chunk, ChunkBuilder, handler};
-use crate::base::{Clock, GatewayId, KeyHasher, SystemClock, mix64};
+use crate::base::{Clock, GatewayId, KeyHasher, NodeId, SystemClock, mix64};
 use crate::batch::{Batcher, BatcherConfig};
 use crate::command::builtin;
 use crate::disk::{LogOptions, RealDisk};
@@ -115,13 +116,14 @@ async fn new_owner(config: &Config) -> Result<Owner, NodeError> {
     let directory = random() | 1;
     let (Some(peer), Some(addr)) = (&config.join, config.peer_addr) else {
         // Founders of one cluster must give it the same name without having met
-        let cluster_id = config.initial_cluster.is_empty().then(random);
+        let founders = founders(config);
+        let cluster_id = if founders.is_empty() { random() } else { crate::raft::cluster_id(&founders) };
         return Ok(Owner { node: config.node_id, cluster: cluster_text(config), cluster_id, directory });
     };
     let joined = crate::raft::join(peer, &config.join_token, &addr.to_string()).await;
     let joined = joined.map_err(|e| NodeError::Join(peer.clone(), e))?;
     eprintln!("look: joined the cluster at {peer} as node {}, a learner", joined.node);
-    Ok(Owner { node: joined.node, cluster: JOINED.into(), cluster_id: Some(joined.cluster), directory })
+    Ok(Owner { node: joined.node, cluster: JOINED.into(), cluster_id: joined.cluster, directory })
 }
 
 fn start_tracing() {
@@ -209,18 +211,23 @@ fn start(config: &Config, owner: &Owner, data: &DataDir) -> Result<Arc<Node>, No
     }))
 }
 
+/// Empty for a node that begins alone.
+fn founders(config: &Config) -> Vec<(NodeId, String)> {
+    config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect()
+}
+
 fn raft_config(config: &Config, owner: &Owner) -> RaftConfig {
     let mut log = LogOptions::new(config.node_id.0, random());
     log.history_bytes = config.history_bytes;
     let mut raft = RaftConfig::alone(config.node_id, log);
     let advertise = config.peer_addr.map(|at| at.to_string());
-    raft.initial = match () {
-        () if owner.joined() => Vec::new(),
-        () if config.initial_cluster.is_empty() => vec![(owner.node, advertise.clone().unwrap_or_default())],
-        () => config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect(),
+    raft.initial = match founders(config) {
+        _ if owner.joined() => Vec::new(),
+        none if none.is_empty() => vec![(owner.node, advertise.clone().unwrap_or_default())],
+        founders => founders,
     };
     raft.listen = config.peer_addr;
-    raft.cluster = owner.cluster_id;
+    raft.cluster = Some(owner.cluster_id);
     raft.directory = owner.directory;
     raft.advertise = advertise;
     raft.join_token = config.join_token.clone();
@@ -241,7 +248,7 @@ fn first_chunk(state: &SharedState, raft: &Raft, owner: &Owner, code_version: u6
     if state.progress.hash_seed().is_none() {
         record(&[handler::SYSTEM_HASH_SEED, random()]);
     }
-    if owner.directory != 0 && !raft.roster().directories.contains_key(&owner.node) {
+    if !raft.roster().directories.contains_key(&owner.node) {
         record(&[handler::SYSTEM_NODE, owner.node.0, owner.directory]);
     }
     (!records.is_empty()).then(|| records.finish(GatewayId(0), 0, code_version))
@@ -308,6 +315,7 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("dir", config.dir.display().to_string()),
         ("requirepass", config.requirepass.clone()),
         ("protected-mode", yes_no(config.protected_mode)),
+        ("enable-debug-command", config.enable_debug_command.clone()),
         ("maxclients", config.maxclients.to_string()),
         ("window-ms", config.window_ms.to_string()),
         ("window-epochs", config.window_epochs.to_string()),

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub mod batch;
+pub mod glob;
 pub mod limits;
 pub mod members;
 pub mod words;

@@ -4,7 +4,7 @@
 //! Values live as text under a lock; those that the way of a command asks for live beside it as plain numbers.
 
 use super::clients::locked;
-use crate::base::limits;
+use crate::base::{glob, limits};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -53,7 +53,7 @@ const PARAMETERS: &[Parameter] = &[
     Parameter("databases", Number(16, 16), "16", Set::Never),
     Parameter("dbfilename", Text, "", Set::Never),
     Parameter("dir", Text, "", Set::Never),
-    Parameter("enable-debug-command", OneOf(&["no", "local", "yes"]), "local", Set::Never),
+    Parameter("enable-debug-command", OneOf(&["no", "local", "yes"]), "no", Set::Never),
     Parameter("engine", OneOf(&["jit", "interpreter"]), "jit", Set::Node),
     Parameter("hash-max-listpack-entries", Number(0, MAX), "512", Set::Node),
     Parameter("hash-max-listpack-value", Number(0, MAX), "64", Set::Node),
@@ -170,9 +170,8 @@ impl Config {
     pub fn matching(&self, patterns: &[&[u8]]) -> Vec<(&'static str, String)> {
         let values = locked(&self.values);
         let names = PARAMETERS.iter().map(|p| (p.0, p.0)).chain(ALIASES.iter().copied());
-        let hit = |name: &str| {
-            patterns.iter().any(|p| super::glob::matches(p.to_ascii_lowercase().as_slice(), name.as_bytes()))
-        };
+        let hit =
+            |name: &str| patterns.iter().any(|p| glob::matches(p.to_ascii_lowercase().as_slice(), name.as_bytes()));
         names
             .filter(|(name, _)| hit(name))
             .map(|(name, of)| (name, values.get(of).cloned().unwrap_or_default()))

@@ -7,12 +7,12 @@
 //!
 //! Reading order: [`conn`] (one task a connection) → [`chunk`] (bytes to a plan of answers) → [`backend`].
 
+pub mod acl;
 pub mod backend;
 mod chunk;
 pub mod clients;
 pub mod config;
 mod conn;
-mod glob;
 mod listen;
 mod multi;
 mod native;

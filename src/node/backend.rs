@@ -6,6 +6,7 @@ use super::reads::{NodeReads, keys_of_plan, run_plan};
 use super::state::SharedState;
 use crate::apply::machine::Committed;
 use crate::apply::pending::{Outcome, Pending, Plan};
+use crate::apply::planted::Bug;
 use crate::apply::runner::Runner;
 use crate::base::batch::ChunkBuilder;
 use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, NodeId, mix64};
@@ -328,6 +329,14 @@ impl Backend for NodeBackend {
                 Ok(snapshot) => out.simple(format!("{:016x}", snapshot.digest()).as_bytes()),
                 Err(e) => out.error(e.to_string()),
             },
+            b"plant-panic" if request.len() == 3 => {
+                self.0.state.progress.planted.plant(Bug::PanicOn(request.arg(2).to_vec()));
+                out.ok();
+            }
+            b"plant-divergence" if request.len() == 2 => {
+                self.0.state.progress.planted.plant(Bug::Diverge);
+                out.ok();
+            }
             _ => return false,
         }
         true

@@ -25,6 +25,8 @@ pub struct Config {
     pub join_token: String,
     pub requirepass: String,
     pub protected_mode: bool,
+    /// Who may use DEBUG: `no`, `local` or `yes`.
+    pub enable_debug_command: String,
     pub maxclients: usize,
     /// Kept hot: younger than this, milliseconds …
     pub window_ms: u64,
@@ -75,6 +77,7 @@ impl Default for Config {
             join_token: String::new(),
             requirepass: String::new(),
             protected_mode: true,
+            enable_debug_command: "no".into(),
             maxclients: limits::CLIENTS_MAX,
             window_ms: 15_000,
             window_epochs: 1_000_000,
@@ -120,6 +123,10 @@ impl Config {
             "join-token" => self.join_token = value.into(),
             "requirepass" => self.requirepass = value.into(),
             "protected-mode" => self.protected_mode = yes_no(name, value)?,
+            "enable-debug-command" => match value {
+                "no" | "local" | "yes" => self.enable_debug_command = value.into(),
+                _ => return Err(ConfigError::Value(format!("{name} must be 'no', 'local' or 'yes', not '{value}'"))),
+            },
             "maxclients" => self.maxclients = number(name, value, 1, u32::MAX.into())? as usize,
             "window-ms" => self.window_ms = number(name, value, 0, u64::MAX)?,
             "window-epochs" => self.window_epochs = number(name, value, 0, u64::MAX)?,

@@ -32,6 +32,8 @@ pub enum DataDirError {
         "the data in {0} is of node {1}, which its cluster has dismissed; choose an empty --dir and --join to come back as a new node"
     )]
     Dismissed(PathBuf, NodeId),
+    #[error("{0} is no Look data directory: it has no file LOOK; check the path")]
+    Absent(PathBuf),
     #[error("the identity file {0}/LOOK is damaged: {1}; restore it from a backup")]
     Damaged(PathBuf, String),
 }
@@ -42,9 +44,9 @@ pub struct Owner {
     pub node: NodeId,
     /// The founding configuration, or [`JOINED`].
     pub cluster: String,
-    /// The cluster's name among peers. A directory of an older version does not say: it follows from the founding configuration.
-    pub cluster_id: Option<u64>,
-    /// Random name of this directory. 0: an older version made it.
+    /// The cluster's name among peers.
+    pub cluster_id: u64,
+    /// Random name of this directory.
     pub directory: u64,
 }
 
@@ -58,8 +60,9 @@ impl Owner {
 
     fn to_text(&self) -> String {
         let Owner { node, cluster, cluster_id, directory } = self;
-        let id = cluster_id.map(|id| format!("cluster-id {id}\n")).unwrap_or_default();
-        format!("look-data-format {DIRECTORY_FORMAT}\nnode-id {node}\ncluster {cluster}\n{id}directory {directory}\n")
+        sealed(format!(
+            "look-data-format {DIRECTORY_FORMAT}\nnode-id {node}\ncluster {cluster}\ncluster-id {cluster_id}\ndirectory {directory}\n"
+        ))
     }
 
     /// `cluster`: the founding configuration that this start describes.
@@ -113,13 +116,35 @@ impl DataDir {
 
     /// The cluster has dismissed this node: the directory never serves again.
     pub fn dismiss(&self) -> Result<(), DataDirError> {
-        self.append("removed yes\n")
+        // A seal covers everything before it, the older seal too
+        let text = fs::read_to_string(self.path.join(IDENTITY)).map_err(io_error(&self.path))?;
+        let whole = sealed(format!("{text}removed yes\n"));
+        self.append(&whole[text.len()..])
     }
 
     fn append(&self, text: &str) -> Result<(), DataDirError> {
         let io = io_error(&self.path);
         (&self.lock).write_all(text.as_bytes()).and_then(|()| self.lock.sync_all()).map_err(&io)?;
         File::open(&self.path).and_then(|d| d.sync_all()).map_err(&io)
+    }
+
+    /// Opens a directory that nobody uses, to look at it: nothing is written. Tells node and cluster.
+    pub fn inspect(path: &Path) -> Result<(DataDir, NodeId, String), DataDirError> {
+        let io = |e: io::Error| DataDirError::Io(path.into(), e);
+        let lock = File::open(path.join(IDENTITY)).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => DataDirError::Absent(path.into()),
+            _ => io(e),
+        })?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared)
+            .map_err(|_| DataDirError::Locked(path.into()))?;
+        let text = fs::read_to_string(path.join(IDENTITY)).map_err(|e| match e.kind() {
+            io::ErrorKind::InvalidData => DataDirError::Damaged(path.into(), "not text".into()),
+            _ => io(e),
+        })?;
+        let fields = Fields { path, text: &text };
+        fields.check_format()?;
+        let (node, cluster) = (NodeId(fields.number("node-id")?), fields.text("cluster")?.to_owned());
+        Ok((DataDir { path: path.into(), lock, owner: None }, node, cluster))
     }
 
     pub fn path(&self) -> &Path {
@@ -140,6 +165,12 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> DataDirError {
     }
 }
 
+/// The text with a last line that holds its checksum.
+fn sealed(text: String) -> String {
+    let sum = crate::disk::crc32c(text.as_bytes());
+    format!("{text}crc32c {sum:08x}\n")
+}
+
 /// The lines of an identity file.
 struct Fields<'a> {
     path: &'a Path,
@@ -157,16 +188,15 @@ impl<'a> Fields<'a> {
         self.text(name)?.parse::<u64>().map_err(damaged)
     }
 
-    /// A line that older versions do not write.
-    fn newer_number(&self, name: &str) -> Result<Option<u64>, DataDirError> {
-        self.text(name).is_ok().then(|| self.number(name)).transpose()
-    }
-
     fn check_format(&self) -> Result<(), DataDirError> {
         let format = self.number("look-data-format")?;
-        match format > DIRECTORY_FORMAT.into() {
-            true => Err(DataDirError::Newer(self.path.into(), format as u32)),
-            false => Ok(()),
+        if format > DIRECTORY_FORMAT.into() {
+            return Err(DataDirError::Newer(self.path.into(), format as u32));
+        }
+        let body = self.text.rfind("crc32c ").map(|at| &self.text[..at]);
+        match body.is_some_and(|body| sealed(body.to_owned()) == self.text) {
+            true => Ok(()),
+            false => Err(DataDirError::Damaged(self.path.into(), "its checksum does not match".into())),
         }
     }
 }
@@ -178,12 +208,8 @@ fn owner_of(path: &Path, text: &str) -> Result<Owner, DataDirError> {
     if fields.text("removed").is_ok() {
         return Err(DataDirError::Dismissed(path.into(), node));
     }
-    Ok(Owner {
-        node,
-        cluster: fields.text("cluster")?.into(),
-        cluster_id: fields.newer_number("cluster-id")?,
-        directory: fields.newer_number("directory")?.unwrap_or(0),
-    })
+    let (cluster_id, directory) = (fields.number("cluster-id")?, fields.number("directory")?);
+    Ok(Owner { node, cluster: fields.text("cluster")?.into(), cluster_id, directory })
 }
 
 #[cfg(test)]
@@ -191,7 +217,7 @@ mod tests {
     use super::*;
 
     fn owner(node: u64, cluster: &str) -> Owner {
-        Owner { node: NodeId(node), cluster: cluster.into(), cluster_id: Some(77), directory: 99 }
+        Owner { node: NodeId(node), cluster: cluster.into(), cluster_id: 77, directory: 99 }
     }
 
     #[test]
@@ -215,15 +241,27 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_an_older_version_opens_and_a_dismissed_one_does_not() {
+    fn a_dismissed_directory_opens_no_more() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(IDENTITY), "look-data-format 1\nnode-id 3\ncluster alone\n").unwrap();
-        let data = DataDir::open(dir.path()).unwrap();
-        let old = Owner { cluster_id: None, directory: 0, ..owner(3, "alone") };
-        assert_eq!(data.owner(), Some(&old));
+        let mut data = DataDir::open(dir.path()).unwrap();
+        data.claim(owner(3, "alone")).unwrap();
         data.dismiss().unwrap();
         drop(data);
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Dismissed(_, NodeId(3)))));
+    }
+
+    #[test]
+    fn every_bit_of_the_identity_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d");
+        DataDir::open(&path).unwrap().claim(owner(1, "alone")).unwrap();
+        let good = fs::read(path.join(IDENTITY)).unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            fs::write(path.join(IDENTITY), bad).unwrap();
+            assert!(DataDir::open(&path).is_err(), "bit {bit}");
+        }
     }
 
     #[test]

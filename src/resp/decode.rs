@@ -293,6 +293,13 @@ impl Decoder {
     }
 }
 
+/// The words of a line with quotes, as an inline request has them; None when a quote is not closed.
+pub fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut decoder = Decoder::default();
+    decoder.split_quoted(line)?;
+    Some(Request { source: &decoder.unquoted, ranges: &decoder.ranges }.iter().map(<[u8]>::to_vec).collect())
+}
+
 fn is_space(b: u8) -> bool {
     b.is_ascii_whitespace() || b == 0x0b
 }

@@ -38,6 +38,7 @@ impl Cluster {
         let (port, peer) = self.ports[id - 1];
         let dir = self.dir.join(format!("node{id}"));
         let mut flags: Vec<String> = ["--bind", "127.0.0.1", "--join-token", JOIN_TOKEN].map(String::from).into();
+        flags.extend(["--set", "enable-debug-command=yes"].map(String::from));
         flags.extend(["--dir".into(), dir.join("data").display().to_string()]);
         flags.extend(["--peer-addr".into(), format!("127.0.0.1:{peer}")]);
         if id <= self.founders {

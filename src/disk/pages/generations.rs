@@ -7,6 +7,7 @@
 //! Pages keep the ids of the node they come from, and would collide with those that are here. So they go into a directory
 //! of their own, which counts from the moment in which `CURRENT` is renamed into place.
 
+use super::scratch::Scratch;
 use super::{FjallPages, PagesError, PagesOptions, crc};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -40,6 +41,12 @@ impl Generations {
         let pages = FjallPages::open(&self.path(current), &self.options)?;
         self.point_at(current)?;
         Ok(pages)
+    }
+
+    /// The page store in `directory` that counts, to look at: nothing in it is changed. `scratch` holds copies of its small files.
+    pub fn inspect(directory: &Path, scratch: &Path) -> Result<Scratch, PagesError> {
+        let all = Generations { directory: directory.to_path_buf(), options: PagesOptions::default() };
+        Scratch::open(&all.path(all.current()?), scratch)
     }
 
     /// An empty page store beside the one that counts. What earlier transfers left unfinished goes; what this process replaced

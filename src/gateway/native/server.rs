@@ -292,11 +292,21 @@ fn bgsave<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &
     out.simple(b"Background saving started");
 }
 
-/// Only for clients on this machine.
-pub async fn debug<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+/// `enable-debug-command`: for nobody, for clients on this machine, for all.
+fn may_debug<B: Backend>(context: &Context<'_, B>) -> bool {
     let addr = &context.session.client.addr;
-    if !addr.ends_with(":0") && !addr.parse::<std::net::SocketAddr>().is_ok_and(|a| a.ip().to_canonical().is_loopback())
-    {
+    let local = || {
+        addr.ends_with(":0") || addr.parse::<std::net::SocketAddr>().is_ok_and(|a| a.ip().to_canonical().is_loopback())
+    };
+    match context.shared.config.get("enable-debug-command").as_str() {
+        "yes" => true,
+        "local" => local(),
+        _ => false,
+    }
+}
+
+pub async fn debug<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    if !may_debug(context) {
         return out.error(
             "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local \
              connection, otherwise you need to set this option in the configuration file, and then restart the server.",
