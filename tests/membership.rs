@@ -114,8 +114,16 @@ fn who_has_no_token_does_not_join() {
     let members = cluster.ask(1, "LOOK.CLUSTER").expect("answers").text().lines().count();
     for (token, words) in [("wrong", "token is wrong"), ("", "--join-token")] {
         let data = dir.path().join("stranger");
-        let flags =
-            ["--dir", "d", "--peer-addr", "127.0.0.1:1", "--join", &cluster.peer_address(2), "--join-token", token];
+        let flags = [
+            "--dir",
+            "d",
+            "--peer-addr",
+            "127.0.0.1:1",
+            "--join",
+            &format!("127.0.0.1:{}", cluster.peer_port(2)),
+            "--join-token",
+            token,
+        ];
         let flags = flags.map(String::from);
         let mut stranger = Server::launch(&look_binary(), &data, common::server::free_port(), &flags).expect("starts");
         assert!(stranger.await_exit(Duration::from_secs(10)).is_some_and(|s| !s.success()));

@@ -6,17 +6,20 @@
 //! (replies are written for the own gateway's chunks only and never read back).
 //!
 //! [`machine`] is what the log hands over, [`runner`] runs calls, [`ledger`] remembers what was applied, [`pending`] is what a gateway waits
-//! for, [`positions`] tells history where each root lies in the log, [`planted`] holds bugs for tests.
+//! for, [`positions`] tells history where each root lies in the log, [`system`] is the replicated state that is no client's, [`planted`] holds
+//! bugs for tests.
 //!
 //! A panic in a helper fails its call on every node alike: calls that keep no undo are run again from the newest root, with undo
 //! for each (see `Applier::run_again`).
 
 pub mod ledger;
 pub mod machine;
+mod nodes;
 pub mod pending;
 pub mod planted;
 pub mod positions;
 pub mod runner;
+pub mod system;
 
 use crate::base::batch::{Batch, Chunk};
 use crate::base::limits::SUB_BATCH_CALLS_MAX;
@@ -24,6 +27,7 @@ use crate::base::members::Members;
 use crate::base::{Epoch, GatewayId, KeyHasher, LogIndex, Millis};
 use crate::command::{Counter, Table};
 use crate::store::{Read, Store, Value, Writer};
+use arc_swap::ArcSwap;
 use ledger::Ledger;
 use machine::{Applied, Body, Committed, Roster};
 use pending::{Outcome, Pending};
@@ -33,6 +37,7 @@ use runner::{RunError, Runner};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use system::SystemState;
 
 /// Keys fetched into the cache ahead of their calls.
 const PREFETCH: usize = 32;
@@ -89,6 +94,8 @@ pub struct Progress {
     /// Epochs made since start.
     pub epochs: AtomicU64,
     hash_seed: Mutex<Option<u64>>,
+    system: ArcSwap<SystemState>,
+    system_version: AtomicU64,
     counters: Mutex<Vec<Counter>>,
     pub planted: Planted,
 }
@@ -100,6 +107,19 @@ impl Progress {
     /// Known once the cluster's first batch is applied; clients are served from then on.
     pub fn hash_seed(&self) -> Option<u64> {
         *lock(&self.hash_seed)
+    }
+    /// The newest system state; never older than a reply of this node.
+    pub fn system(&self) -> Arc<SystemState> {
+        self.system.load_full()
+    }
+    /// Its version: whether to look again.
+    pub fn system_version(&self) -> Epoch {
+        Epoch(self.system_version.load(Ordering::Acquire))
+    }
+    fn publish_system(&self, state: SystemState) {
+        let version = state.version.0;
+        self.system.store(Arc::new(state));
+        self.system_version.store(version, Ordering::Release);
     }
     /// By number in the code table.
     pub fn counters(&self) -> Vec<Counter> {
@@ -117,10 +137,6 @@ impl Progress {
             total.add(std::mem::take(counter));
         }
     }
-}
-
-fn members_of(applied: &Applied) -> Members {
-    applied.membership.as_ref().and_then(|(_, bytes)| Members::parse(bytes)).unwrap_or_default()
 }
 
 /// This node's gateway: known once its batcher runs. Whatever is applied before that came from earlier starts.
@@ -170,10 +186,11 @@ impl Applier {
         own: Arc<OnceLock<Own>>,
     ) -> Applier {
         let ledger = Ledger::load(&writer);
-        let roster = Arc::new(ledger::roster(&writer, members_of(&frontier.applied)));
+        let roster = Arc::new(nodes::roster(&writer, &frontier.applied));
         let seed = ledger::hash_seed(&writer);
         let runner = Runner::new(table, KeyHasher::new(seed.unwrap_or(0)), frontier.epoch, frontier.now);
         *lock(&progress.hash_seed) = seed;
+        progress.publish_system(SystemState::load(&writer));
         progress.now.store(frontier.now, Ordering::Release);
         progress.positions.push(Place {
             epoch: frontier.epoch,
@@ -226,7 +243,7 @@ impl Applier {
             }
             self.applied.last = entry.position;
             if std::mem::take(&mut self.runner.roster_changed) {
-                self.roster = Arc::new(ledger::roster(&self.writer, members_of(&self.applied)));
+                self.roster = Arc::new(nodes::roster(&self.writer, &self.applied));
             }
             // Of other entries nothing is to be run again
             let chunks = if let Body::Batch(batch) = &entry.body { batch.chunks.len() } else { usize::MAX };
@@ -278,6 +295,11 @@ impl Applier {
         {
             self.runner.env.set_hasher(KeyHasher::new(seed));
             *lock(&self.progress.hash_seed) = Some(seed);
+        }
+        if !self.runner.system_changed.is_empty() {
+            let mut system = (*self.progress.system()).clone();
+            system.update(&self.writer, std::mem::take(&mut self.runner.system_changed));
+            self.progress.publish_system(system);
         }
         self.progress.log_bytes.fetch_add(batch.encoded_len() as u64, Ordering::Relaxed);
         self.progress.epochs.fetch_add(self.runner.epoch.0 - first.0, Ordering::Relaxed);

@@ -3,8 +3,8 @@
 //! Shared by the live loop and by private replay (`history`), so that the past is made by the code that made the present. It
 //! owns what a run of calls needs: the environment of programs, the epoch counter and log time. It publishes nothing.
 
-use super::ledger;
 use super::pending::{Plan, Step, Watch};
+use super::{ledger, nodes, system};
 use crate::base::batch::{Batch, Call, Calls, Chunk, Words, handler};
 use crate::base::members::Members;
 use crate::base::words::BytesWord;
@@ -25,6 +25,10 @@ pub enum RunError {
     CodeVersion(LogIndex, u64, u64),
     #[error("entry {0} calls handler {1}, which this node does not know; start the version of Look that wrote it")]
     UnknownHandler(LogIndex, u32),
+    #[error(
+        "entry {0} holds a system record of kind {1}, which this node does not know; start the version of Look that wrote it"
+    )]
+    UnknownSystem(LogIndex, u64),
     /// The state is half changed: go back to a whole one and run its calls again with [`Runner::careful`].
     #[error("command '{1}' in entry {0} panicked half-way through its writes")]
     Panicked(LogIndex, String),
@@ -52,6 +56,8 @@ pub struct Runner {
     /// A record said something about the nodes.
     pub roster_changed: bool,
     pub counters: Vec<Counter>,
+    /// Names of the system state's pieces that were changed and not yet published.
+    pub system_changed: Vec<Vec<u8>>,
 }
 
 impl Runner {
@@ -72,6 +78,7 @@ impl Runner {
             name: Vec::new(),
             roster_changed: false,
             counters,
+            system_changed: Vec::new(),
         }
     }
 
@@ -81,7 +88,7 @@ impl Runner {
             self.epoch = self.epoch.next();
         }
         writer.set_epoch(self.epoch);
-        ledger::note_members(writer, members);
+        nodes::note_members(writer, members);
         self.roster_changed = true;
     }
 
@@ -244,7 +251,7 @@ impl Runner {
         if let Step::Records(count) = *step {
             for call in state.calls.by_ref().take(count as usize) {
                 self.epoch = before.next();
-                self.call(writer, &call, &chunk.blob, reply)?;
+                self.element(writer, &call, &chunk.blob, reply)?;
             }
             return Ok(());
         }
@@ -274,27 +281,49 @@ impl Runner {
                 for call in calls.by_ref().take(records) {
                     if go {
                         self.epoch = before.next();
-                        self.call(writer, &call, &chunk.blob, reply)?;
+                        self.element(writer, &call, &chunk.blob, reply)?;
                     }
                 }
                 Ok(())
             }
-            handler::SYSTEM => {
-                match call.words.get(0) {
-                    handler::SYSTEM_HASH_SEED => ledger::set_hash_seed(writer, call.words.get(1)),
-                    handler::SYSTEM_NODE => {
-                        ledger::set_directory(writer, NodeId(call.words.get(1)), call.words.get(2));
-                        self.roster_changed = true;
-                    }
-                    _ => {}
-                }
+            handler::SYSTEM if call.words.get(0) == handler::SYSTEM_HASH_SEED => {
+                ledger::set_hash_seed(writer, call.words.get(1));
                 Ok(())
+            }
+            handler::SYSTEM if call.words.get(0) == handler::SYSTEM_NODE => {
+                nodes::set_directory(writer, NodeId(call.words.get(1)), call.words.get(2));
+                self.roster_changed = true;
+                Ok(())
+            }
+            handler::SYSTEM => {
+                self.epoch = self.epoch.next();
+                self.element(writer, &call, &chunk.blob, reply)
             }
             _ => {
                 self.epoch = self.epoch.next();
                 self.call(writer, &call, &chunk.blob, reply)
             }
         }
+    }
+
+    /// Runs what may stand in a transaction: a command, or a change of the system state. The epoch is the caller's.
+    fn element(
+        &mut self,
+        writer: &mut Writer,
+        call: &Call<'_>,
+        blob: &[u8],
+        reply: &mut ReplyBuf,
+    ) -> Result<(), RunError> {
+        if call.handler != handler::SYSTEM {
+            return self.call(writer, call, blob, reply);
+        }
+        writer.set_epoch(self.epoch);
+        match call.words.get(0) {
+            handler::SYSTEM_SET if system::set(writer, self.epoch, call, blob, &mut self.system_changed) => reply.ok(),
+            handler::SYSTEM_SET => reply.nil(),
+            kind => return Err(RunError::UnknownSystem(self.index, kind)),
+        }
+        Ok(())
     }
 
     /// Runs what follows an `ONCE` record unless its token has a reply already.

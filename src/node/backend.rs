@@ -8,6 +8,7 @@ use crate::apply::machine::Committed;
 use crate::apply::pending::{Outcome, Pending, Plan};
 use crate::apply::planted::Bug;
 use crate::apply::runner::Runner;
+use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
 use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, NodeId, mix64};
 use crate::batch::{Batcher, Refused as Full};
@@ -115,6 +116,14 @@ impl Backend for NodeBackend {
 
     fn now_ms(&self) -> Millis {
         self.0.clock.now_ms()
+    }
+
+    fn system(&self) -> Arc<SystemState> {
+        self.0.state.progress.system()
+    }
+
+    fn system_version(&self) -> Epoch {
+        self.0.state.progress.system_version()
     }
 
     async fn submit(&self, mut records: ChunkBuilder, code_version: u64, pending: Pending) {

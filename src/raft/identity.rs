@@ -6,6 +6,7 @@
 
 use super::frame::Hello;
 use super::machine::Progress;
+use super::tls::PeerTls;
 use crate::apply::machine::Standing;
 use crate::base::NodeId;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ pub struct Identity {
     pub node: u64,
     /// Random name of the data directory; 0: not told.
     pub directory: u64,
+    /// `None`: peers speak in clear.
+    pub tls: Option<PeerTls>,
     pub progress: Arc<Progress>,
 }
 

@@ -18,7 +18,10 @@ mod members;
 mod network;
 mod runtime;
 mod server;
+mod tls;
 mod types;
+
+pub use tls::{PeerTls, PeerTlsError};
 
 use crate::apply::machine::{Committed, LogPosition, Roster, StateMachine};
 use crate::base::batch::{Batch, Chunk};
@@ -64,6 +67,8 @@ pub struct RaftConfig {
     pub join_token: String,
     /// Where this node listens for peers; `None`: alone.
     pub listen: Option<std::net::SocketAddr>,
+    /// `None`: peers speak in clear.
+    pub tls: Option<PeerTls>,
     pub log: LogOptions,
     pub heartbeat: Duration,
     /// A follower that hears no leader for the end of this range, and a time in it besides, stands for election.
@@ -84,6 +89,7 @@ impl RaftConfig {
             advertise: None,
             join_token: String::new(),
             listen: None,
+            tls: None,
             log,
             heartbeat: Duration::from_millis(100),
             election: Duration::from_millis(500)..Duration::from_millis(800),
@@ -476,6 +482,7 @@ impl Parts {
             cluster: config.cluster.unwrap_or_else(|| cluster_id(&config.initial)),
             node: id,
             directory: config.directory,
+            tls: config.tls.clone(),
             progress: self.progress.clone(),
         });
         let listener = match config.listen {

@@ -11,6 +11,8 @@ pub struct Cluster {
     ports: Vec<(u16, u16)>,
     /// The first so many nodes founded the cluster; the others joined it.
     founders: usize,
+    /// More flags, by node id - 1.
+    flags: Vec<Vec<String>>,
     dir: PathBuf,
 }
 
@@ -20,8 +22,15 @@ pub const JOIN_TOKEN: &str = "let me in";
 impl Cluster {
     /// Starts `n` nodes and waits until each of them takes a write.
     pub fn start(dir: &Path, n: usize) -> Result<Cluster, String> {
+        Cluster::start_with(dir, vec![Vec::new(); n])
+    }
+
+    /// As [`Cluster::start`], a node for each set of more flags.
+    pub fn start_with(dir: &Path, flags: Vec<Vec<String>>) -> Result<Cluster, String> {
+        let n = flags.len();
         let ports = (0..n).map(|_| (free_port(), free_port())).collect();
-        let mut cluster = Cluster { nodes: (0..n).map(|_| None).collect(), ports, founders: n, dir: dir.to_owned() };
+        let mut cluster =
+            Cluster { nodes: (0..n).map(|_| None).collect(), ports, flags, founders: n, dir: dir.to_owned() };
         for id in 1..=n {
             cluster.launch(id)?;
         }
@@ -44,20 +53,17 @@ impl Cluster {
         if id <= self.founders {
             flags.extend(["--node-id".into(), id.to_string(), "--initial-cluster".into(), peers.join(",")]);
         } else {
-            flags.extend(["--join".into(), self.peer_address(self.up()[0])]);
+            flags.extend(["--join".into(), format!("127.0.0.1:{}", self.peer_port(self.up()[0]))]);
         }
+        flags.extend_from_slice(&self.flags[id - 1]);
         self.nodes[id - 1] = Some(Server::launch(&look_binary(), &dir, port, &flags)?);
         Ok(())
-    }
-
-    /// Where this node's peers reach it.
-    pub fn peer_address(&self, id: usize) -> String {
-        format!("127.0.0.1:{}", self.ports[id - 1].1)
     }
 
     /// Starts a node that joins; does not wait. The cluster gives it the next id, which is this one's answer.
     pub fn join(&mut self) -> Result<usize, String> {
         self.ports.push((free_port(), free_port()));
+        self.flags.push(Vec::new());
         self.nodes.push(None);
         self.launch(self.nodes.len())?;
         Ok(self.nodes.len())
@@ -75,6 +81,11 @@ impl Cluster {
 
     pub fn node(&self, id: usize) -> &Server {
         self.nodes[id - 1].as_ref().unwrap_or_else(|| panic!("node {id} is down"))
+    }
+
+    /// Where its peers reach it.
+    pub fn peer_port(&self, id: usize) -> u16 {
+        self.ports[id - 1].1
     }
 
     pub fn up(&self) -> Vec<usize> {
