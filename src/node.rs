@@ -205,6 +205,8 @@ fn start(config: &Config, owner: &Owner, peers: Option<PeerTls>, data: &DataDir)
         NodeMachine::new(opened.store, opened.writer, opened.frontier, state.clone(), keeper.clone(), table.clone());
     let disk = Arc::new(RealDisk::open(data.log_dir())?);
     let raft = Raft::start(raft_config(config, owner, peers), disk, Box::new(machine))?;
+    let (watched, failing) = (raft.clone(), state.clone());
+    raft.spawn(async move { failing.fail(watched.failed().await) });
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let batcher_config =
         BatcherConfig { interval: Duration::from_millis(config.batch_interval_ms), ..BatcherConfig::default() };

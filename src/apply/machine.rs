@@ -1,5 +1,6 @@
 //! What the log hands to apply, in plain words: no room below `raft` knows openraft.
 
+use super::digests::Digests;
 use crate::base::batch::Batch;
 use crate::base::members::Members;
 use crate::base::{LogIndex, NodeId};
@@ -79,6 +80,10 @@ pub trait StateMachine: Send + 'static {
     fn applied(&self) -> Applied;
     /// What it knows of the nodes. The same `Arc` until something of it changes.
     fn roster(&self) -> Arc<Roster>;
+    /// Digests of its newest states, for peers to compare. None at all: there is nothing to compare.
+    fn digests(&self) -> Arc<Digests> {
+        Arc::default()
+    }
     /// Entries without gaps, in order, each once per start. An error stops the node's writes.
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String>;
     /// The newest durable checkpoint, to send to a peer that lags behind the log.

@@ -2,6 +2,7 @@
 
 use super::keeper::Keeper;
 use super::state::SharedState;
+use crate::apply::digests::Digests;
 use crate::apply::machine::{Applied, Checkpoint, Committed, Receive, Roster, StateMachine};
 use crate::apply::{Applier, Frontier};
 use crate::command::Table;
@@ -41,6 +42,10 @@ impl StateMachine for NodeMachine {
 
     fn roster(&self) -> Arc<Roster> {
         self.applier.roster()
+    }
+
+    fn digests(&self) -> Arc<Digests> {
+        self.state.progress.digests.clone()
     }
 
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String> {

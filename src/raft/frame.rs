@@ -43,6 +43,8 @@ pub enum Kind {
     Change = 10,
     Standing = 11,
     Transfer = 12,
+    /// `index u64`, answered with the digest of the state after that entry, or nothing.
+    Digest = 32,
     Failed = 255,
 }
 
@@ -50,7 +52,7 @@ impl Kind {
     fn from_u8(b: u8) -> Option<Kind> {
         use Kind::*;
         let raft = [Append, Vote, PreVote, SnapshotBegin, SnapshotPiece, SnapshotEnd, Transfer];
-        let all = raft.into_iter().chain([Forward, ReadIndex, Join, Change, Standing, Failed]);
+        let all = raft.into_iter().chain([Forward, ReadIndex, Join, Change, Standing, Digest, Failed]);
         { all }.find(|k| *k as u8 == b)
     }
 }

@@ -9,6 +9,7 @@
 //! `look-apply` owns the state machine; `look-log` writes the log. One write costs the hand-overs gateway → raft → log →
 //! raft → apply → gateway, each once a batch.
 
+mod agreement;
 mod frame;
 mod identity;
 mod link;
@@ -23,6 +24,7 @@ mod types;
 
 pub use tls::{PeerTls, PeerTlsError};
 
+use crate::apply::digests::Digests;
 use crate::apply::machine::{Committed, LogPosition, Roster, StateMachine};
 use crate::base::batch::{Batch, Chunk};
 use crate::base::{LogIndex, NodeId, mix64};
@@ -182,6 +184,9 @@ struct Node {
     raft: OpenRaft,
     store: LogStore,
     progress: Arc<Progress>,
+    digests: Arc<Digests>,
+    /// Why this node must not serve, if so.
+    diverged: OnceLock<String>,
     pieces: Pieces,
     leadership: watch::Sender<Leadership>,
     /// While this node is the only voter and leads: its term. Else `u64::MAX`.
@@ -262,6 +267,7 @@ impl Raft {
         if purged > restored {
             return Err(StartError::StateBehindLog { purged, restored });
         }
+        let digests = machine.digests();
         let (apply, progress, applied) = ApplyThread::start(machine)?;
         let (machine, pieces) = (apply.machine(progress.clone(), applied), apply.pieces());
         let (stop, stopped) = oneshot::channel();
@@ -269,7 +275,7 @@ impl Raft {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let main = async move {
-            let parts = Parts { config, store, progress, pieces, machine, handle };
+            let parts = Parts { config, store, progress, digests, pieces, machine, handle };
             match parts.start().await {
                 Ok(node) => {
                     let _ = ready.send(Ok(node.clone()));
@@ -329,6 +335,14 @@ impl Raft {
     /// Why this node takes no writes any more, if so.
     pub fn failure(&self) -> Option<String> {
         self.node.failure().or_else(|| self.node.store.log().failure().map(|f| f.to_string()))
+    }
+    /// Why this node must answer nobody, if so: a majority has another state.
+    pub fn diverged(&self) -> Option<&str> {
+        self.node.diverged.get().map(String::as_str)
+    }
+    /// Returns when this node can apply no more, and says why.
+    pub async fn failed(&self) -> String {
+        self.node.progress.failed().await
     }
     /// Waits until `index` is applied here.
     pub async fn wait_applied(&self, index: LogIndex) -> Result<(), ReadError> {
@@ -469,6 +483,7 @@ struct Parts {
     config: RaftConfig,
     store: LogStore,
     progress: Arc<Progress>,
+    digests: Arc<Digests>,
     pieces: Pieces,
     machine: Machine,
     handle: tokio::runtime::Handle,
@@ -505,6 +520,8 @@ impl Parts {
             raft,
             store: self.store,
             progress: self.progress,
+            digests: self.digests.clone(),
+            diverged: OnceLock::new(),
             pieces: self.pieces,
             leadership: watch::Sender::new(Leadership::default()),
             alone_since: AtomicU64::new(u64::MAX),
@@ -520,6 +537,7 @@ impl Parts {
         }
         tokio::spawn(observe(node.clone()));
         tokio::spawn(members::watch_standing(node.clone()));
+        tokio::spawn(agreement::watch(node.clone(), self.digests));
         node.begin(&config).await?;
         Ok(node)
     }
@@ -577,6 +595,18 @@ impl Node {
             self.raft.trigger().elect(false).await.map_err(|e| error(&e))?;
         }
         Ok(())
+    }
+
+    /// A majority has another state than this node at entry `index`: it takes part no more.
+    async fn diverged(&self, index: LogIndex) {
+        let why = format!(
+            "the state of this node is not the majority's at entry {index}; it serves no more. Start it with an empty \
+             directory, so that it takes the state from its peers"
+        );
+        let _ = self.diverged.set(why.clone());
+        self.progress.fail(why);
+        let _ = self.raft.shutdown().await;
+        self.end();
     }
 
     /// The raft thread ends: nobody must wait for it.

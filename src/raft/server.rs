@@ -9,7 +9,7 @@ use super::types::{RaftLogId, RaftStored, RaftVote, Reader, parse_membership};
 use super::{Node, ReadError};
 use crate::apply::machine::Receive;
 use crate::base::batch::Chunk;
-use crate::base::{NodeId, Seldom};
+use crate::base::{LogIndex, NodeId, Seldom};
 use bytes::Bytes;
 use openraft::storage::{Snapshot, SnapshotMeta};
 use std::io;
@@ -179,6 +179,12 @@ impl Session {
                 }
                 self.node.change(parsed(Change::parse(&payload))?).await.map_err(io::Error::other)?;
                 Ok(Builder::new(Kind::Change, id, 0))
+            }
+            Kind::Digest => {
+                let index = LogIndex(parsed(Reader(&payload).u64())?);
+                let mut b = Builder::new(Kind::Digest, id, 8);
+                self.node.digests.at(index).map(|digest| b.u64(digest));
+                Ok(b)
             }
             Kind::Failed => Err(super::link::malformed()),
         }
