@@ -5,9 +5,11 @@
 //! gateway asks of a node is in [`backend`], what the log asks in [`machine`].
 
 pub mod backend;
+pub mod backup;
 pub mod code;
 pub mod config;
 pub mod datadir;
+pub mod digest;
 pub mod keeper;
 pub mod machine;
 pub mod reads;
@@ -16,7 +18,7 @@ pub mod tls;
 pub mod verify;
 
 use crate::base::batch::{Chunk, ChunkBuilder, handler};
-use crate::base::{Clock, GatewayId, KeyHasher, NodeId, SystemClock, mix64};
+use crate::base::{Clock, GatewayId, KeyHasher, NodeId, SystemClock, random};
 use crate::batch::{Batcher, BatcherConfig};
 use crate::command::builtin;
 use crate::disk::{LogOptions, RealDisk};
@@ -70,13 +72,6 @@ pub enum NodeError {
     Io(#[from] std::io::Error),
 }
 
-/// Random bits from the operating system.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    let seed = || std::hash::RandomState::new().build_hasher().finish();
-    mix64(seed() ^ mix64(seed() ^ std::process::id() as u64))
-}
-
 /// Runs a node until it is told to stop.
 pub fn serve(mut config: Config) -> Result<(), NodeError> {
     start_tracing();
@@ -119,17 +114,18 @@ fn known_owner(config: &Config, owner: &Owner) -> Result<Owner, DataDirError> {
 
 /// Of a new directory: a founder, or the node that a cluster lets in.
 async fn new_owner(config: &Config) -> Result<Owner, NodeError> {
-    let directory = random() | 1;
-    let (Some(peer), Some(addr)) = (&config.join, config.peer_addr) else {
-        // Founders of one cluster must give it the same name without having met
-        let founders = founders(config);
-        let cluster_id = if founders.is_empty() { random() } else { crate::raft::cluster_id(&founders) };
-        return Ok(Owner { node: config.node_id, cluster: cluster_text(config), cluster_id, directory });
-    };
+    let (Some(peer), Some(addr)) = (&config.join, config.peer_addr) else { return Ok(founder(config)) };
     let joined = crate::raft::join(peer, &config.join_token, &addr.to_string()).await;
     let joined = joined.map_err(|e| NodeError::Join(peer.clone(), e))?;
     eprintln!("look: joined the cluster at {peer} as node {}, a learner", joined.node);
-    Ok(Owner { node: joined.node, cluster: JOINED.into(), cluster_id: joined.cluster, directory })
+    Ok(Owner { node: joined.node, cluster: JOINED.into(), cluster_id: joined.cluster, directory: random() | 1 })
+}
+
+/// A node that begins a cluster. Those that begin it together must give it the same name without having met.
+fn founder(config: &Config) -> Owner {
+    let together = !config.initial_cluster.is_empty();
+    let cluster_id = if together { crate::raft::cluster_id(&founders(config)) } else { random() };
+    Owner { node: config.node_id, cluster: cluster_text(config), cluster_id, directory: random() | 1 }
 }
 
 fn start_tracing() {
@@ -235,29 +231,29 @@ fn start(config: &Config, owner: &Owner, peers: Option<PeerTls>, data: &DataDir)
         data_dir: data.path().to_path_buf(),
         config_file: config.file.clone(),
         stop: tokio::sync::Notify::new(),
+        backups: backup::Backups::default(),
         reads: AtomicU64::new(random()),
     }))
 }
 
-/// Empty for a node that begins alone.
+/// The nodes that a new cluster begins with.
 fn founders(config: &Config) -> Vec<(NodeId, String)> {
-    config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect()
+    let own = config.peer_addr.map(|at| at.to_string()).unwrap_or_default();
+    match config.initial_cluster.is_empty() {
+        true => vec![(config.node_id, own)],
+        false => config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect(),
+    }
 }
 
 fn raft_config(config: &Config, owner: &Owner, peers: Option<PeerTls>) -> RaftConfig {
     let mut log = LogOptions::new(config.node_id.0, random());
     log.history_bytes = config.history_bytes;
     let mut raft = RaftConfig::alone(config.node_id, log);
-    let advertise = config.peer_addr.map(|at| at.to_string());
-    raft.initial = match founders(config) {
-        _ if owner.joined() => Vec::new(),
-        none if none.is_empty() => vec![(owner.node, advertise.clone().unwrap_or_default())],
-        founders => founders,
-    };
+    raft.initial = if owner.joined() { Vec::new() } else { founders(config) };
     raft.listen = config.peer_addr;
     raft.cluster = Some(owner.cluster_id);
     raft.directory = owner.directory;
-    raft.advertise = advertise;
+    raft.advertise = config.peer_addr.map(|at| at.to_string());
     raft.join_token = config.join_token.clone();
     raft.tls = peers;
     raft

@@ -15,7 +15,7 @@
 pub mod digests;
 pub mod ledger;
 pub mod machine;
-mod nodes;
+pub mod nodes;
 pub mod pending;
 pub mod planted;
 pub mod positions;

@@ -34,6 +34,13 @@ pub(super) fn set_directory(writer: &mut Writer, node: NodeId, directory: u64) {
     }
 }
 
+/// For a new cluster that begins with an old one's state.
+pub fn forget_directories(writer: &mut Writer) {
+    let mut known = Vec::new();
+    system::names(writer, DIRECTORY, |id| known.push([DIRECTORY, id].concat()));
+    known.iter().for_each(|key| system::remove(writer, key));
+}
+
 /// What the state that shows `applied` knows.
 pub(super) fn roster<R: Read>(state: &R, applied: &Applied) -> Roster {
     let members = applied.membership.as_ref().and_then(|(_, bytes)| Members::parse(bytes)).unwrap_or_default();
