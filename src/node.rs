@@ -354,6 +354,13 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("window-epochs", config.window_epochs.to_string()),
         ("window-bytes", config.window_bytes.to_string()),
         ("max-write-cost", config.max_write_cost.to_string()),
+        ("batch-interval", config.batch_interval_ms.to_string()),
+        ("checkpoint-bytes", config.checkpoint_bytes.to_string()),
+        ("history-bytes", config.history_bytes.to_string()),
+        ("engine", if config.engine == EngineChoice::Jit { "jit" } else { "interpreter" }.to_owned()),
+        ("node-id", config.node_id.to_string()),
+        ("peer-addr", config.peer_addr.map(|a| a.to_string()).unwrap_or_default()),
+        ("initial-cluster", if config.initial_cluster.is_empty() { String::new() } else { cluster_text(config) }),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()

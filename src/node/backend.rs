@@ -5,7 +5,7 @@ use super::keeper::{Keeper, KeeperError};
 use super::reads::{NodeReads, keys_of_plan, run_plan};
 use super::state::SharedState;
 use crate::apply::machine::Committed;
-use crate::apply::pending::{Outcome, Pending, Plan};
+use crate::apply::pending::{Outcome, Pending, Plan, Watch};
 use crate::apply::planted::Bug;
 use crate::apply::runner::Runner;
 use crate::apply::system::SystemState;
@@ -65,6 +65,10 @@ pub struct Node {
 pub struct NodeBackend(pub Arc<Node>);
 
 impl NodeBackend {
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.0.code.hasher.hash(key)
+    }
+
     fn table(&self) -> &Arc<Table> {
         &self.0.code.table
     }
@@ -112,8 +116,13 @@ impl Backend for NodeBackend {
         NodeReads::new(self.0.state.clone(), self.table().clone(), self.0.clock.clone(), seed)
     }
 
-    fn hash(&self, key: &[u8]) -> u64 {
-        self.0.code.hasher.hash(key)
+    fn watch(&self, db: u8, key: &[u8]) -> Watch {
+        let hash = self.hash(key);
+        let (epoch, absent) = match self.0.state.store().snapshot() {
+            Ok(newest) => (newest.epoch(), newest.find(db, hash, key).is_none()),
+            Err(_) => (self.epoch(), false),
+        };
+        Watch { db, key: key.to_vec(), hash, epoch, absent }
     }
 
     fn epoch(&self) -> Epoch {
