@@ -334,7 +334,7 @@ mod tests {
         fn applied(&self) -> Applied {
             Applied::default()
         }
-        fn roster(&self) -> Arc<crate::apply::machine::Roster> {
+        fn roster(&self) -> Arc<Roster> {
             Arc::default()
         }
         fn apply(&mut self, _: Vec<Committed>) -> Result<(), String> {
