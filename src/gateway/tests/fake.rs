@@ -389,6 +389,9 @@ impl Backend for Fake {
     fn cluster(&self) -> String {
         "leader:1\n".into()
     }
+    async fn change_member(&self, _: MemberChange, node: u64) -> Result<(), Refused> {
+        if node == 1 { Ok(()) } else { Err(Refused("ERR node 2 is not a member".into())) }
+    }
     fn memory_usage(&self, db: u8, key: &[u8], _: i64) -> Option<u64> {
         locked(&self.state).map.get(&(db, key.to_vec())).map(|(v, _)| v.len() as u64)
     }
