@@ -56,6 +56,9 @@ struct Serve {
     /// Voters of a new cluster: "1=A:P,2=A:P,3=A:P"
     #[arg(long, value_name = "NODES")]
     initial_cluster: Option<String>,
+    /// Port for metrics, health and the status page, on this machine only [default: none]
+    #[arg(long, value_name = "PORT")]
+    admin_port: Option<String>,
     /// Configuration file of `name value` lines; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -75,6 +78,7 @@ impl Serve {
             ("bind", bind),
             ("port", self.port),
             ("dir", self.dir),
+            ("admin-port", self.admin_port),
             ("node-id", self.node_id),
             ("peer-addr", self.peer_addr),
             ("initial-cluster", self.initial_cluster),

@@ -233,7 +233,9 @@ impl Writer {
         let group = Group { number, log, chain, records: self.records, bytes };
         group.write(self.buf.as_mut_slice());
         self.buf.pad(BLOCK);
+        let begun = Instant::now();
         self.segment.file.write_durable(self.buf.as_slice(), self.offset).map_err(LogError::io("write log"))?;
+        shared.syncs.record(begun.elapsed());
         self.take_in(shared);
         self.offset += padded;
         self.group += 1;

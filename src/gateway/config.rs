@@ -44,6 +44,8 @@ const MAX: i64 = i64::MAX;
 
 /// Sorted by name.
 const PARAMETERS: &[Parameter] = &[
+    Parameter("admin-bind", Text, "127.0.0.1", Set::Never),
+    Parameter("admin-port", Number(0, 65_535), "0", Set::Never),
     Parameter("appendfsync", OneOf(&["always"]), "always", Set::Here),
     Parameter("appendonly", OneOf(&["yes"]), "yes", Set::Here),
     Parameter("batch-interval", Number(0, 60_000), "0", Set::Node),
