@@ -5,9 +5,11 @@
 //! gateway asks of a node is in [`backend`], what the log asks in [`machine`].
 
 pub mod backend;
+pub mod backup;
 pub mod code;
 pub mod config;
 pub mod datadir;
+pub mod digest;
 pub mod keeper;
 pub mod machine;
 pub mod reads;
@@ -17,7 +19,7 @@ pub mod verify;
 
 use crate::admin::Admin;
 use crate::base::batch::{ChunkBuilder, handler};
-use crate::base::{Clock, GatewayId, SystemClock, mix64};
+use crate::base::{Clock, GatewayId, NodeId, SystemClock, random};
 use crate::batch::{Batcher, BatcherConfig};
 use crate::command::builtin;
 use crate::disk::{LogOptions, RealDisk};
@@ -62,13 +64,6 @@ pub enum NodeError {
     Bind(String),
     #[error("{0}")]
     Io(#[from] std::io::Error),
-}
-
-/// Random bits from the operating system.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    let seed = || std::hash::RandomState::new().build_hasher().finish();
-    mix64(seed() ^ mix64(seed() ^ std::process::id() as u64))
 }
 
 /// Runs a node until it is told to stop.
@@ -166,6 +161,8 @@ fn start(config: &Config, peers: Option<PeerTls>, data: &DataDir) -> Result<Arc<
         NodeMachine::new(opened.store, opened.writer, opened.frontier, state.clone(), keeper.clone(), table.clone());
     let disk = Arc::new(RealDisk::open(data.log_dir())?);
     let raft = Raft::start(raft_config(config, peers), disk, Box::new(machine))?;
+    let (watched, failing) = (raft.clone(), state.clone());
+    raft.spawn(async move { failing.fail(watched.failed().await) });
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let batcher_config =
         BatcherConfig { interval: Duration::from_millis(config.batch_interval_ms), ..BatcherConfig::default() };
@@ -199,16 +196,25 @@ fn start(config: &Config, peers: Option<PeerTls>, data: &DataDir) -> Result<Arc<
         data_dir: data.path().to_path_buf(),
         config_file: config.file.clone(),
         stop: tokio::sync::Notify::new(),
+        backups: backup::Backups::default(),
         reads: AtomicU64::new(random()),
     }))
+}
+
+/// The nodes that a new cluster begins with.
+fn founders(config: &Config) -> Vec<(NodeId, String)> {
+    match config.initial_cluster.is_empty() {
+        true => vec![(config.node_id, String::new())],
+        false => config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect(),
+    }
 }
 
 fn raft_config(config: &Config, peers: Option<PeerTls>) -> RaftConfig {
     let mut log = LogOptions::new(config.node_id.0, random());
     log.history_bytes = config.history_bytes;
     let mut raft = RaftConfig::alone(config.node_id, log);
+    raft.initial = founders(config);
     if !config.initial_cluster.is_empty() {
-        raft.initial = config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect();
         raft.listen = config.peer_addr;
         raft.tls = peers;
     }
@@ -294,6 +300,13 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("window-epochs", config.window_epochs.to_string()),
         ("window-bytes", config.window_bytes.to_string()),
         ("max-write-cost", config.max_write_cost.to_string()),
+        ("batch-interval", config.batch_interval_ms.to_string()),
+        ("checkpoint-bytes", config.checkpoint_bytes.to_string()),
+        ("history-bytes", config.history_bytes.to_string()),
+        ("engine", if config.engine == EngineChoice::Jit { "jit" } else { "interpreter" }.to_owned()),
+        ("node-id", config.node_id.to_string()),
+        ("peer-addr", config.peer_addr.map(|a| a.to_string()).unwrap_or_default()),
+        ("initial-cluster", if config.initial_cluster.is_empty() { String::new() } else { cluster_text(config) }),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()

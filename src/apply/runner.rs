@@ -143,7 +143,7 @@ impl Runner {
         reply: &mut ReplyBuf,
         reply_bytes_max: usize,
     ) -> Result<bool, RunError> {
-        let muted = reply.is_null();
+        let (muted, version) = (reply.is_null(), reply.version());
         let rider_bytes: Vec<u8> = plan.riders.words.iter().flat_map(|w| w.to_le_bytes()).collect();
         let mut state = Answering {
             calls: chunk.calls(),
@@ -161,6 +161,9 @@ impl Runner {
             ran = self.step(writer, chunk, plan, step, &mut steps, &mut state, reply);
         }
         reply.set_null(muted);
+        if ran.is_err() {
+            reply.set_version(version);
+        }
         ran.map(|()| state.too_long)
     }
 
@@ -196,6 +199,7 @@ impl Runner {
                 reply.raw(piece);
             }
             Step::Mute(on) => reply.set_null(on),
+            Step::Dialect(version) => reply.set_version(version),
             Step::Exec { elements, steps: inner, watches, logged } => {
                 let go = if logged {
                     state.calls.next().is_none_or(|exec| watches_hold(writer, &exec, &chunk.blob))
@@ -467,7 +471,7 @@ impl Answering<'_> {
             Step::Records(n) => self.calls.by_ref().take(n as usize).for_each(drop),
             Step::Riders(n) => self.riders.by_ref().take(n as usize).for_each(drop),
             Step::Literal(n) => self.literals = &self.literals[n as usize..],
-            Step::Exec { .. } | Step::Mute(_) => {}
+            Step::Exec { .. } | Step::Mute(_) | Step::Dialect(_) => {}
         }
     }
 }
@@ -478,11 +482,11 @@ fn watches_hold(writer: &Writer, exec: &Call<'_>, blob: &[u8]) -> bool {
         let word = |n| exec.words.get(2 + i * 4 + n);
         let key = BytesWord(word(1));
         let key = blob.get(key.offset()..key.offset() + key.len()).unwrap_or_default();
-        writer.last_change(word(0) as u8, word(2), key) <= Epoch(word(3))
+        !writer.changed_since(word(0) as u8, word(2), key, Epoch(word(3)), word(0) & handler::WATCH_ABSENT != 0)
     })
 }
 
 /// None of these keys has changed after its epoch.
 pub fn unchanged<R: Read>(state: &R, watches: &[Watch]) -> bool {
-    watches.iter().all(|w| state.last_change(w.db, w.hash, &w.key) <= w.epoch)
+    watches.iter().all(|w| !state.changed_since(w.db, w.hash, &w.key, w.epoch, w.absent))
 }

@@ -34,6 +34,8 @@ pub const WORDS_MAX: usize = 1 << 22;
 pub mod handler {
     /// MULTI/EXEC: words = [calls n, watches m, then m × (db, key word, hash, epoch)]; the next n records are one epoch.
     pub const EXEC: u32 = 0xff_ffff;
+    /// Beside the db of a watch: its key did not exist.
+    pub const WATCH_ABSENT: u64 = 1 << 8;
     /// LOOK.ONCE: words = [token word, body digest, RESP version]; the next record (or EXEC group) runs at most once per token.
     pub const ONCE: u32 = 0xff_fffe;
     /// Replicated change outside any command (configuration, hash seed): words = [kind, argument word, …]

@@ -9,6 +9,7 @@
 //! `look-apply` owns the state machine; `look-log` writes the log. One write costs the hand-overs gateway → raft → log →
 //! raft → apply → gateway, each once a batch.
 
+mod agreement;
 mod frame;
 mod link;
 mod log_store;
@@ -21,6 +22,7 @@ mod types;
 
 pub use tls::{PeerTls, PeerTlsError};
 
+use crate::apply::digests::Digests;
 use crate::apply::machine::{Committed, LogPosition, StateMachine};
 use crate::base::batch::{Batch, Chunk};
 use crate::base::histogram::Distribution;
@@ -168,6 +170,9 @@ struct Node {
     raft: OpenRaft,
     store: LogStore,
     progress: Arc<Progress>,
+    digests: Arc<Digests>,
+    /// Why this node must not serve, if so.
+    diverged: OnceLock<String>,
     pieces: Pieces,
     leadership: watch::Sender<Leadership>,
     /// While this node is the only voter and leads: its term. Else `u64::MAX`.
@@ -212,6 +217,15 @@ struct Threads {
     apply: ApplyThread,
 }
 
+/// The membership of a new cluster, as a state keeps it.
+pub fn founding(initial: &[(NodeId, String)]) -> Result<bytes::Bytes, StartError> {
+    let ids = initial.iter().map(|(id, _)| id.0).collect();
+    let nodes: BTreeMap<u64, BasicNode> =
+        initial.iter().map(|(id, addr)| (id.0, BasicNode { addr: addr.clone() })).collect();
+    let membership = types::RaftMembership::new(vec![ids], nodes).map_err(|e| StartError::Raft(e.to_string()))?;
+    Ok(types::membership_bytes(&membership))
+}
+
 /// The same for all nodes that were started with the same initial cluster.
 pub fn cluster_id(initial: &[(NodeId, String)]) -> u64 {
     let mut sorted = initial.to_vec();
@@ -248,6 +262,7 @@ impl Raft {
         if purged > restored {
             return Err(StartError::StateBehindLog { purged, restored });
         }
+        let digests = machine.digests();
         let (apply, progress, applied) = ApplyThread::start(machine)?;
         let (machine, pieces) = (apply.machine(progress.clone(), applied), apply.pieces());
         let (stop, stopped) = oneshot::channel();
@@ -255,7 +270,7 @@ impl Raft {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let main = async move {
-            let parts = Parts { config, store, progress, pieces, machine, handle };
+            let parts = Parts { config, store, progress, digests, pieces, machine, handle };
             match parts.start().await {
                 Ok(node) => {
                     let _ = ready.send(Ok(node.clone()));
@@ -311,6 +326,14 @@ impl Raft {
     /// Why this node takes no writes any more, if so.
     pub fn failure(&self) -> Option<String> {
         self.node.progress.failure().or_else(|| self.node.store.log().failure().map(|f| f.to_string()))
+    }
+    /// Why this node must answer nobody, if so: a majority has another state.
+    pub fn diverged(&self) -> Option<&str> {
+        self.node.diverged.get().map(String::as_str)
+    }
+    /// Returns when this node can apply no more, and says why.
+    pub async fn failed(&self) -> String {
+        self.node.progress.failed().await
     }
     /// Waits until `index` is applied here.
     pub async fn wait_applied(&self, index: LogIndex) -> Result<(), ReadError> {
@@ -461,6 +484,7 @@ struct Parts {
     config: RaftConfig,
     store: LogStore,
     progress: Arc<Progress>,
+    digests: Arc<Digests>,
     pieces: Pieces,
     machine: Machine,
     handle: tokio::runtime::Handle,
@@ -487,6 +511,8 @@ impl Parts {
             raft,
             store: self.store,
             progress: self.progress,
+            digests: self.digests.clone(),
+            diverged: OnceLock::new(),
             pieces: self.pieces,
             leadership: watch::Sender::new(Leadership::default()),
             alone_since: AtomicU64::new(u64::MAX),
@@ -501,6 +527,7 @@ impl Parts {
             tokio::spawn(server::serve(listener, node.clone()));
         }
         tokio::spawn(observe(node.clone()));
+        tokio::spawn(agreement::watch(node.clone(), self.digests));
         node.begin(&config).await?;
         Ok(node)
     }
@@ -554,6 +581,18 @@ impl Node {
             self.raft.trigger().elect(false).await.map_err(|e| error(&e))?;
         }
         Ok(())
+    }
+
+    /// A majority has another state than this node at entry `index`: it takes part no more.
+    async fn diverged(&self, index: LogIndex) {
+        let why = format!(
+            "the state of this node is not the majority's at entry {index}; it serves no more. Start it with an empty \
+             directory, so that it takes the state from its peers"
+        );
+        let _ = self.diverged.set(why.clone());
+        self.progress.fail(why);
+        let _ = self.raft.shutdown().await;
+        self.end();
     }
 
     /// The raft thread ends: nobody must wait for it.
