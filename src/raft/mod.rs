@@ -18,6 +18,8 @@ mod runtime;
 mod server;
 mod types;
 
+pub use frame::probe as probe_frames;
+
 use crate::apply::machine::{Committed, LogPosition, StateMachine};
 use crate::base::batch::{Batch, Chunk};
 use crate::base::{LogIndex, NodeId, mix64};
