@@ -5,24 +5,27 @@
 //! gateway asks of a node is in [`backend`], what the log asks in [`machine`].
 
 pub mod backend;
+pub mod backup;
 pub mod code;
 pub mod config;
 pub mod datadir;
+pub mod digest;
 pub mod keeper;
 pub mod machine;
 pub mod reads;
 pub mod state;
+pub mod tls;
 pub mod verify;
 
 use crate::base::batch::{ChunkBuilder, handler};
-use crate::base::{Clock, GatewayId, SystemClock, mix64};
+use crate::base::{Clock, GatewayId, NodeId, SystemClock, random};
 use crate::batch::{Batcher, BatcherConfig};
 use crate::command::builtin;
 use crate::disk::{LogOptions, RealDisk};
-use crate::gateway::{Gateway, GatewayOptions};
+use crate::gateway::{Gateway, GatewayOptions, TlsListen};
 use crate::history::History;
 use crate::lang::engine::Engine;
-use crate::raft::{Raft, RaftConfig};
+use crate::raft::{PeerTls, Raft, RaftConfig};
 use backend::{Node, NodeBackend, RaftLog};
 use code::NodeCode;
 use config::{Config, EngineChoice};
@@ -36,6 +39,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tls::Identity;
 
 /// How long connections may finish what they have begun at a stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -51,19 +55,14 @@ pub enum NodeError {
     Raft(#[from] crate::raft::StartError),
     #[error(transparent)]
     Gateway(#[from] crate::gateway::GatewayError),
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
     #[error("this build is broken: {0}")]
     Builtin(#[from] builtin::BuiltinError),
     #[error("'{0}' is no address to listen on; give an IP address to --bind")]
     Bind(String),
     #[error("{0}")]
     Io(#[from] std::io::Error),
-}
-
-/// Random bits from the operating system.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    let seed = || std::hash::RandomState::new().build_hasher().finish();
-    mix64(seed() ^ mix64(seed() ^ std::process::id() as u64))
 }
 
 /// Runs a node until it is told to stop.
@@ -74,13 +73,15 @@ pub fn serve(config: Config) -> Result<(), NodeError> {
         .thread_name("look-gateway")
         .enable_all()
         .build()?;
-    let listen = listen_addresses(&config)?;
-    runtime.block_on(async { check_ports(&listen).await })?;
+    let identity = config.uses_tls().then(|| Identity::load(&config)).transpose()?;
+    let options = gateway_options(&config, identity.as_ref())?;
+    let peers = identity.filter(|_| config.tls_cluster).map(|i| i.for_peers(config.node_id)).transpose()?;
+    runtime.block_on(async { check_ports(&options).await })?;
     let started = Instant::now();
     let data = DataDir::open(&config.dir, config.node_id, &cluster_text(&config))?;
-    let node = start(&config, &data)?;
+    let node = start(&config, peers, &data)?;
     let backend = NodeBackend(node);
-    runtime.block_on(run(backend, config, listen, started))?;
+    runtime.block_on(run(backend, config, options, started))?;
     drop(runtime);
     drop(data);
     Ok(())
@@ -93,21 +94,41 @@ fn start_tracing() {
         tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).try_init();
 }
 
-fn listen_addresses(config: &Config) -> Result<Vec<SocketAddr>, NodeError> {
+fn gateway_options(config: &Config, identity: Option<&Identity>) -> Result<GatewayOptions, NodeError> {
+    let tls = match identity.filter(|_| config.tls_port != 0) {
+        None => None,
+        Some(identity) => Some(TlsListen {
+            listen: listen_addresses(config, config.tls_port)?,
+            config: identity.for_clients(config.tls_auth_clients)?,
+        }),
+    };
+    // As with Redis, port 0 beside a TLS port is no port in clear; alone it is any that is free
+    let clear = config.port != 0 || tls.is_none();
+    Ok(GatewayOptions {
+        listen: if clear { listen_addresses(config, config.port)? } else { Vec::new() },
+        tls,
+        unix_socket: config.unixsocket.clone(),
+        unix_mode: config.unixsocketperm,
+        parameters: parameters(config),
+    })
+}
+
+fn listen_addresses(config: &Config, port: u16) -> Result<Vec<SocketAddr>, NodeError> {
     let address = |text: &String| {
         let ip: IpAddr = match text.as_str() {
             "localhost" => IpAddr::from([127, 0, 0, 1]),
             "*" => IpAddr::from([0, 0, 0, 0]),
             other => other.parse().map_err(|_| NodeError::Bind(text.clone()))?,
         };
-        Ok(SocketAddr::new(ip, config.port))
+        Ok(SocketAddr::new(ip, port))
     };
     config.bind.iter().map(address).collect()
 }
 
 /// A port in use is said before the data is touched.
-async fn check_ports(listen: &[SocketAddr]) -> Result<(), NodeError> {
-    for address in listen.iter().filter(|a| a.port() != 0) {
+async fn check_ports(options: &GatewayOptions) -> Result<(), NodeError> {
+    let tls = options.tls.iter().flat_map(|tls| &tls.listen);
+    for address in options.listen.iter().chain(tls).filter(|a| a.port() != 0) {
         let bound = tokio::net::TcpListener::bind(address).await;
         bound.map_err(|e| crate::gateway::GatewayError::Listen(address.to_string(), e))?;
     }
@@ -122,7 +143,7 @@ fn cluster_text(config: &Config) -> String {
 }
 
 /// Opens everything below the gateway.
-fn start(config: &Config, data: &DataDir) -> Result<Arc<Node>, NodeError> {
+fn start(config: &Config, peers: Option<PeerTls>, data: &DataDir) -> Result<Arc<Node>, NodeError> {
     let engine = match config.engine {
         EngineChoice::Jit => Engine::Jit,
         EngineChoice::Interpreter => Engine::Interp,
@@ -138,7 +159,9 @@ fn start(config: &Config, data: &DataDir) -> Result<Arc<Node>, NodeError> {
     let machine =
         NodeMachine::new(opened.store, opened.writer, opened.frontier, state.clone(), keeper.clone(), table.clone());
     let disk = Arc::new(RealDisk::open(data.log_dir())?);
-    let raft = Raft::start(raft_config(config), disk, Box::new(machine))?;
+    let raft = Raft::start(raft_config(config, peers), disk, Box::new(machine))?;
+    let (watched, failing) = (raft.clone(), state.clone());
+    raft.spawn(async move { failing.fail(watched.failed().await) });
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let batcher_config =
         BatcherConfig { interval: Duration::from_millis(config.batch_interval_ms), ..BatcherConfig::default() };
@@ -172,17 +195,27 @@ fn start(config: &Config, data: &DataDir) -> Result<Arc<Node>, NodeError> {
         data_dir: data.path().to_path_buf(),
         config_file: config.file.clone(),
         stop: tokio::sync::Notify::new(),
+        backups: backup::Backups::default(),
         reads: AtomicU64::new(random()),
     }))
 }
 
-fn raft_config(config: &Config) -> RaftConfig {
+/// The nodes that a new cluster begins with.
+fn founders(config: &Config) -> Vec<(NodeId, String)> {
+    match config.initial_cluster.is_empty() {
+        true => vec![(config.node_id, String::new())],
+        false => config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect(),
+    }
+}
+
+fn raft_config(config: &Config, peers: Option<PeerTls>) -> RaftConfig {
     let mut log = LogOptions::new(config.node_id.0, random());
     log.history_bytes = config.history_bytes;
     let mut raft = RaftConfig::alone(config.node_id, log);
+    raft.initial = founders(config);
     if !config.initial_cluster.is_empty() {
-        raft.initial = config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect();
         raft.listen = config.peer_addr;
+        raft.tls = peers;
     }
     raft
 }
@@ -198,10 +231,9 @@ fn hash_seed_chunk(seed: u64, code_version: u64) -> crate::base::batch::Chunk {
 }
 
 /// Serves clients until a signal or `SHUTDOWN`, then stops in order.
-async fn run(backend: NodeBackend, config: Config, listen: Vec<SocketAddr>, started: Instant) -> Result<(), NodeError> {
-    let options = GatewayOptions { listen, unix_socket: None, unix_mode: 0, parameters: parameters(&config) };
+async fn run(backend: NodeBackend, config: Config, options: GatewayOptions, started: Instant) -> Result<(), NodeError> {
     let gateway = Gateway::start(options, backend.clone()).await?;
-    announce(&backend, &config, gateway.addresses(), started);
+    announce(&backend, &config, &gateway, started);
     let stopping = Arc::new(AtomicBool::new(false));
     let checkpoints = {
         let (backend, stopping) = (backend.clone(), stopping.clone());
@@ -236,6 +268,15 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("port", config.port.to_string()),
         ("bind", config.bind.join(" ")),
         ("dir", config.dir.display().to_string()),
+        ("tls-port", config.tls_port.to_string()),
+        ("tls-cert-file", config.tls_cert_file.display().to_string()),
+        ("tls-key-file", config.tls_key_file.display().to_string()),
+        ("tls-ca-cert-file", config.tls_ca_cert_file.display().to_string()),
+        ("tls-auth-clients", config.tls_auth_clients.to_string()),
+        ("tls-protocols", config.tls_protocols.join(" ")),
+        ("tls-cluster", yes_no(config.tls_cluster)),
+        ("unixsocket", config.unixsocket.iter().map(|path| path.display().to_string()).collect()),
+        ("unixsocketperm", format!("{:o}", config.unixsocketperm)),
         ("requirepass", config.requirepass.clone()),
         ("protected-mode", yes_no(config.protected_mode)),
         ("enable-debug-command", config.enable_debug_command.clone()),
@@ -244,15 +285,25 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("window-epochs", config.window_epochs.to_string()),
         ("window-bytes", config.window_bytes.to_string()),
         ("max-write-cost", config.max_write_cost.to_string()),
+        ("batch-interval", config.batch_interval_ms.to_string()),
+        ("checkpoint-bytes", config.checkpoint_bytes.to_string()),
+        ("history-bytes", config.history_bytes.to_string()),
+        ("engine", if config.engine == EngineChoice::Jit { "jit" } else { "interpreter" }.to_owned()),
+        ("node-id", config.node_id.to_string()),
+        ("peer-addr", config.peer_addr.map(|a| a.to_string()).unwrap_or_default()),
+        ("initial-cluster", if config.initial_cluster.is_empty() { String::new() } else { cluster_text(config) }),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
 }
 
-fn announce(backend: &NodeBackend, config: &Config, addresses: &[SocketAddr], started: Instant) {
+fn announce(backend: &NodeBackend, config: &Config, gateway: &Gateway<NodeBackend>, started: Instant) {
     use crate::gateway::backend::Backend;
     let status = backend.0.raft.status();
-    let at = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
+    let clear = gateway.addresses().iter().map(SocketAddr::to_string);
+    let tls = gateway.tls_addresses().iter().map(|a| format!("{a} (TLS)"));
+    let unix = config.unixsocket.iter().map(|path| path.display().to_string());
+    let at = clear.chain(tls).chain(unix).collect::<Vec<_>>().join(" ");
     eprintln!("look {}: node {} listens on {at}", env!("CARGO_PKG_VERSION"), config.node_id);
     eprintln!("data in {}; epoch {}, log entry {}", config.dir.display(), backend.epoch(), status.applied);
     eprintln!("recovered in {} ms; ready", started.elapsed().as_millis());

@@ -6,23 +6,28 @@
 //! (replies are written for the own gateway's chunks only and never read back).
 //!
 //! [`machine`] is what the log hands over, [`runner`] runs calls, [`ledger`] remembers what was applied, [`pending`] is what a gateway waits
-//! for, [`positions`] tells history where each root lies in the log, [`planted`] holds bugs for tests.
+//! for, [`positions`] tells history where each root lies in the log, [`system`] is the replicated state that is no client's,
+//! [`digests`] is what nodes compare, [`planted`] holds bugs for tests.
 //!
 //! A panic in a helper fails its call on every node alike: calls that keep no undo are run again from the newest root, with undo
 //! for each (see `Applier::run_again`).
 
+pub mod digests;
 pub mod ledger;
 pub mod machine;
 pub mod pending;
 pub mod planted;
 pub mod positions;
 pub mod runner;
+pub mod system;
 
 use crate::base::batch::{Batch, Chunk};
 use crate::base::limits::SUB_BATCH_CALLS_MAX;
 use crate::base::{Epoch, GatewayId, KeyHasher, LogIndex, Millis};
 use crate::command::{Counter, Table};
 use crate::store::{Read, Store, Value, Writer};
+use arc_swap::ArcSwap;
+use digests::Digests;
 use ledger::Ledger;
 use machine::{Applied, Body, Committed};
 use pending::{Outcome, Pending};
@@ -32,6 +37,7 @@ use runner::{RunError, Runner};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use system::SystemState;
 
 /// Keys fetched into the cache ahead of their calls.
 const PREFETCH: usize = 32;
@@ -42,16 +48,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Chunks of this node's gateway that are on their way through the log, in order of sequence.
 #[derive(Default)]
-pub struct Waiting(Mutex<VecDeque<(u64, Pending)>>);
+pub struct Waiting(Mutex<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    pending: VecDeque<(u64, Pending)>,
+    abandoned: bool,
+}
 
 impl Waiting {
     /// Sequences must come in order: call it where they are given out.
     pub fn register(&self, sequence: u64, pending: Pending) {
-        lock(&self.0).push_back((sequence, pending));
+        let mut queue = lock(&self.0);
+        if !queue.abandoned {
+            queue.pending.push_back((sequence, pending));
+        }
     }
 
     fn take(&self, sequence: u64) -> Option<Pending> {
-        let mut all = lock(&self.0);
+        let all = &mut lock(&self.0).pending;
         while all.front().is_some_and(|(s, _)| *s < sequence) {
             all.pop_front();
         }
@@ -61,9 +76,11 @@ impl Waiting {
         all.pop_front().map(|(_, p)| p)
     }
 
-    /// Drops all: their clients learn that the outcome is unknown.
+    /// Drops all, those to come too: their clients learn that the outcome is unknown.
     pub fn abandon(&self) {
-        lock(&self.0).clear();
+        let mut queue = lock(&self.0);
+        queue.abandoned = true;
+        queue.pending.clear();
     }
 }
 
@@ -88,7 +105,11 @@ pub struct Progress {
     /// Epochs made since start.
     pub epochs: AtomicU64,
     hash_seed: Mutex<Option<u64>>,
+    system: ArcSwap<SystemState>,
+    system_version: AtomicU64,
     counters: Mutex<Vec<Counter>>,
+    /// What peers compare.
+    pub digests: Arc<Digests>,
     pub planted: Planted,
 }
 
@@ -99,6 +120,19 @@ impl Progress {
     /// Known once the cluster's first batch is applied; clients are served from then on.
     pub fn hash_seed(&self) -> Option<u64> {
         *lock(&self.hash_seed)
+    }
+    /// The newest system state; never older than a reply of this node.
+    pub fn system(&self) -> Arc<SystemState> {
+        self.system.load_full()
+    }
+    /// Its version: whether to look again.
+    pub fn system_version(&self) -> Epoch {
+        Epoch(self.system_version.load(Ordering::Acquire))
+    }
+    fn publish_system(&self, state: SystemState) {
+        let version = state.version.0;
+        self.system.store(Arc::new(state));
+        self.system_version.store(version, Ordering::Release);
     }
     /// By number in the code table.
     pub fn counters(&self) -> Vec<Counter> {
@@ -167,12 +201,14 @@ impl Applier {
         let seed = ledger::hash_seed(&writer);
         let runner = Runner::new(table, KeyHasher::new(seed.unwrap_or(0)), frontier.epoch, frontier.now);
         *lock(&progress.hash_seed) = seed;
+        progress.publish_system(SystemState::load(&writer));
         progress.now.store(frontier.now, Ordering::Release);
         progress.positions.push(Place {
             epoch: frontier.epoch,
             index: frontier.applied.last.index,
             chunks: usize::MAX,
         });
+        progress.digests.begin(frontier.applied.last.index, writer.digest());
         *lock(&progress.frontier) = frontier.clone();
         Applier {
             writer,
@@ -258,6 +294,11 @@ impl Applier {
         {
             self.runner.env.set_hasher(KeyHasher::new(seed));
             *lock(&self.progress.hash_seed) = Some(seed);
+        }
+        if !self.runner.system_changed.is_empty() {
+            let mut system = (*self.progress.system()).clone();
+            system.update(&self.writer, std::mem::take(&mut self.runner.system_changed));
+            self.progress.publish_system(system);
         }
         self.progress.log_bytes.fetch_add(batch.encoded_len() as u64, Ordering::Relaxed);
         self.progress.epochs.fetch_add(self.runner.epoch.0 - first.0, Ordering::Relaxed);
@@ -348,6 +389,7 @@ impl Applier {
             *frontier = Frontier { applied: self.applied.clone(), epoch: self.runner.epoch, now: self.runner.now };
         }
         self.rooted();
+        self.progress.digests.note(place.index, self.writer.digest());
         self.progress.now.store(self.runner.now, Ordering::Release);
         self.progress.positions.push(place);
         self.progress.positions.release(self.store.since());

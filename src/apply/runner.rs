@@ -3,8 +3,8 @@
 //! Shared by the live loop and by private replay (`history`), so that the past is made by the code that made the present. It
 //! owns what a run of calls needs: the environment of programs, the epoch counter and log time. It publishes nothing.
 
-use super::ledger;
 use super::pending::{Plan, Step, Watch};
+use super::{ledger, system};
 use crate::base::batch::{Batch, Call, Calls, Chunk, Words, handler};
 use crate::base::words::BytesWord;
 use crate::base::{Epoch, KeyHasher, LogIndex, Millis};
@@ -24,6 +24,10 @@ pub enum RunError {
     CodeVersion(LogIndex, u64, u64),
     #[error("entry {0} calls handler {1}, which this node does not know; start the version of Look that wrote it")]
     UnknownHandler(LogIndex, u32),
+    #[error(
+        "entry {0} holds a system record of kind {1}, which this node does not know; start the version of Look that wrote it"
+    )]
+    UnknownSystem(LogIndex, u64),
     /// The state is half changed: go back to a whole one and run its calls again with [`Runner::careful`].
     #[error("command '{1}' in entry {0} panicked half-way through its writes")]
     Panicked(LogIndex, String),
@@ -49,6 +53,8 @@ pub struct Runner {
     words: Vec<u64>,
     name: Vec<u8>,
     pub counters: Vec<Counter>,
+    /// Names of the system state's pieces that were changed and not yet published.
+    pub system_changed: Vec<Vec<u8>>,
 }
 
 impl Runner {
@@ -68,6 +74,7 @@ impl Runner {
             words: Vec::new(),
             name: Vec::new(),
             counters,
+            system_changed: Vec::new(),
         }
     }
 
@@ -136,7 +143,7 @@ impl Runner {
         reply: &mut ReplyBuf,
         reply_bytes_max: usize,
     ) -> Result<bool, RunError> {
-        let muted = reply.is_null();
+        let (muted, version) = (reply.is_null(), reply.version());
         let rider_bytes: Vec<u8> = plan.riders.words.iter().flat_map(|w| w.to_le_bytes()).collect();
         let mut state = Answering {
             calls: chunk.calls(),
@@ -154,6 +161,9 @@ impl Runner {
             ran = self.step(writer, chunk, plan, step, &mut steps, &mut state, reply);
         }
         reply.set_null(muted);
+        if ran.is_err() {
+            reply.set_version(version);
+        }
         ran.map(|()| state.too_long)
     }
 
@@ -189,6 +199,7 @@ impl Runner {
                 reply.raw(piece);
             }
             Step::Mute(on) => reply.set_null(on),
+            Step::Dialect(version) => reply.set_version(version),
             Step::Exec { elements, steps: inner, watches, logged } => {
                 let go = if logged {
                     state.calls.next().is_none_or(|exec| watches_hold(writer, &exec, &chunk.blob))
@@ -230,7 +241,7 @@ impl Runner {
         if let Step::Records(count) = *step {
             for call in state.calls.by_ref().take(count as usize) {
                 self.epoch = before.next();
-                self.call(writer, &call, &chunk.blob, reply)?;
+                self.element(writer, &call, &chunk.blob, reply)?;
             }
             return Ok(());
         }
@@ -260,22 +271,44 @@ impl Runner {
                 for call in calls.by_ref().take(records) {
                     if go {
                         self.epoch = before.next();
-                        self.call(writer, &call, &chunk.blob, reply)?;
+                        self.element(writer, &call, &chunk.blob, reply)?;
                     }
                 }
                 Ok(())
             }
-            handler::SYSTEM => {
-                if call.words.get(0) == handler::SYSTEM_HASH_SEED {
-                    ledger::set_hash_seed(writer, call.words.get(1));
-                }
+            handler::SYSTEM if call.words.get(0) == handler::SYSTEM_HASH_SEED => {
+                ledger::set_hash_seed(writer, call.words.get(1));
                 Ok(())
+            }
+            handler::SYSTEM => {
+                self.epoch = self.epoch.next();
+                self.element(writer, &call, &chunk.blob, reply)
             }
             _ => {
                 self.epoch = self.epoch.next();
                 self.call(writer, &call, &chunk.blob, reply)
             }
         }
+    }
+
+    /// Runs what may stand in a transaction: a command, or a change of the system state. The epoch is the caller's.
+    fn element(
+        &mut self,
+        writer: &mut Writer,
+        call: &Call<'_>,
+        blob: &[u8],
+        reply: &mut ReplyBuf,
+    ) -> Result<(), RunError> {
+        if call.handler != handler::SYSTEM {
+            return self.call(writer, call, blob, reply);
+        }
+        writer.set_epoch(self.epoch);
+        match call.words.get(0) {
+            handler::SYSTEM_SET if system::set(writer, self.epoch, call, blob, &mut self.system_changed) => reply.ok(),
+            handler::SYSTEM_SET => reply.nil(),
+            kind => return Err(RunError::UnknownSystem(self.index, kind)),
+        }
+        Ok(())
     }
 
     /// Runs what follows an `ONCE` record unless its token has a reply already.
@@ -438,7 +471,7 @@ impl Answering<'_> {
             Step::Records(n) => self.calls.by_ref().take(n as usize).for_each(drop),
             Step::Riders(n) => self.riders.by_ref().take(n as usize).for_each(drop),
             Step::Literal(n) => self.literals = &self.literals[n as usize..],
-            Step::Exec { .. } | Step::Mute(_) => {}
+            Step::Exec { .. } | Step::Mute(_) | Step::Dialect(_) => {}
         }
     }
 }
@@ -449,11 +482,11 @@ fn watches_hold(writer: &Writer, exec: &Call<'_>, blob: &[u8]) -> bool {
         let word = |n| exec.words.get(2 + i * 4 + n);
         let key = BytesWord(word(1));
         let key = blob.get(key.offset()..key.offset() + key.len()).unwrap_or_default();
-        writer.last_change(word(0) as u8, word(2), key) <= Epoch(word(3))
+        !writer.changed_since(word(0) as u8, word(2), key, Epoch(word(3)), word(0) & handler::WATCH_ABSENT != 0)
     })
 }
 
 /// None of these keys has changed after its epoch.
 pub fn unchanged<R: Read>(state: &R, watches: &[Watch]) -> bool {
-    watches.iter().all(|w| state.last_change(w.db, w.hash, &w.key) <= w.epoch)
+    watches.iter().all(|w| !state.changed_since(w.db, w.hash, &w.key, w.epoch, w.absent))
 }

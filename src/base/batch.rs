@@ -34,12 +34,19 @@ pub const WORDS_MAX: usize = 1 << 22;
 pub mod handler {
     /// MULTI/EXEC: words = [calls n, watches m, then m × (db, key word, hash, epoch)]; the next n records are one epoch.
     pub const EXEC: u32 = 0xff_ffff;
+    /// Beside the db of a watch: its key did not exist.
+    pub const WATCH_ABSENT: u64 = 1 << 8;
     /// LOOK.ONCE: words = [token word, body digest, RESP version]; the next record (or EXEC group) runs at most once per token.
     pub const ONCE: u32 = 0xff_fffe;
     /// Replicated change outside any command (configuration, hash seed): words = [kind, argument word, …]
     pub const SYSTEM: u32 = 0xff_fffd;
     /// Kind of a SYSTEM record: words = [kind, seed]. The cluster's hash seed; the first one wins.
     pub const SYSTEM_HASH_SEED: u64 = 1;
+    /// Kind of a SYSTEM record: words = [kind, epoch e, then n × (name word, value word or [`SYSTEM_REMOVE`])]. One epoch; sets named
+    /// pieces of the system state unless one of them has changed after e ([`u64::MAX`]: whatever has changed). Replies OK, or nil.
+    pub const SYSTEM_SET: u64 = 2;
+    /// In the place of a value word: the piece goes away. (No value is so long.)
+    pub const SYSTEM_REMOVE: u64 = u64::MAX;
 }
 
 /// The start of every entry.

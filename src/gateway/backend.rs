@@ -3,7 +3,8 @@
 //! Statically dispatched, and called per chunk; only [`Code::lookup`] and [`Code::parse`] are called per command.
 //! The node implements it for real, the gateway's tests with a small map.
 
-use crate::apply::pending::{Pending, Plan};
+use crate::apply::pending::{Pending, Plan, Watch};
+use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
 use crate::base::{Epoch, Millis};
 use crate::resp::{ReplyBuf, Request};
@@ -28,7 +29,7 @@ pub struct Route {
 
 /// Why a command's arguments do not fit its grammar: a whole error line without `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseError(pub std::borrow::Cow<'static, str>);
+pub struct ParseError(pub std::borrow::Cow<'static, [u8]>);
 
 /// One version of the code table.
 pub trait Code: Send + Sync + 'static {
@@ -218,11 +219,15 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn code(&self) -> Arc<Self::Code>;
     /// For a new connection.
     fn reads(&self) -> Self::Reads;
-    /// Hash of a key under the cluster's seed.
-    fn hash(&self, key: &[u8]) -> u64;
+    /// The key as the newest root shows it.
+    fn watch(&self, db: u8, key: &[u8]) -> Watch;
     /// The newest epoch published on this node.
     fn epoch(&self) -> Epoch;
     fn now_ms(&self) -> Millis;
+    /// The replicated settings, as of the newest root; never older than a reply of this node.
+    fn system(&self) -> Arc<SystemState>;
+    /// Their version; asked once a chunk.
+    fn system_version(&self) -> Epoch;
 
     /// Hands a chunk with writes to the batcher; waits while it is full. Chunks of one connection are submitted in order,
     /// one after the other. A chunk that cannot be taken is finished with `Outcome::Refused`.
@@ -254,10 +259,12 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Other `DEBUG` words (`SET-ACTIVE-EXPIRE`, `DIGEST`, …). False: not known.
     fn debug(&self, request: Request<'_>, out: &mut ReplyBuf) -> bool;
 
-    /// A parameter whose meaning is below the gateway was set; the value has passed the table's check.
+    /// A parameter whose meaning is below the gateway was set (here, or cluster-wide); the value has passed the table's check.
     fn configure(&self, name: &str, value: &str) -> Result<(), String>;
     /// Forgets the counters that INFO shows.
     fn reset_stats(&self);
+    /// `LOOK.BACKUP`, whose words mean nothing here: what the backup's other end asks, and what it is told.
+    fn backup(&self, words: Vec<Vec<u8>>) -> impl Future<Output = Result<Vec<u8>, String>> + Send;
     /// Makes a checkpoint; returns when it is durable.
     fn checkpoint(&self) -> impl Future<Output = Result<(), String>> + Send;
     /// How many other nodes hold everything up to `epoch` on disk.

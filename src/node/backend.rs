@@ -5,9 +5,10 @@ use super::keeper::{Keeper, KeeperError};
 use super::reads::{NodeReads, keys_of_plan, run_plan};
 use super::state::SharedState;
 use crate::apply::machine::Committed;
-use crate::apply::pending::{Outcome, Pending, Plan};
+use crate::apply::pending::{Outcome, Pending, Plan, Watch};
 use crate::apply::planted::Bug;
 use crate::apply::runner::Runner;
+use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
 use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, mix64};
 use crate::batch::{Batcher, Refused as Full};
@@ -57,14 +58,24 @@ pub struct Node {
     /// Told by `SHUTDOWN`; the flag says whether a checkpoint is wanted.
     pub stop: Notify,
     pub reads: AtomicU64,
+    pub backups: super::backup::Backups,
 }
 
 #[derive(Clone)]
 pub struct NodeBackend(pub Arc<Node>);
 
 impl NodeBackend {
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.0.code.hasher.hash(key)
+    }
+
     fn table(&self) -> &Arc<Table> {
         &self.0.code.table
+    }
+
+    /// Why this node must answer nothing, if so.
+    fn diverged(&self) -> Option<Refused> {
+        self.0.raft.diverged().map(|why| Refused(format!("DIVERGED {why}").into()))
     }
 
     /// Makes a checkpoint and lets the log go of what it covers. Blocks.
@@ -105,8 +116,13 @@ impl Backend for NodeBackend {
         NodeReads::new(self.0.state.clone(), self.table().clone(), self.0.clock.clone(), seed)
     }
 
-    fn hash(&self, key: &[u8]) -> u64 {
-        self.0.code.hasher.hash(key)
+    fn watch(&self, db: u8, key: &[u8]) -> Watch {
+        let hash = self.hash(key);
+        let (epoch, absent) = match self.0.state.store().snapshot() {
+            Ok(newest) => (newest.epoch(), newest.find(db, hash, key).is_none()),
+            Err(_) => (self.epoch(), false),
+        };
+        Watch { db, key: key.to_vec(), hash, epoch, absent }
     }
 
     fn epoch(&self) -> Epoch {
@@ -117,7 +133,19 @@ impl Backend for NodeBackend {
         self.0.clock.now_ms()
     }
 
+    fn system(&self) -> Arc<SystemState> {
+        self.0.state.progress.system()
+    }
+
+    fn system_version(&self) -> Epoch {
+        self.0.state.progress.system_version()
+    }
+
     async fn submit(&self, mut records: ChunkBuilder, code_version: u64, pending: Pending) {
+        if let Some(why) = self.0.state.failure.get() {
+            let text = format!("MISCONF this node takes no more writes: {why}");
+            return pending.finish(Epoch::ZERO, Outcome::Refused(self.diverged().map_or(text.into(), |e| e.0)));
+        }
         let chunk = records.finish(GatewayId(0), 0, code_version);
         let mut pending = Some(pending);
         loop {
@@ -142,6 +170,9 @@ impl Backend for NodeBackend {
     }
 
     async fn fence(&self, consistency: Consistency, last: Epoch) -> Result<(), Refused> {
+        if let Some(refused) = self.diverged() {
+            return Err(refused);
+        }
         match consistency {
             Consistency::Eventual => Ok(()),
             Consistency::Strong if self.0.raft.reads_are_local() => Ok(()),
@@ -169,6 +200,9 @@ impl Backend for NodeBackend {
         mut reply: ReplyBuf,
     ) -> Result<(ReplyBuf, Plan), (PastError, Plan)> {
         let node = self.0.clone();
+        if let Some(Refused(why)) = self.diverged() {
+            return Err((PastError::Unreadable(why.into_owned()), plan));
+        }
         // Most reads of the window need no replay and no disk: they end before a blocking thread would have woken.
         let task = move || {
             let keys = keys_of_plan(&code.table, &plan);
@@ -315,6 +349,14 @@ impl Backend for NodeBackend {
         match request.arg(1).to_ascii_lowercase().as_slice() {
             b"set-active-expire" => out.ok(),
             b"digest" => match self.0.state.store().snapshot() {
+                // Reads everything
+                Ok(snapshot) => {
+                    let digest = tokio::task::block_in_place(|| super::digest::content(&snapshot));
+                    out.simple(format!("{digest:032x}").as_bytes());
+                }
+                Err(e) => out.error(e.to_string()),
+            },
+            b"effect-digest" => match self.0.state.store().snapshot() {
                 Ok(snapshot) => out.simple(format!("{:016x}", snapshot.digest()).as_bytes()),
                 Err(e) => out.error(e.to_string()),
             },
@@ -349,6 +391,12 @@ impl Backend for NodeBackend {
     fn reset_stats(&self) {
         self.0.state.progress.reset_counters();
         self.0.state.progress.expired_keys.store(0, Ordering::Relaxed);
+    }
+
+    async fn backup(&self, words: Vec<Vec<u8>>) -> Result<Vec<u8>, String> {
+        let this = self.clone();
+        let answer = tokio::task::spawn_blocking(move || this.0.backups.answer(&this, &words)).await;
+        answer.unwrap_or_else(|_| Err("the backup did not go on".into()))
     }
 
     async fn checkpoint(&self) -> Result<(), String> {
@@ -407,6 +455,7 @@ pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
     let mut last = Instant::now();
     while !stopped() {
         std::thread::sleep(Duration::from_millis(200));
+        node.backups.expire();
         let bytes = node.state.progress.log_bytes.load(Ordering::Relaxed);
         let since = bytes.saturating_sub(node.keeper.last_bytes.load(Ordering::Relaxed));
         let paced = (4 * node.keeper.last_page_bytes.load(Ordering::Relaxed)).min(LOG_BYTES_MAX);

@@ -1,6 +1,9 @@
-//! One TCP connection to a peer, made when needed and made again when it broke; many requests may be on their way.
+//! One connection to a peer, over TLS if the cluster has it, made when needed and made again when it broke; many requests
+//! may be on their way.
 
 use super::frame::{self, Builder, Frame, Hello, Kind};
+use super::tls::PeerTls;
+use crate::base::Seldom;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +17,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// After a failed attempt, the next waits this long at least, doubling up to the maximum.
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 
-/// What a link runs over: TCP now, TLS over it later.
+/// What a link runs over: TCP, or TLS over it.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
@@ -49,6 +53,8 @@ pub struct Link(Arc<Inner>);
 struct Inner {
     addr: String,
     hello: Hello,
+    tls: Option<PeerTls>,
+    complaints: Seldom,
     next_id: AtomicU64,
     state: tokio::sync::Mutex<State>,
 }
@@ -58,8 +64,9 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
-    pub fn new(addr: String, hello: Hello) -> Link {
-        Link(Arc::new(Inner { addr, hello, next_id: AtomicU64::new(1), state: Default::default() }))
+    pub fn new(addr: String, hello: Hello, tls: Option<PeerTls>) -> Link {
+        let complaints = Seldom::new(COMPLAINT_EVERY);
+        Link(Arc::new(Inner { addr, hello, tls, complaints, next_id: AtomicU64::new(1), state: Default::default() }))
     }
 
     /// Sends a request and waits for its response. Requests go out in the order in which calls were first polled.
@@ -103,6 +110,10 @@ impl Link {
         match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(connection) => *state = State { connection: Some(connection), ..State::default() },
             Err(e) => {
+                // Reached, but not the node that was meant, or it will have nothing to do with this one
+                if e.kind() == io::ErrorKind::InvalidData && self.0.complaints.may_pass() {
+                    tracing::warn!("node {} at {}: {e}", self.0.hello.to, self.0.addr);
+                }
                 state.back_off = (state.back_off * 2).clamp(BACK_OFF_MIN, BACK_OFF_MAX);
                 state.not_before = Some(tokio::time::Instant::now() + state.back_off);
                 return Err(e);
@@ -114,8 +125,11 @@ impl Link {
     async fn shake_hands(&self) -> io::Result<Connection> {
         let stream = TcpStream::connect(&self.0.addr).await?;
         stream.set_nodelay(true)?;
-        let mut stream: Box<dyn Stream> = Box::new(stream);
         let hello = self.0.hello;
+        let mut stream: Box<dyn Stream> = match &self.0.tls {
+            None => Box::new(stream),
+            Some(tls) => Box::new(tls.connect(stream, hello.to).await?),
+        };
         hello.write(&mut stream).await?;
         let answer = Hello::read(&mut stream).await?;
         if answer != (Hello { from: hello.to, to: hello.from, ..hello }) {

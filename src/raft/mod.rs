@@ -9,6 +9,7 @@
 //! `look-apply` owns the state machine; `look-log` writes the log. One write costs the hand-overs gateway → raft → log →
 //! raft → apply → gateway, each once a batch.
 
+mod agreement;
 mod frame;
 mod link;
 mod log_store;
@@ -16,10 +17,13 @@ mod machine;
 mod network;
 mod runtime;
 mod server;
+mod tls;
 mod types;
 
 pub use frame::probe as probe_frames;
+pub use tls::{PeerTls, PeerTlsError};
 
+use crate::apply::digests::Digests;
 use crate::apply::machine::{Committed, LogPosition, StateMachine};
 use crate::base::batch::{Batch, Chunk};
 use crate::base::{LogIndex, NodeId, mix64};
@@ -50,6 +54,8 @@ pub struct RaftConfig {
     pub initial: Vec<(NodeId, String)>,
     /// Where this node listens for peers; `None`: alone.
     pub listen: Option<std::net::SocketAddr>,
+    /// `None`: peers speak in clear.
+    pub tls: Option<PeerTls>,
     pub log: LogOptions,
     pub heartbeat: Duration,
     /// A follower that hears no leader for the end of this range, and a time in it besides, stands for election.
@@ -66,6 +72,7 @@ impl RaftConfig {
             node,
             initial: vec![(node, String::new())],
             listen: None,
+            tls: None,
             log,
             heartbeat: Duration::from_millis(100),
             election: Duration::from_millis(500)..Duration::from_millis(800),
@@ -149,9 +156,13 @@ type OpenRaft = openraft::Raft<Types, Machine>;
 struct Node {
     id: u64,
     cluster: u64,
+    tls: Option<PeerTls>,
     raft: OpenRaft,
     store: LogStore,
     progress: Arc<Progress>,
+    digests: Arc<Digests>,
+    /// Why this node must not serve, if so.
+    diverged: OnceLock<String>,
     pieces: Pieces,
     leadership: watch::Sender<Leadership>,
     /// While this node is the only voter and leads: its term. Else `u64::MAX`.
@@ -196,6 +207,15 @@ struct Threads {
     apply: ApplyThread,
 }
 
+/// The membership of a new cluster, as a state keeps it.
+pub fn founding(initial: &[(NodeId, String)]) -> Result<bytes::Bytes, StartError> {
+    let ids = initial.iter().map(|(id, _)| id.0).collect();
+    let nodes: BTreeMap<u64, BasicNode> =
+        initial.iter().map(|(id, addr)| (id.0, BasicNode { addr: addr.clone() })).collect();
+    let membership = types::RaftMembership::new(vec![ids], nodes).map_err(|e| StartError::Raft(e.to_string()))?;
+    Ok(types::membership_bytes(&membership))
+}
+
 /// The same for all nodes that were started with the same initial cluster.
 pub fn cluster_id(initial: &[(NodeId, String)]) -> u64 {
     let mut sorted = initial.to_vec();
@@ -232,6 +252,7 @@ impl Raft {
         if purged > restored {
             return Err(StartError::StateBehindLog { purged, restored });
         }
+        let digests = machine.digests();
         let (apply, progress, applied) = ApplyThread::start(machine)?;
         let (machine, pieces) = (apply.machine(progress.clone(), applied), apply.pieces());
         let (stop, stopped) = oneshot::channel();
@@ -239,7 +260,7 @@ impl Raft {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let main = async move {
-            let parts = Parts { config, store, progress, pieces, machine, handle };
+            let parts = Parts { config, store, progress, digests, pieces, machine, handle };
             match parts.start().await {
                 Ok(node) => {
                     let _ = ready.send(Ok(node.clone()));
@@ -295,6 +316,14 @@ impl Raft {
     /// Why this node takes no writes any more, if so.
     pub fn failure(&self) -> Option<String> {
         self.node.progress.failure().or_else(|| self.node.store.log().failure().map(|f| f.to_string()))
+    }
+    /// Why this node must answer nobody, if so: a majority has another state.
+    pub fn diverged(&self) -> Option<&str> {
+        self.node.diverged.get().map(String::as_str)
+    }
+    /// Returns when this node can apply no more, and says why.
+    pub async fn failed(&self) -> String {
+        self.node.progress.failed().await
     }
     /// Waits until `index` is applied here.
     pub async fn wait_applied(&self, index: LogIndex) -> Result<(), ReadError> {
@@ -435,6 +464,7 @@ struct Parts {
     config: RaftConfig,
     store: LogStore,
     progress: Arc<Progress>,
+    digests: Arc<Digests>,
     pieces: Pieces,
     machine: Machine,
     handle: tokio::runtime::Handle,
@@ -451,15 +481,18 @@ impl Parts {
             }
             None => None,
         };
-        let peers = network::Peers { cluster, node: id };
+        let peers = network::Peers { cluster, node: id, tls: config.tls.clone() };
         let raft = OpenRaft::new(id, openraft_config(&config)?, peers, self.store.clone(), self.machine);
         let raft = raft.await.map_err(|e| StartError::Raft(e.to_string()))?;
         let node = Arc::new(Node {
             id,
             cluster,
+            tls: config.tls.clone(),
             raft,
             store: self.store,
             progress: self.progress,
+            digests: self.digests.clone(),
+            diverged: OnceLock::new(),
             pieces: self.pieces,
             leadership: watch::Sender::new(Leadership::default()),
             alone_since: AtomicU64::new(u64::MAX),
@@ -474,6 +507,7 @@ impl Parts {
             tokio::spawn(server::serve(listener, node.clone()));
         }
         tokio::spawn(observe(node.clone()));
+        tokio::spawn(agreement::watch(node.clone(), self.digests));
         node.begin(&config).await?;
         Ok(node)
     }
@@ -527,6 +561,18 @@ impl Node {
             self.raft.trigger().elect(false).await.map_err(|e| error(&e))?;
         }
         Ok(())
+    }
+
+    /// A majority has another state than this node at entry `index`: it takes part no more.
+    async fn diverged(&self, index: LogIndex) {
+        let why = format!(
+            "the state of this node is not the majority's at entry {index}; it serves no more. Start it with an empty \
+             directory, so that it takes the state from its peers"
+        );
+        let _ = self.diverged.set(why.clone());
+        self.progress.fail(why);
+        let _ = self.raft.shutdown().await;
+        self.end();
     }
 
     /// The raft thread ends: nobody must wait for it.
@@ -622,7 +668,8 @@ impl Node {
         let mut links = lock(&self.links);
         if links.get(&to).is_none_or(|l| l.addr != addr) {
             let hello = Hello { cluster: self.cluster, from: self.id, to };
-            let (chunks, reads) = (Link::new(addr.clone(), hello), Link::new(addr.clone(), hello));
+            let link = || Link::new(addr.clone(), hello, self.tls.clone());
+            let (chunks, reads) = (link(), link());
             links.insert(to, Links { addr, chunks, reads });
         }
         links.get(&to).cloned()

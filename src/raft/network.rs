@@ -3,6 +3,7 @@
 use super::frame::{self, Builder, Hello, Kind};
 use super::link::{Link, parsed};
 use super::machine::SnapshotData;
+use super::tls::PeerTls;
 use super::types::{RaftVote, Reader, Types, membership_bytes};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BasicNode;
@@ -22,13 +23,15 @@ const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Peers {
     pub cluster: u64,
     pub node: u64,
+    pub tls: Option<PeerTls>,
 }
 
 impl RaftNetworkFactory<Types> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        Peer(Link::new(node.addr.clone(), Hello { cluster: self.cluster, from: self.node, to: target }))
+        let hello = Hello { cluster: self.cluster, from: self.node, to: target };
+        Peer(Link::new(node.addr.clone(), hello, self.tls.clone()))
     }
 }
 

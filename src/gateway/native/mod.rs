@@ -3,6 +3,7 @@
 //! A family a file. Each is told the request, whose arity and subcommand the table has checked, and appends one reply.
 
 mod command;
+pub mod config;
 mod connection;
 mod entries;
 mod info;
@@ -45,10 +46,12 @@ pub async fn wait<B: Backend>(
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         }
+        "config|set" => config::set(context, request, out).await,
         "wait" => server::wait(context, request, out).await,
         "waitaof" => server::waitaof(context, request, out).await,
         "save" => server::save(context, out).await,
         "debug" => server::debug(context, request, out).await,
+        "look.backup" => look::backup(context, request, out).await,
         "look.at" => look::at(context, request, out).await,
         "look.epoch" => look::epoch(context, request, out).await,
         "look.readat" => look::read_at(context, request, out).await,
@@ -60,7 +63,16 @@ pub async fn wait<B: Backend>(
 pub fn fits_multi(entry: &Entry) -> bool {
     !matches!(
         entry.name,
-        "watch" | "save" | "bgsave" | "monitor" | "look.at" | "look.once" | "look.readat" | "shutdown" | "client|reply"
+        "watch"
+            | "save"
+            | "bgsave"
+            | "monitor"
+            | "look.at"
+            | "look.backup"
+            | "look.once"
+            | "look.readat"
+            | "shutdown"
+            | "client|reply"
     )
 }
 
@@ -74,6 +86,7 @@ pub fn answer<B: Backend>(
     match entry.name.split_once('|').map_or(entry.name, |(family, _)| family) {
         "auth" | "hello" | "quit" | "reset" | "client" => connection::answer(context, entry, request, out),
         "command" => command::answer(context, entry, request, out),
+        "config" => config::answer(context, entry, request, out),
         "info" => info::answer(context, request, out),
         family if family.starts_with("look.") => look::answer(context, entry, request, out),
         _ => server::answer(context, entry, request, out),

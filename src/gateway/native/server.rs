@@ -1,12 +1,11 @@
-//! CONFIG, MEMORY, SLOWLOG, LATENCY, MONITOR, TIME, LASTSAVE, SAVE, BGSAVE, WAIT, WAITAOF, SHUTDOWN, DEBUG.
+//! MEMORY, SLOWLOG, LATENCY, MONITOR, TIME, LASTSAVE, SAVE, BGSAVE, WAIT, WAITAOF, SHUTDOWN, DEBUG.
 
-use super::{Context, Entry, NOT_INT, SYNTAX, help, is, text};
+use super::{Context, Entry, NOT_INT, SYNTAX, help, is};
 use crate::base::Epoch;
+use crate::command::args::with_argument;
 use crate::gateway::backend::{Backend, Consistency, NodeFacts};
 use crate::resp::number::parse_int;
 use crate::resp::{ReplyBuf, Request};
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub fn answer<B: Backend>(
@@ -34,16 +33,12 @@ pub fn answer<B: Backend>(
         // Within MULTI nothing can be waited for.
         "wait" => out.int(backend.replicas_with(context.session.last_epoch) as i64),
         "waitaof" => durable(backend.replicas_with(context.session.last_epoch), out),
-        "config" | "config|get" | "config|set" | "config|resetstat" | "config|rewrite" => {
-            config(context, entry, request, out)
-        }
-        "config|help" => help(out, "CONFIG", CONFIG_HELP),
         "slowlog|get" | "slowlog|len" | "slowlog|reset" => slow_log(context, entry, request, out),
         "slowlog|help" => help(out, "SLOWLOG", SLOWLOG_HELP),
         "latency|latest" | "latency|history" => out.array(0),
         "latency|reset" => out.int(0),
         "latency|histogram" => out.map(0),
-        "latency|graph" => out.error(format!("ERR No samples available for event '{}'", text(request.arg(2)))),
+        "latency|graph" => out.error(with_argument("ERR No samples available for event '%s'", request.arg(2))),
         "latency|doctor" => out.verbatim(b"txt", LATENCY_DOCTOR.as_bytes()),
         "latency|help" => help(out, "LATENCY", LATENCY_HELP),
         "memory|usage" => memory_usage(context, request, out),
@@ -54,64 +49,6 @@ pub fn answer<B: Backend>(
         "memory|help" => help(out, "MEMORY", MEMORY_HELP),
         _ => out.error(SYNTAX),
     }
-}
-
-fn config<B: Backend>(context: &mut Context<'_, B>, entry: &'static Entry, request: Request<'_>, out: &mut ReplyBuf) {
-    let shared = context.shared;
-    match entry.name {
-        "config|get" => {
-            let patterns: Vec<&[u8]> = request.iter().skip(2).collect();
-            let found = shared.config.matching(&patterns);
-            out.map(found.len());
-            for (name, value) in found {
-                out.bulk(name.as_bytes());
-                out.bulk(value.as_bytes());
-            }
-        }
-        "config|set" if !request.len().is_multiple_of(2) => out.error(SYNTAX),
-        "config|set" => {
-            let pairs: Vec<_> = (2..request.len()).step_by(2).map(|i| (request.arg(i), request.arg(i + 1))).collect();
-            match shared.config.set(&pairs, |name, value| shared.backend.configure(name, value)) {
-                Ok(()) => out.ok(),
-                Err(error) => out.error(error),
-            }
-        }
-        "config|resetstat" => {
-            shared.totals.reset();
-            shared.backend.reset_stats();
-            out.ok();
-        }
-        _ => match rewrite(&shared.backend.facts().config_file, shared.config.lines()) {
-            Ok(()) => out.ok(),
-            Err(error) => out.error(error),
-        },
-    }
-}
-
-/// Replaces the values in the configuration file, keeps its comments and order, appends what it did not name.
-fn rewrite(file: &str, lines: Vec<(&'static str, String)>) -> Result<(), String> {
-    if file.is_empty() {
-        return Err("ERR The server is running without a config file".into());
-    }
-    let failed = |e: std::io::Error| format!("ERR Rewriting config file: {e}");
-    let old = std::fs::read_to_string(file).map_err(failed)?;
-    let mut left: BTreeMap<&str, String> = lines.into_iter().collect();
-    let mut new = String::new();
-    for line in old.lines() {
-        let name = line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
-        match left.remove_entry(name.as_str()) {
-            Some((name, value)) => new += &setting(name, &value),
-            None => new += &format!("{line}\n"),
-        }
-    }
-    left.iter().for_each(|(name, value)| new += &setting(name, value));
-    // Whole or not at all: written beside it, then moved over it.
-    let beside = Path::new(file).with_extension("rewrite");
-    std::fs::write(&beside, new).and_then(|()| std::fs::rename(&beside, file)).map_err(failed)
-}
-
-fn setting(name: &str, value: &str) -> String {
-    if value.is_empty() { format!("{name} \"\"\n") } else { format!("{name} {value}\n") }
 }
 
 fn slow_log<B: Backend>(context: &Context<'_, B>, entry: &'static Entry, request: Request<'_>, out: &mut ReplyBuf) {
@@ -336,8 +273,9 @@ pub async fn debug<B: Backend>(context: &mut Context<'_, B>, request: Request<'_
         }
         _ => {
             if !backend.debug(request, out) {
-                let word = text(&request.arg(1)[..request.arg(1).len().min(128)]).into_owned();
-                out.error(format!("ERR unknown subcommand or wrong number of arguments for '{word}'. Try DEBUG HELP."));
+                let word = &request.arg(1)[..request.arg(1).len().min(128)];
+                let text = "ERR unknown subcommand or wrong number of arguments for '%s'. Try DEBUG HELP.";
+                out.error(with_argument(text, word));
             }
         }
     }
@@ -347,16 +285,6 @@ const LATENCY_DOCTOR: &str = "Dave, I've observed the system during my uptime an
 monitoring is disabled in this Look instance.\n";
 const MEMORY_DOCTOR: &str =
     "Hi Sam, I can't find any memory issue in your instance. I can only account for what occurs on this base.\n";
-const CONFIG_HELP: &[&str] = &[
-    "GET <pattern>",
-    "    Return parameters matching the glob-like <pattern> and their values.",
-    "SET <directive> <value>",
-    "    Set the configuration <directive> to <value>.",
-    "RESETSTAT",
-    "    Reset statistics reported by the INFO command.",
-    "REWRITE",
-    "    Rewrite the configuration file.",
-];
 const SLOWLOG_HELP: &[&str] = &[
     "GET [<count>]",
     "    Return top <count> entries from the slowlog (default: 10, -1 mean all).",

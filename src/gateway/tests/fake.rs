@@ -2,6 +2,7 @@
 //! wants patience). Writes are applied on a thread of their own, so that chunks are really in flight.
 
 use crate::apply::pending::{Outcome, Pending, Plan, Step, Watch};
+use crate::apply::system::SystemState;
 use crate::base::batch::{ChunkBuilder, handler};
 use crate::base::words::BytesWord;
 use crate::base::{Clock, Epoch, Millis, SystemClock};
@@ -23,6 +24,7 @@ pub struct State {
     changed: BTreeMap<(u8, Vec<u8>), Epoch>,
     once: HashMap<Vec<u8>, (u64, Vec<u8>)>,
     epoch: Epoch,
+    system: SystemState,
 }
 
 #[derive(Clone)]
@@ -91,6 +93,18 @@ fn run(state: &mut State, calls: &mut Calls<'_>, stamp: Option<Epoch>, out: &mut
             }
         }
         return;
+    }
+    if id == handler::SYSTEM {
+        state.epoch = stamp.unwrap_or(state.epoch.next());
+        if state.system.version.0 > words[1] {
+            return out.nil();
+        }
+        for change in words[2..].chunks_exact(2) {
+            let value = (change[1] != handler::SYSTEM_REMOVE).then(|| calls.bytes(change[1]).to_vec());
+            state.system.set(calls.bytes(change[0]).to_vec(), value);
+        }
+        state.system.version = state.epoch;
+        return out.ok();
     }
     let key = words.first().map(|w| (db, calls.bytes(*w).to_vec())).unwrap_or_default();
     let epoch = if NAMES[id as usize].2 { stamp.unwrap_or(state.epoch.next()) } else { state.epoch };
@@ -180,6 +194,7 @@ fn apply(shared: &Mutex<State>, past: &Mutex<Vec<State>>, records: &ChunkBuilder
             }
             Step::Exec { elements, .. } => out.array(elements as usize),
             Step::Mute(mute) => out.set_null(mute),
+            Step::Dialect(version) => out.set_version(version),
         }
     }
     assert_eq!(
@@ -205,10 +220,10 @@ impl Code for FakeCode {
     fn parse(&self, id: CommandId, request: Request<'_>, db: u8, into: &mut ChunkBuilder) -> Result<(), ParseError> {
         let (name, arity, _) = NAMES[id.0 as usize];
         if request.len() as i32 != arity {
-            return Err(ParseError(format!("ERR wrong number of arguments for '{name}' command").into()));
+            return Err(ParseError(format!("ERR wrong number of arguments for '{name}' command").into_bytes().into()));
         }
         if name == "fill" && parse_int(request.arg(1)).is_none() {
-            return Err(ParseError("ERR value is not an integer or out of range".into()));
+            return Err(ParseError(b"ERR value is not an integer or out of range".into()));
         }
         into.begin(id.0, db);
         for arg in request.iter().skip(1) {
@@ -293,6 +308,7 @@ fn walk(state: &mut State, plan: &Plan, place: &mut Place, bytes: usize, patient
                 }
             }
             Step::Mute(mute) => out.set_null(mute),
+            Step::Dialect(version) => out.set_version(version),
             Step::Records(_) => panic!("a plan of reads has no records"),
         }
         inside = inside.saturating_sub(1);
@@ -316,14 +332,20 @@ impl Backend for Fake {
     fn reads(&self) -> FakeReads {
         FakeReads(self.clone())
     }
-    fn hash(&self, key: &[u8]) -> u64 {
-        key.len() as u64
+    fn watch(&self, db: u8, key: &[u8]) -> Watch {
+        Watch { db, key: key.to_vec(), hash: key.len() as u64, epoch: self.epoch(), absent: false }
     }
     fn epoch(&self) -> Epoch {
         locked(&self.state).epoch
     }
     fn now_ms(&self) -> Millis {
         SystemClock::default().now_ms()
+    }
+    fn system(&self) -> Arc<SystemState> {
+        Arc::new(locked(&self.state).system.clone())
+    }
+    fn system_version(&self) -> Epoch {
+        locked(&self.state).system.version
     }
     async fn submit(&self, records: ChunkBuilder, _: u64, pending: Pending) {
         self.chunks.fetch_add(1, Relaxed);
@@ -380,6 +402,9 @@ impl Backend for Fake {
         Ok(())
     }
     fn reset_stats(&self) {}
+    async fn backup(&self, words: Vec<Vec<u8>>) -> Result<Vec<u8>, String> {
+        Ok(words.concat())
+    }
     async fn checkpoint(&self) -> Result<(), String> {
         Ok(())
     }

@@ -97,7 +97,7 @@ impl Env {
     fn look_up(&mut self, db: u8, key: &[u8], hash: u64) -> Result<u64, Trap> {
         let found = match self.held {
             // SAFETY: lent to `run` for the call; not a write.
-            Held::Write(writer) => Found::Write(unsafe { &*writer.as_ptr() }.find_slot(db, hash, key)),
+            Held::Write(writer) => Found::Write(unsafe { &mut *writer.as_ptr() }.find_slot(db, hash, key)),
             _ => Found::Read(self.version()?.entry(db, hash, key)),
         };
         if let Found::Read(Some(entry)) = &found
@@ -122,7 +122,7 @@ impl Env {
         let key = state.key();
         let found: Option<Entry<'e>> = match (&mut state.found, self.held) {
             // SAFETY: lent to `run` for the call; an entry is not kept across a write (see `Env::bytes`).
-            (Found::Write(slot), Held::Write(writer)) => unsafe { &*writer.as_ptr() }.entry(slot, key),
+            (Found::Write(slot), Held::Write(writer)) => unsafe { &mut *writer.as_ptr() }.entry(slot, key),
             (Found::Read(entry), _) => *entry,
             _ => return Err(Trap::Index),
         };
@@ -137,6 +137,14 @@ impl Env {
         self.writer()?.put(&mut found, state.key(), value, due);
         self.slots[slot as usize].found = Found::Write(found);
         Ok(())
+    }
+
+    #[inline]
+    fn put_string(&mut self, slot: u64, value: u64, due: Option<i64>) -> Result<(), Trap> {
+        let bytes = self.stable_bytes(value)?;
+        self.charge(30 + blocks(bytes.len()), 2);
+        let value = if bytes.len() <= 20 { number::int(bytes).map(Value::Int) } else { None };
+        self.put(slot, value.unwrap_or(Value::Str(bytes)), due)
     }
 
     /// Writes a value back whose trees are the old ones, changed.
@@ -313,18 +321,12 @@ helpers! {
     }
     /// Stores a string; integers in canonical spelling are kept as numbers.
     fn put_str(env, slot, value, tag, due) {
-        let due = optional(tag, due);
-        let bytes = env.stable_bytes(value)?;
-        env.charge(30 + blocks(bytes.len()), 2);
-        let value = if bytes.len() <= 20 { number::int(bytes).map(Value::Int) } else { None };
-        env.put(slot, value.unwrap_or(Value::Str(bytes)), due)?;
+        env.put_string(slot, value, optional(tag, due))?;
         Ok(0)
     }
     /// As `put_str`, with a panic behind the write when the key is the planted one.
     fn put_str_then_panic(env, slot, value, tag, due) {
-        let due = optional(tag, due);
-        let bytes = env.stable_bytes(value)?;
-        env.put(slot, Value::Str(bytes), due)?;
+        env.put_string(slot, value, optional(tag, due))?;
         assert!(env.slot(slot)?.key() != env.panic_key, "planted panic");
         Ok(0)
     }
