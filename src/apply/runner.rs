@@ -4,10 +4,11 @@
 //! owns what a run of calls needs: the environment of programs, the epoch counter and log time. It publishes nothing.
 
 use super::pending::{Plan, Step, Watch};
-use super::{ledger, system};
+use super::{ledger, nodes, system};
 use crate::base::batch::{Batch, Call, Calls, Chunk, Words, handler};
+use crate::base::members::Members;
 use crate::base::words::BytesWord;
-use crate::base::{Epoch, KeyHasher, LogIndex, Millis};
+use crate::base::{Epoch, KeyHasher, LogIndex, Millis, NodeId};
 use crate::command::{Counter, Table};
 use crate::lang::env::{Call as ProgramCall, Ended, Env, random_source};
 use crate::resp::{ReplyBuf, Version};
@@ -52,6 +53,8 @@ pub struct Runner {
     seed: u64,
     words: Vec<u64>,
     name: Vec<u8>,
+    /// A record said something about the nodes.
+    pub roster_changed: bool,
     pub counters: Vec<Counter>,
     /// Names of the system state's pieces that were changed and not yet published.
     pub system_changed: Vec<Vec<u8>>,
@@ -73,9 +76,20 @@ impl Runner {
             seed: 0,
             words: Vec::new(),
             name: Vec::new(),
+            roster_changed: false,
             counters,
             system_changed: Vec::new(),
         }
+    }
+
+    /// A change of membership: one epoch. The log's first entry founds the cluster and changes nothing.
+    pub fn membership(&mut self, writer: &mut Writer, index: LogIndex, members: &Members) {
+        if index > LogIndex(1) {
+            self.epoch = self.epoch.next();
+        }
+        writer.set_epoch(self.epoch);
+        nodes::note_members(writer, members);
+        self.roster_changed = true;
     }
 
     /// Begins a batch: sets log time and removes keys whose time has come, as far as the bound allows.
@@ -278,6 +292,11 @@ impl Runner {
             }
             handler::SYSTEM if call.words.get(0) == handler::SYSTEM_HASH_SEED => {
                 ledger::set_hash_seed(writer, call.words.get(1));
+                Ok(())
+            }
+            handler::SYSTEM if call.words.get(0) == handler::SYSTEM_NODE => {
+                nodes::set_directory(writer, NodeId(call.words.get(1)), call.words.get(2));
+                self.roster_changed = true;
                 Ok(())
             }
             handler::SYSTEM => {

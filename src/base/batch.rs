@@ -47,6 +47,8 @@ pub mod handler {
     pub const SYSTEM_SET: u64 = 2;
     /// In the place of a value word: the piece goes away. (No value is so long.)
     pub const SYSTEM_REMOVE: u64 = u64::MAX;
+    /// Kind of a SYSTEM record: words = [kind, node, directory]. The data directory that a node started with; the first one wins.
+    pub const SYSTEM_NODE: u64 = 3;
 }
 
 /// The start of every entry.

@@ -104,6 +104,15 @@ pub struct Argument {
     pub arguments: Vec<Argument>,
 }
 
+/// A change of the cluster's membership that an operator asks for, by the node it is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberChange {
+    Promote,
+    Demote,
+    Remove,
+    Transfer,
+}
+
 /// What a read may miss.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Consistency {
@@ -250,6 +259,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn facts(&self) -> NodeFacts;
     /// `LOOK.CLUSTER`'s text: `leader:<id>`, then a line a node.
     fn cluster(&self) -> String;
+    /// `LOOK.CLUSTER PROMOTE | DEMOTE | REMOVE | TRANSFER`; returns when it has happened.
+    fn change_member(&self, change: MemberChange, node: u64) -> impl Future<Output = Result<(), Refused>> + Send;
     /// `LOOK.USAGE`. Appends one reply.
     fn usage(&self, request: Request<'_>, out: &mut ReplyBuf);
     /// `MEMORY USAGE`

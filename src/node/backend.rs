@@ -10,13 +10,13 @@ use crate::apply::planted::Bug;
 use crate::apply::runner::Runner;
 use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
-use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, mix64};
+use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, NodeId, mix64};
 use crate::batch::{Batcher, Refused as Full};
 use crate::command::Table;
-use crate::gateway::backend::{Backend, Consistency, NodeFacts, PastError, Place, Refused};
+use crate::gateway::backend::{Backend, Consistency, MemberChange, NodeFacts, PastError, Place, Refused};
 use crate::history::{History, HistoryError, LogReader, Version};
 use crate::lang::engine::Engine;
-use crate::raft::Raft;
+use crate::raft::{Change, Raft};
 use crate::resp::{ReplyBuf, Request};
 use crate::store::{Entry, Read, Value};
 use std::path::PathBuf;
@@ -318,6 +318,17 @@ impl Backend for NodeBackend {
             text += "\r\n";
         }
         text
+    }
+
+    async fn change_member(&self, change: MemberChange, node: u64) -> Result<(), Refused> {
+        let node = NodeId(node);
+        let change = match change {
+            MemberChange::Promote => Change::Promote(node),
+            MemberChange::Demote => Change::Demote(node),
+            MemberChange::Remove => Change::Remove(node),
+            MemberChange::Transfer => Change::Transfer(node),
+        };
+        self.0.raft.change(change).await.map_err(|e| Refused(format!("ERR {e}").into()))
     }
 
     fn usage(&self, _request: Request<'_>, out: &mut ReplyBuf) {

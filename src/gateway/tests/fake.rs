@@ -386,6 +386,9 @@ impl Backend for Fake {
     fn cluster(&self) -> String {
         "leader:1\n".into()
     }
+    async fn change_member(&self, _: MemberChange, node: u64) -> Result<(), Refused> {
+        if node == 1 { Ok(()) } else { Err(Refused("ERR node 2 is not a member".into())) }
+    }
     fn usage(&self, _: Request<'_>, out: &mut ReplyBuf) {
         out.array(0);
     }
