@@ -68,7 +68,7 @@ pub fn peer_frames(bytes: &[u8]) {
     let mut frame = vec![0; 24];
     frame.extend_from_slice(rest);
     frame[0..4].copy_from_slice(&(rest.len() as u32).to_le_bytes());
-    frame[8] = if mode & 2 == 0 { 1 + mode / 4 % 8 } else { 255 };
+    frame[8] = if mode & 2 == 0 { 1 + mode / 4 % 16 } else { 255 };
     let crc = crc_fast::crc32_iscsi(&frame[8..]);
     frame[4..8].copy_from_slice(&crc.to_le_bytes());
     look::raft::probe_frames(&frame);

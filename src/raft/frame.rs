@@ -209,7 +209,7 @@ impl Reader<'_> {
 pub fn probe(bytes: &[u8]) {
     let _ = Hello::read(&mut &*bytes).now_or_never();
     let mut rest = bytes;
-    while let Some(Ok(Some(frame))) = read(&mut rest).now_or_never() {
+    while let Some(Ok(Some(frame))) = read(&mut rest, PAYLOAD_BYTES_MAX).now_or_never() {
         match frame.kind {
             Kind::Append => {
                 parse_append_request(&frame.payload);
@@ -218,6 +218,10 @@ pub fn probe(bytes: &[u8]) {
             Kind::Vote | Kind::PreVote => {
                 parse_vote_request(&frame.payload);
                 parse_vote_response(&frame.payload);
+            }
+            Kind::Transfer => {
+                parse_transfer_request(&frame.payload);
+                parse_transfer_response(&frame.payload);
             }
             Kind::SnapshotBegin => {
                 let mut r = Reader(&frame.payload);
