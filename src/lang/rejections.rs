@@ -824,12 +824,15 @@ fn a_variable_that_carries_a_dead_view_into_the_next_turn() {
 /// Found by the fuzz target `look_source`: the span of an escape ended inside a character, and drawing it panicked.
 #[test]
 fn a_mistake_that_ends_inside_a_character_is_drawn() {
-    refused("command A() { reply \"\\é\" }", expect![[r#"
+    refused(
+        "command A() { reply \"\\é\" }",
+        expect![[r#"
         error[C001]: unknown escape
          --> test.look:1:22
           |
         1 | command A() { reply "\é" }
           |                      ^^
           |
-          = help: known: \n \r \t \0 \xNN \" \' \\"#]]);
+          = help: known: \n \r \t \0 \xNN \" \' \\"#]],
+    );
 }
