@@ -4,6 +4,7 @@ use super::Context;
 use super::connection::REDIS_VERSION;
 use super::latency::{command_stats, latency_stats};
 use crate::gateway::backend::{Backend, NodeFacts};
+use crate::gateway::observe::process_bytes;
 use crate::resp::{ReplyBuf, Request};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -72,10 +73,10 @@ fn write_section<B: Backend>(text: &mut String, section: &str, context: &Context
         "stats" => stats(&mut lines, context, facts),
         "replication" => replication(&mut lines, facts),
         "cpu" => cpu(&mut lines),
-        "commandstats" => command_stats(&facts.command_stats).for_each(|(name, value)| lines.add(&name, value)),
+        "commandstats" => command_stats(&facts.command_costs).for_each(|(name, value)| lines.add(&name, value)),
         "latencystats" if context.shared.config.get("latency-tracking") == "yes" => {
             let percentiles = context.shared.config.get("latency-tracking-info-percentiles");
-            let all = latency_stats(&facts.command_stats, &percentiles);
+            let all = latency_stats(&facts.command_costs, &percentiles);
             all.iter().for_each(|(name, value)| lines.add(name, value));
         }
         "errorstats" => {
@@ -158,14 +159,6 @@ fn human(bytes: u64) -> String {
         0x10_0000..0x4000_0000 => format!("{:.2}M", n / 1_048_576.0),
         _ => format!("{:.2}G", n / 1_073_741_824.0),
     }
-}
-
-/// A line of /proc/self/status, in bytes.
-fn process_bytes(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
-    let kilobytes = line.trim_start_matches(':').trim().trim_end_matches(" kB");
-    kilobytes.parse::<u64>().unwrap_or(0) * 1024
 }
 
 fn memory<B: Backend>(lines: &mut Lines<'_>, context: &Context<'_, B>, facts: &NodeFacts) {

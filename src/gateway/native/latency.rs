@@ -48,7 +48,7 @@ pub fn answer<B: Backend>(context: &Context<'_, B>, entry: &'static Entry, reque
 }
 
 fn histogram<B: Backend>(shared: &Shared<B>, request: Request<'_>, out: &mut ReplyBuf) {
-    let all = shared.backend.facts().command_stats;
+    let all = shared.backend.facts().command_costs;
     let wanted = |name: &str| {
         let family = name.split('|').next().unwrap_or_default();
         let named = |arg: &[u8]| [name, family].iter().any(|n| arg.eq_ignore_ascii_case(n.as_bytes()));
