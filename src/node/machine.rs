@@ -3,7 +3,7 @@
 use super::keeper::Keeper;
 use super::state::SharedState;
 use crate::apply::digests::Digests;
-use crate::apply::machine::{Applied, Checkpoint, Committed, Receive, StateMachine};
+use crate::apply::machine::{Applied, Checkpoint, Committed, Receive, Roster, StateMachine};
 use crate::apply::{Applier, Frontier};
 use crate::command::Table;
 use crate::store::{Store, Writer};
@@ -40,6 +40,10 @@ impl StateMachine for NodeMachine {
         self.applier.applied()
     }
 
+    fn roster(&self) -> Arc<Roster> {
+        self.applier.roster()
+    }
+
     fn digests(&self) -> Arc<Digests> {
         self.state.progress.digests.clone()
     }
@@ -49,6 +53,10 @@ impl StateMachine for NodeMachine {
             tracing::error!("this node can apply no more entries: {e}");
             e.to_string()
         })
+    }
+
+    fn idle(&mut self) -> bool {
+        self.applier.idle()
     }
 
     fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {

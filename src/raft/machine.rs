@@ -9,7 +9,7 @@
 //! but [`Progress`] is ever asked how far the state has come.
 
 use super::types::{RaftLogId, RaftStored, Types, applied_of, body_of, log_position, position, stored};
-use crate::apply::machine::{Applied, Checkpoint, Committed, LogPosition, Receive, StateMachine};
+use crate::apply::machine::{Applied, Checkpoint, Committed, LogPosition, Receive, Roster, StateMachine};
 use crate::base::LogIndex;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
@@ -37,12 +37,14 @@ enum ToApply {
 pub struct Progress {
     index: watch::Sender<LogIndex>,
     term: AtomicU64,
+    roster: watch::Sender<Arc<Roster>>,
     failure: watch::Sender<Option<String>>,
 }
 
 impl Progress {
-    fn new(at: LogPosition) -> Self {
+    fn new(at: LogPosition, roster: Arc<Roster>) -> Self {
         Progress {
+            roster: watch::Sender::new(roster),
             index: watch::Sender::new(at.index),
             term: AtomicU64::new(at.term),
             failure: watch::Sender::new(None),
@@ -61,7 +63,13 @@ impl Progress {
     pub fn subscribe(&self) -> watch::Receiver<LogIndex> {
         self.index.subscribe()
     }
-    fn advance(&self, to: LogPosition) {
+    /// What the applied state knows of the nodes.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.roster.borrow().clone()
+    }
+    /// The roster first: whoever waits for an entry finds what it said of the nodes.
+    fn advance(&self, to: LogPosition, roster: Arc<Roster>) {
+        self.roster.send_if_modified(|old| !Arc::ptr_eq(&std::mem::replace(old, roster.clone()), &roster));
         self.term.store(to.term, Ordering::Release);
         self.index.send_replace(to.index);
     }
@@ -86,7 +94,7 @@ pub struct ApplyThread {
 impl ApplyThread {
     pub fn start(machine: Box<dyn StateMachine>) -> io::Result<(ApplyThread, Arc<Progress>, Applied)> {
         let applied = machine.applied();
-        let progress = Arc::new(Progress::new(applied.last));
+        let progress = Arc::new(Progress::new(applied.last, machine.roster()));
         let (sender, receiver) = mpsc::channel(SETS_WAITING_MAX);
         let run = {
             let progress = progress.clone();
@@ -115,7 +123,7 @@ impl ApplyThread {
 
 fn run(mut machine: Box<dyn StateMachine>, mut receiver: mpsc::Receiver<ToApply>, progress: &Progress) {
     let mut next = None;
-    while let Some(command) = next.take().or_else(|| receiver.blocking_recv()) {
+    while let Some(command) = next.take().or_else(|| wait(&mut receiver, &mut *machine)) {
         match command {
             ToApply::Entries(mut entries) => {
                 // Everything that waits is one set: one publication, one wake-up
@@ -138,11 +146,23 @@ fn run(mut machine: Box<dyn StateMachine>, mut receiver: mpsc::Receiver<ToApply>
                 let last = meta.last;
                 let result = machine.install(meta, received);
                 if result.is_ok() {
-                    progress.advance(last);
+                    progress.advance(last, machine.roster());
                 }
                 let _ = reply.send(result);
             }
             ToApply::Stop => return,
+        }
+    }
+}
+
+/// The next command. While there is none, the machine does what can wait.
+fn wait(receiver: &mut mpsc::Receiver<ToApply>, machine: &mut dyn StateMachine) -> Option<ToApply> {
+    loop {
+        match receiver.try_recv() {
+            Ok(command) => return Some(command),
+            Err(mpsc::error::TryRecvError::Disconnected) => return None,
+            Err(mpsc::error::TryRecvError::Empty) if machine.idle() => return receiver.blocking_recv(),
+            Err(mpsc::error::TryRecvError::Empty) => {}
         }
     }
 }
@@ -152,7 +172,7 @@ fn apply(machine: &mut dyn StateMachine, entries: Vec<Committed>, progress: &Pro
     // A broken invariant in apply must stop this node's writes, not leave them hanging
     let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| machine.apply(entries)));
     applied.unwrap_or_else(|_| Err("panic in apply".into()))?;
-    progress.advance(last);
+    progress.advance(last, machine.roster());
     Ok(())
 }
 
@@ -300,5 +320,56 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<LookSnapshot, io::Error> {
         let snapshot = self.0.lock().unwrap_or_else(|e| e.into_inner()).take();
         snapshot.ok_or_else(|| io::Error::other("there is no checkpoint yet"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    struct Untidy(Arc<AtomicU32>);
+
+    impl StateMachine for Untidy {
+        fn applied(&self) -> Applied {
+            Applied::default()
+        }
+        fn roster(&self) -> Arc<Roster> {
+            Arc::default()
+        }
+        fn apply(&mut self, _: Vec<Committed>) -> Result<(), String> {
+            Ok(())
+        }
+        fn idle(&mut self) -> bool {
+            self.0.fetch_sub(1, Ordering::SeqCst) == 1
+        }
+        fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
+            None
+        }
+        fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
+            Err("nothing to receive".into())
+        }
+        fn install(&mut self, _: Applied, _: Box<dyn Receive>) -> Result<(), String> {
+            Err("nothing to install".into())
+        }
+    }
+
+    #[test]
+    fn an_idle_machine_tidies_up_until_nothing_is_left() {
+        let left = Arc::new(AtomicU32::new(100));
+        let (mut thread, progress, _) = ApplyThread::start(Box::new(Untidy(left.clone()))).unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while left.load(Ordering::SeqCst) > 0 && std::time::Instant::now() < until {
+            std::thread::yield_now();
+        }
+        assert_eq!(left.load(Ordering::SeqCst), 0);
+        let entry = Committed {
+            position: LogPosition { term: 1, index: LogIndex(1) },
+            body: crate::apply::machine::Body::Blank,
+        };
+        left.store(1, Ordering::SeqCst);
+        thread.sender.blocking_send(ToApply::Entries(vec![entry])).unwrap();
+        thread.stop();
+        assert_eq!(progress.index(), LogIndex(1));
     }
 }
