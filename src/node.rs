@@ -253,6 +253,7 @@ fn raft_config(config: &Config, owner: &Owner, peers: Option<PeerTls>) -> RaftCo
     raft.listen = config.peer_addr;
     raft.cluster = Some(owner.cluster_id);
     raft.directory = owner.directory;
+    raft.keep_entries = config.log_keep_entries;
     raft.advertise = config.peer_addr.map(|at| at.to_string());
     raft.join_token = config.join_token.clone();
     raft.tls = peers;

@@ -52,6 +52,8 @@ pub struct Config {
     pub batch_interval_ms: u64,
     /// A checkpoint starts after so many bytes of log …
     pub checkpoint_bytes: u64,
+    /// Entries kept behind a checkpoint, for followers that are a little late; others get the checkpoint.
+    pub log_keep_entries: u64,
     /// Purged log kept for past reads, bytes.
     pub history_bytes: u64,
     /// A write whose bound (ops) exceeds this is refused before the log.
@@ -126,6 +128,7 @@ impl Default for Config {
             window_bytes: 1 << 30,
             batch_interval_ms: 0,
             checkpoint_bytes: 256 << 20,
+            log_keep_entries: 4096,
             history_bytes: 1 << 30,
             max_write_cost: 500_000_000,
             engine: EngineChoice::Jit,
@@ -183,6 +186,7 @@ impl Config {
             "window-epochs" => self.window_epochs = number(name, value, 0, u64::MAX)?,
             "window-bytes" => self.window_bytes = memory(name, value)?,
             "batch-interval" => self.batch_interval_ms = number(name, value, 0, 60_000)?,
+            "log-keep-entries" => self.log_keep_entries = number(name, value, 0, u64::MAX)?,
             "checkpoint-bytes" => self.checkpoint_bytes = memory(name, value)?,
             "history-bytes" => self.history_bytes = memory(name, value)?,
             "max-write-cost" => self.max_write_cost = number(name, value, 1, u64::MAX)?,
