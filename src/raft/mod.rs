@@ -22,6 +22,7 @@ mod server;
 mod tls;
 mod types;
 
+pub use frame::probe as probe_frames;
 pub use tls::{PeerTls, PeerTlsError};
 
 use crate::apply::digests::Digests;
