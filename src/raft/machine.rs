@@ -346,7 +346,7 @@ mod tests {
         fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
             None
         }
-        fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
+        fn receive(&mut self, _: u64) -> Result<Box<dyn Receive>, String> {
             Err("nothing to receive".into())
         }
         fn install(&mut self, _: Applied, _: Box<dyn Receive>) -> Result<(), String> {
