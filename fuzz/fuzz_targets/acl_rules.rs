@@ -20,7 +20,7 @@ static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         ..Description::default()
     };
     let config = Description { subcommands: vec![command("config|get", "admin")], ..command("config", "slow") };
-    Catalogue::new(&[command("get", "read"), command("set", "write"), config, command("select", "connection")])
+    Catalogue::new(1, &[command("get", "read"), command("set", "write"), config, command("select", "connection")])
 });
 
 fn same_permissions(a: &User, b: &User) {

@@ -31,6 +31,8 @@ enum Set {
     Node,
     /// It changes replies, so it is the cluster's: a change is an epoch, and every node follows it (below the gateway too).
     Cluster,
+    /// `requirepass`: the password of the default user, who is the cluster's. Only its hash is kept, so it is never shown.
+    DefaultUser,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,9 @@ const MAX: i64 = i64::MAX;
 
 /// Sorted by name.
 const PARAMETERS: &[Parameter] = &[
+    Parameter("acl-pubsub-default", OneOf(&["resetchannels"]), "resetchannels", Set::Here),
+    Parameter("aclfile", Text, "", Set::Never),
+    Parameter("acllog-max-len", Number(0, 1_000_000), "128", Set::Here),
     Parameter("appendfsync", OneOf(&["always"]), "always", Set::Here),
     Parameter("appendonly", OneOf(&["yes"]), "yes", Set::Here),
     Parameter("batch-interval", Number(0, 60_000), "0", Set::Node),
@@ -83,7 +88,7 @@ const PARAMETERS: &[Parameter] = &[
     Parameter("port", Number(0, 65_535), "6379", Set::Never),
     Parameter("protected-mode", YesNo, "yes", Set::Here),
     Parameter("proto-max-bulk-len", Memory, "536870912", Set::Cluster),
-    Parameter("requirepass", Text, "", Set::Cluster),
+    Parameter("requirepass", Text, "", Set::DefaultUser),
     Parameter("save", OneOf(&[""]), "", Set::Here),
     Parameter("set-max-intset-entries", Number(0, MAX), "512", Set::Cluster),
     Parameter("set-max-listpack-entries", Number(0, MAX), "128", Set::Cluster),
@@ -129,6 +134,8 @@ pub struct Accepted {
     here: Vec<(&'static Parameter, String)>,
     /// Changes of the system state.
     pub cluster: Vec<Change>,
+    /// The default user's new password; empty: none.
+    pub requirepass: Option<String>,
 }
 
 /// The configuration of one node's gateway.
@@ -146,7 +153,7 @@ pub struct Config {
     pub slower_than_us: AtomicI64,
     pub slowlog_len: AtomicUsize,
     pub protected: AtomicBool,
-    pub password_set: AtomicBool,
+    pub acl_log_len: AtomicUsize,
 }
 
 impl Default for Config {
@@ -163,7 +170,7 @@ impl Default for Config {
             slower_than_us: 10_000.into(),
             slowlog_len: 128.into(),
             protected: true.into(),
-            password_set: false.into(),
+            acl_log_len: 128.into(),
         };
         for p in PARAMETERS {
             config.take_effect(p.0, p.2);
@@ -176,7 +183,7 @@ impl Config {
     /// What the node was started with; unknown names are no concern of the gateway.
     pub fn load(&self, values: &[(String, String)]) -> Result<(), String> {
         for (name, value) in values {
-            if let Some(p) = parameter(name) {
+            if let Some(p) = parameter(name).filter(|p| p.3 != Set::DefaultUser) {
                 let value = if p.3 == Set::Never { value.clone() } else { checked(p, value.as_bytes())? };
                 self.take_effect(p.0, &value);
                 locked(&self.values).insert(p.0, value);
@@ -226,6 +233,7 @@ impl Config {
                 Set::Cluster => {
                     accepted.cluster.push(([CLUSTER_WIDE, p.0.as_bytes()].concat(), Some(value.into_bytes())))
                 }
+                Set::DefaultUser => accepted.requirepass = Some(value),
                 _ => accepted.here.push((p, value)),
             }
         }
@@ -266,7 +274,7 @@ impl Config {
     /// This node's parameters that differ from the defaults, as lines of a configuration file. (The cluster's are in the log.)
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let values = locked(&self.values);
-        let own = PARAMETERS.iter().filter(|p| p.3 != Set::Cluster);
+        let own = PARAMETERS.iter().filter(|p| !matches!(p.3, Set::Cluster | Set::DefaultUser));
         own.filter_map(|p| values.get(p.0).filter(|v| *v != p.2).map(|v| (p.0, v.clone()))).collect()
     }
 
@@ -281,7 +289,7 @@ impl Config {
             "slowlog-log-slower-than" => self.slower_than_us.store(number, Relaxed),
             "slowlog-max-len" => self.slowlog_len.store(number as usize, Relaxed),
             "protected-mode" => self.protected.store(value == "yes", Relaxed),
-            "requirepass" => self.password_set.store(!value.is_empty(), Relaxed),
+            "acllog-max-len" => self.acl_log_len.store(number as usize, Relaxed),
             "client-output-buffer-limit" => {
                 if let Some((hard, _, seconds)) = output_limit(value, "normal") {
                     self.output_bytes_max.store(if hard == 0 { usize::MAX } else { hard as usize }, Relaxed);

@@ -13,6 +13,7 @@ mod chunk;
 pub mod clients;
 pub mod config;
 mod conn;
+mod guard;
 mod listen;
 mod multi;
 mod native;
@@ -28,6 +29,7 @@ pub use listen::{Gateway, GatewayError, GatewayOptions, TlsListen};
 use backend::Backend;
 use clients::Clients;
 use config::Config;
+use guard::Acl;
 use observe::{Monitors, SlowLog, Totals};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -39,6 +41,7 @@ pub struct Shared<B: Backend> {
     pub backend: B,
     pub clients: Clients,
     pub config: Config,
+    pub acl: Acl,
     pub totals: Totals,
     pub slow_log: SlowLog,
     pub monitors: Monitors,

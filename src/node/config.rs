@@ -34,6 +34,8 @@ pub struct Config {
     /// Voters of a new cluster, this node included. Empty = alone.
     pub initial_cluster: BTreeMap<NodeId, SocketAddr>,
     pub requirepass: String,
+    /// Users of a new cluster, and the file of `ACL SAVE` and `ACL LOAD`; empty: none.
+    pub aclfile: String,
     pub protected_mode: bool,
     /// Who may use DEBUG: `no`, `local` or `yes`.
     pub enable_debug_command: String,
@@ -112,6 +114,7 @@ impl Default for Config {
             peer_addr: None,
             initial_cluster: BTreeMap::new(),
             requirepass: String::new(),
+            aclfile: String::new(),
             protected_mode: true,
             enable_debug_command: "no".into(),
             maxclients: limits::CLIENTS_MAX,
@@ -165,6 +168,7 @@ impl Config {
             "peer-addr" => self.peer_addr = Some(address(value)?),
             "initial-cluster" => self.initial_cluster = cluster(value)?,
             "requirepass" => self.requirepass = value.into(),
+            "aclfile" => self.aclfile = value.into(),
             "protected-mode" => self.protected_mode = yes_no(name, value)?,
             "enable-debug-command" => match value {
                 "no" | "local" | "yes" => self.enable_debug_command = value.into(),
