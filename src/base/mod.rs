@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub mod batch;
 pub mod glob;
 pub mod limits;
+pub mod members;
 pub mod words;
 
 macro_rules! id {
@@ -55,6 +56,13 @@ id!(
     /// Number of a sub-batch: the unit of copy-on-write ownership. Grows by one at each kept root.
     SubBatch
 );
+
+/// Random bits from the operating system, for names and seeds. Not for the rooms where everything is deterministic.
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let seed = || std::hash::RandomState::new().build_hasher().finish();
+    mix64(seed() ^ mix64(seed() ^ std::process::id() as u64))
+}
 
 /// Wall-clock milliseconds since 1970-01-01 UTC.
 pub type Millis = i64;

@@ -14,6 +14,7 @@ use super::native::Entry;
 use super::session::Session;
 use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
+use crate::command::args::with_argument;
 use crate::resp::Request;
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
@@ -162,22 +163,21 @@ fn permit<B: Backend>(
     Err(ParseError(text(session, denied, name).into()))
 }
 
-fn text(session: &Session, denied: Denied, name: &str) -> String {
+fn text(session: &Session, denied: Denied, name: &str) -> Vec<u8> {
     if session.executing {
         let reason = match denied {
             Denied::Command => "no permission to execute the command or subcommand",
             Denied::Key(_) => "no permission to touch the specified keys",
         };
-        return format!(
-            "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This command is no longer \
-             allowed for the following reason: {reason}"
-        );
+        let text = "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This command is \
+                    no longer allowed for the following reason: %s";
+        return with_argument(text, reason.as_bytes());
     }
     match denied {
         Denied::Command => {
-            let user = String::from_utf8_lossy(&session.user.id.name);
-            format!("NOPERM User {user} has no permissions to run the '{name}' command")
+            let text = format!("NOPERM User %s has no permissions to run the '{name}' command");
+            with_argument(&text, &session.user.id.name)
         }
-        Denied::Key(_) => "NOPERM No permissions to access a key".into(),
+        Denied::Key(_) => b"NOPERM No permissions to access a key".into(),
     }
 }

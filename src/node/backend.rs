@@ -5,18 +5,18 @@ use super::keeper::{Keeper, KeeperError};
 use super::reads::{NodeReads, keys_of_plan, run_plan};
 use super::state::SharedState;
 use crate::apply::machine::Committed;
-use crate::apply::pending::{Outcome, Pending, Plan};
+use crate::apply::pending::{Outcome, Pending, Plan, Watch};
 use crate::apply::planted::Bug;
 use crate::apply::runner::Runner;
 use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
-use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, mix64};
+use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, NodeId, mix64};
 use crate::batch::{Batcher, Refused as Full};
 use crate::command::Table;
-use crate::gateway::backend::{Backend, Consistency, NodeFacts, PastError, Place, Refused};
+use crate::gateway::backend::{Backend, Consistency, MemberChange, NodeFacts, PastError, Place, Refused};
 use crate::history::{History, HistoryError, LogReader, Version};
 use crate::lang::engine::Engine;
-use crate::raft::Raft;
+use crate::raft::{Change, Raft};
 use crate::resp::{ReplyBuf, Request};
 use crate::store::{Entry, Read, Value};
 use std::path::PathBuf;
@@ -58,12 +58,17 @@ pub struct Node {
     /// Told by `SHUTDOWN`; the flag says whether a checkpoint is wanted.
     pub stop: Notify,
     pub reads: AtomicU64,
+    pub backups: super::backup::Backups,
 }
 
 #[derive(Clone)]
 pub struct NodeBackend(pub Arc<Node>);
 
 impl NodeBackend {
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.0.code.hasher.hash(key)
+    }
+
     fn table(&self) -> &Arc<Table> {
         &self.0.code.table
     }
@@ -111,8 +116,13 @@ impl Backend for NodeBackend {
         NodeReads::new(self.0.state.clone(), self.table().clone(), self.0.clock.clone(), seed)
     }
 
-    fn hash(&self, key: &[u8]) -> u64 {
-        self.0.code.hasher.hash(key)
+    fn watch(&self, db: u8, key: &[u8]) -> Watch {
+        let hash = self.hash(key);
+        let (epoch, absent) = match self.0.state.store().snapshot() {
+            Ok(newest) => (newest.epoch(), newest.find(db, hash, key).is_none()),
+            Err(_) => (self.epoch(), false),
+        };
+        Watch { db, key: key.to_vec(), hash, epoch, absent }
     }
 
     fn epoch(&self) -> Epoch {
@@ -310,6 +320,17 @@ impl Backend for NodeBackend {
         text
     }
 
+    async fn change_member(&self, change: MemberChange, node: u64) -> Result<(), Refused> {
+        let node = NodeId(node);
+        let change = match change {
+            MemberChange::Promote => Change::Promote(node),
+            MemberChange::Demote => Change::Demote(node),
+            MemberChange::Remove => Change::Remove(node),
+            MemberChange::Transfer => Change::Transfer(node),
+        };
+        self.0.raft.change(change).await.map_err(|e| Refused(format!("ERR {e}").into()))
+    }
+
     fn usage(&self, _request: Request<'_>, out: &mut ReplyBuf) {
         let counters = self.0.state.progress.counters();
         let used: Vec<_> = self.table().iter().zip(&counters).filter(|(_, c)| c.calls > 0).collect();
@@ -339,6 +360,14 @@ impl Backend for NodeBackend {
         match request.arg(1).to_ascii_lowercase().as_slice() {
             b"set-active-expire" => out.ok(),
             b"digest" => match self.0.state.store().snapshot() {
+                // Reads everything
+                Ok(snapshot) => {
+                    let digest = tokio::task::block_in_place(|| super::digest::content(&snapshot));
+                    out.simple(format!("{digest:032x}").as_bytes());
+                }
+                Err(e) => out.error(e.to_string()),
+            },
+            b"effect-digest" => match self.0.state.store().snapshot() {
                 Ok(snapshot) => out.simple(format!("{:016x}", snapshot.digest()).as_bytes()),
                 Err(e) => out.error(e.to_string()),
             },
@@ -373,6 +402,12 @@ impl Backend for NodeBackend {
     fn reset_stats(&self) {
         self.0.state.progress.reset_counters();
         self.0.state.progress.expired_keys.store(0, Ordering::Relaxed);
+    }
+
+    async fn backup(&self, words: Vec<Vec<u8>>) -> Result<Vec<u8>, String> {
+        let this = self.clone();
+        let answer = tokio::task::spawn_blocking(move || this.0.backups.answer(&this, &words)).await;
+        answer.unwrap_or_else(|_| Err("the backup did not go on".into()))
     }
 
     async fn checkpoint(&self) -> Result<(), String> {
@@ -431,6 +466,7 @@ pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
     let mut last = Instant::now();
     while !stopped() {
         std::thread::sleep(Duration::from_millis(200));
+        node.backups.expire();
         let bytes = node.state.progress.log_bytes.load(Ordering::Relaxed);
         let since = bytes.saturating_sub(node.keeper.last_bytes.load(Ordering::Relaxed));
         let paced = (4 * node.keeper.last_page_bytes.load(Ordering::Relaxed)).min(LOG_BYTES_MAX);

@@ -1,7 +1,8 @@
 //! ACL: shows and changes users. A change is an epoch: it holds on every node.
 
-use super::{Context, Entry, NOT_INT, help, is, text};
+use super::{Context, Entry, NOT_INT, help, is};
 use crate::base::batch::ChunkBuilder;
+use crate::command::args::with_argument;
 use crate::gateway::Shared;
 use crate::gateway::acl::catalogue::{CATEGORIES, Catalogue};
 use crate::gateway::acl::log;
@@ -67,8 +68,7 @@ pub async fn set_user<B: Backend>(context: &mut Context<'_, B>, request: Request
     let rules = match join_selectors(&rules) {
         Ok(rules) => rules,
         Err(at) => {
-            let opening = text(rules[at]);
-            return out.error(format!("ERR Unmatched parenthesis in acl selector starting at '{opening}'."));
+            return out.error(with_argument("ERR Unmatched parenthesis in acl selector starting at '%s'.", rules[at]));
         }
     };
     loop {
@@ -76,7 +76,7 @@ pub async fn set_user<B: Backend>(context: &mut Context<'_, B>, request: Request
         let mut user = users.get(name).map_or_else(User::nobody, |account| account.user.clone());
         for rule in &rules {
             if let Err(error) = user.apply(rule, Some(&users.catalogue)) {
-                return out.error(format!("ERR Error in ACL SETUSER modifier '{}': {error}", text(rule)));
+                return out.error(with_argument(&format!("ERR Error in ACL SETUSER modifier '%s': {error}"), rule));
             }
         }
         match system::change(context, &[users.set(name, &user)], Some(users.version)).await {
@@ -236,7 +236,7 @@ fn cat(catalogue: &Catalogue, request: Request<'_>, out: &mut ReplyBuf) {
         }
         (3, None) => {
             let shown = &request.arg(2)[..request.arg(2).len().min(128)];
-            out.error(format!("ERR Unknown category '{}'", text(shown)));
+            out.error(with_argument("ERR Unknown category '%s'", shown));
         }
         _ => wrong_count(request, out),
     }
@@ -245,8 +245,8 @@ fn cat(catalogue: &Catalogue, request: Request<'_>, out: &mut ReplyBuf) {
 /// Redis's text for a subcommand with too many arguments.
 fn wrong_count(request: Request<'_>, out: &mut ReplyBuf) {
     let word = request.arg(1);
-    let shown = text(&word[..word.len().min(128)]);
-    out.error(format!("ERR unknown subcommand or wrong number of arguments for '{shown}'. Try ACL HELP."));
+    let shown = &word[..word.len().min(128)];
+    out.error(with_argument("ERR unknown subcommand or wrong number of arguments for '%s'. Try ACL HELP.", shown));
 }
 
 fn generate_password(request: Request<'_>, out: &mut ReplyBuf) {
@@ -319,7 +319,7 @@ fn show_log<B: Backend>(context: &Context<'_, B>, request: Request<'_>, out: &mu
 /// `ACL DRYRUN user command …`: whether he may, without doing it.
 fn dry_run<B: Backend>(context: &Context<'_, B>, users: &Users, request: Request<'_>, out: &mut ReplyBuf) {
     let Some(account) = users.get(request.arg(2)) else {
-        return out.error(format!("ERR User '{}' not found", text(request.arg(2))));
+        return out.error(with_argument("ERR User '%s' not found", request.arg(2)));
     };
     let inner = request.skip(3);
     let asked = match asked(context, inner) {
@@ -328,7 +328,7 @@ fn dry_run<B: Backend>(context: &Context<'_, B>, users: &Users, request: Request
     };
     match verdict(account, &asked, inner) {
         Ok(()) => out.ok(),
-        Err(why) => out.bulk(why.as_bytes()),
+        Err(why) => out.bulk(&why),
     }
 }
 
@@ -340,7 +340,7 @@ struct Asked {
 }
 
 fn asked<B: Backend>(context: &Context<'_, B>, inner: Request<'_>) -> Result<Asked, Vec<u8>> {
-    let unknown = || format!("ERR Command '{}' not found", text(inner.arg(0))).into_bytes();
+    let unknown = || with_argument("ERR Command '%s' not found", inner.arg(0));
     let Some(route) = context.code.lookup(inner.arg(0)) else {
         let entry = super::lookup(inner.arg(0)).ok_or_else(unknown)?;
         let leaf = entry.resolve(inner).map_err(|e| if e.starts_with(b"ERR unknown") { unknown() } else { e })?;
@@ -353,9 +353,9 @@ fn asked<B: Backend>(context: &Context<'_, B>, inner: Request<'_>) -> Result<Ask
         Ok(()) => context.code.call_keys(route.id, inner, &call, &mut |key, words| {
             keys.push((key.to_vec(), Access::declared(words)));
         }),
-        Err(ParseError(error)) if error.starts_with("ERR unknown subcommand") => return Err(unknown()),
-        Err(ParseError(error)) if error.starts_with("ERR wrong number of arguments") => {
-            return Err(error.into_owned().into_bytes());
+        Err(ParseError(error)) if error.starts_with(b"ERR unknown subcommand") => return Err(unknown()),
+        Err(ParseError(error)) if error.starts_with(b"ERR wrong number of arguments") => {
+            return Err(error.into_owned());
         }
         // What else is wrong with the arguments is not asked here.
         Err(_) => {
@@ -366,15 +366,15 @@ fn asked<B: Backend>(context: &Context<'_, B>, inner: Request<'_>) -> Result<Ask
     Ok(Asked { command: context.code.name(route.id, inner).to_owned(), keys })
 }
 
-fn verdict(account: &Account, asked: &Asked, inner: Request<'_>) -> Result<(), String> {
+fn verdict(account: &Account, asked: &Asked, inner: Request<'_>) -> Result<(), Vec<u8>> {
     let first_argument = (inner.len() > 1).then(|| inner.arg(1));
     let number = account.catalogue.find(asked.command.as_bytes());
     let keys: Vec<_> = asked.keys.iter().map(|(key, access)| (key.as_slice(), *access)).collect();
     let checked = number.map_or(Err(Denied::Command), |n| account.rights.check(n, first_argument, &keys));
-    let user = text(&account.id.name);
+    let user = with_argument("User %s has no permissions to ", &account.id.name);
     checked.map_err(|denied| match denied {
-        Denied::Command => format!("User {user} has no permissions to run the '{}' command", asked.command),
-        Denied::Key(at) => format!("User {user} has no permissions to access the '{}' key", text(keys[at].0)),
+        Denied::Command => [user, format!("run the '{}' command", asked.command).into_bytes()].concat(),
+        Denied::Key(at) => [user, with_argument("access the '%s' key", keys[at].0)].concat(),
     })
 }
 

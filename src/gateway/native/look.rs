@@ -3,7 +3,7 @@
 use super::{Context, Entry, SYNTAX, is};
 use crate::apply::pending::Plan;
 use crate::base::{Epoch, Millis};
-use crate::gateway::backend::{Backend, Code, Consistency, PastError};
+use crate::gateway::backend::{Backend, Code, Consistency, MemberChange, PastError};
 use crate::gateway::chunk::unknown;
 use crate::gateway::guard;
 use crate::resp::number::parse_int;
@@ -30,8 +30,44 @@ pub fn answer<B: Backend>(
             None => out.error(unknown(request.skip(1))),
         },
         "look.usage" => backend.usage(request, out),
+        "look.cluster|help" => super::help(out, "LOOK.CLUSTER", CLUSTER_HELP),
         "look.cluster" => out.verbatim(b"txt", backend.cluster().as_bytes()),
         _ => out.error(SYNTAX),
+    }
+}
+
+const CLUSTER_HELP: &[&str] = &[
+    "(no subcommand)",
+    "    Tell who leads and how far each node is.",
+    "PROMOTE <node>",
+    "    Let a learner vote. It must be there, and not far behind.",
+    "DEMOTE <node>",
+    "    Make a voter a learner.",
+    "REMOVE <node>",
+    "    Dismiss a node for ever; it stops. Its id is not given again.",
+    "TRANSFER <node>",
+    "    Let another voter lead.",
+];
+
+/// `LOOK.CLUSTER PROMOTE | DEMOTE | REMOVE | TRANSFER <node>`
+pub async fn change_member<B: Backend>(
+    context: &mut Context<'_, B>,
+    entry: &'static Entry,
+    request: Request<'_>,
+    out: &mut ReplyBuf,
+) {
+    let change = match entry.name {
+        "look.cluster|promote" => MemberChange::Promote,
+        "look.cluster|demote" => MemberChange::Demote,
+        "look.cluster|remove" => MemberChange::Remove,
+        _ => MemberChange::Transfer,
+    };
+    let Some(node) = parse_int(request.arg(2)).filter(|id| *id > 0) else {
+        return out.error("ERR a node is named by its number, as LOOK.CLUSTER shows it");
+    };
+    match context.shared.backend.change_member(change, node as u64).await {
+        Ok(()) => out.ok(),
+        Err(refused) => out.error(&*refused.0),
     }
 }
 
@@ -101,6 +137,15 @@ pub async fn epoch<B: Backend>(context: &mut Context<'_, B>, request: Request<'_
     match epoch {
         Ok(epoch) => out.int(epoch.0 as i64),
         Err(error) => error.answer(out),
+    }
+}
+
+/// `LOOK.BACKUP <word …>`: spoken by `look backup` with the node's keeper of backups.
+pub async fn backup<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    let words = request.iter().skip(1).map(<[u8]>::to_vec).collect();
+    match context.shared.backend.backup(words).await {
+        Ok(bytes) => out.bulk(&bytes),
+        Err(error) => out.error(format!("ERR {error}")),
     }
 }
 

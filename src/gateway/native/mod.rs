@@ -49,9 +49,13 @@ pub async fn wait<B: Backend>(
         "waitaof" => server::waitaof(context, request, out).await,
         "save" => server::save(context, out).await,
         "debug" => server::debug(context, request, out).await,
+        "look.backup" => look::backup(context, request, out).await,
         "look.at" => look::at(context, request, out).await,
         "look.epoch" => look::epoch(context, request, out).await,
         "look.readat" => look::read_at(context, request, out).await,
+        "look.cluster|promote" | "look.cluster|demote" | "look.cluster|remove" | "look.cluster|transfer" => {
+            look::change_member(context, entry, request, out).await;
+        }
         _ => answer(context, entry, request, out),
     }
 }
@@ -73,11 +77,12 @@ pub fn fits_multi(entry: &Entry) -> bool {
             | "bgsave"
             | "monitor"
             | "look.at"
+            | "look.backup"
             | "look.once"
             | "look.readat"
             | "shutdown"
             | "client|reply"
-    )
+    ) && !entry.name.starts_with("look.cluster|")
 }
 
 /// Commands that can be answered at once.
