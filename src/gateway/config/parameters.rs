@@ -66,6 +66,7 @@ const SETTABLE: &[Row] = &[
     ("latency-tracking", YesNo, "yes", Here),
     ("latency-tracking-info-percentiles", Percentiles, "50 99 99.9", Here),
     ("maxclients", Number(1, u32::MAX as i64), "10000", Here),
+    ("maxclients-per-address", Number(0, u32::MAX as i64), "0", Here),
     ("protected-mode", YesNo, "yes", Here),
     ("slowlog-log-slower-than", Number(-1, MAX), "10000", Here),
     ("slowlog-max-len", Number(0, 1_000_000), "128", Here),
