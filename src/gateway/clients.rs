@@ -159,18 +159,10 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Enters a connection. None: `max` are here already, or `per_address` of its address (0: as many as like).
-    pub fn enter(
-        &self,
-        addr: String,
-        laddr: String,
-        now: Millis,
-        (max, per_address): (usize, usize),
-    ) -> Option<Arc<Client>> {
+    /// Enters a connection. None: `max` are here already.
+    pub fn enter(&self, addr: String, laddr: String, now: Millis, max: usize) -> Option<Arc<Client>> {
         let mut by_id = locked(&self.by_id);
-        let address = |addr: &str| addr.rsplit_once(':').map(|(ip, _)| ip.to_owned());
-        let same = |client: &&Arc<Client>| address(&client.addr) == address(&addr);
-        if by_id.len() >= max || (per_address > 0 && by_id.values().filter(same).count() >= per_address) {
+        if by_id.len() >= max {
             return None;
         }
         let id = self.next.fetch_add(1, Relaxed) + 1;
@@ -232,7 +224,7 @@ mod tests {
     #[test]
     fn a_client_past_the_maximum_is_refused_until_one_leaves() {
         let clients = Clients::default();
-        let enter = || clients.enter("a:1".into(), "b:2".into(), 0, (2, 0));
+        let enter = || clients.enter("a:1".into(), "b:2".into(), 0, 2);
         let first = enter().unwrap();
         assert_eq!(enter().unwrap().id, first.id + 1);
         assert!(enter().is_none());

@@ -42,8 +42,6 @@ pub struct Config {
     pub slowlog_len: AtomicUsize,
     pub protected: AtomicBool,
     pub acl_log_len: AtomicUsize,
-    /// 0: no limit of its own.
-    pub clients_per_address: AtomicUsize,
 }
 
 impl Default for Config {
@@ -61,7 +59,6 @@ impl Default for Config {
             slowlog_len: 128.into(),
             protected: true.into(),
             acl_log_len: 128.into(),
-            clients_per_address: 0.into(),
         };
         for p in all() {
             config.take_effect(p.name, p.default);
@@ -168,7 +165,6 @@ impl Config {
         let number = value.parse::<i64>().unwrap_or(0);
         match name {
             "maxclients" => self.maxclients.store(number as usize, Relaxed),
-            "maxclients-per-address" => self.clients_per_address.store(number as usize, Relaxed),
             "timeout" => self.timeout_s.store(number as u64, Relaxed),
             "tcp-keepalive" => self.keepalive_s.store(number as u64, Relaxed),
             "proto-max-bulk-len" => self.bulk_bytes_max.store(number as usize, Relaxed),

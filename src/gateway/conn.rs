@@ -32,7 +32,7 @@ const FLUSH_BYTES: usize = 1 << 20;
 const BUFFER_KEEP: usize = 1 << 20;
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_millis(50);
 /// Strangers have to authenticate in this time.
-const STRANGER: Duration = Duration::from_secs(5);
+const STRANGER_S: u64 = 5;
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +151,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
             Filler { shared: &self.shared, session: &mut self.session, code, chunk: &mut self.chunk, monitored };
         let mut last = None;
         let stop = loop {
-            if filler.is_full() {
+            if filler.chunk.is_full() {
                 break Stop::Full;
             }
             let input = &self.input[at..];
@@ -425,14 +425,11 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         client.query_bytes.store(self.input.len(), Relaxed);
         client.query_free.store(self.input.capacity() - self.input.len(), Relaxed);
         let idle = match (self.session.trusted, self.shared.config.timeout_s.load(Relaxed)) {
-            // However busy he is meanwhile.
-            (false, _) => Some(STRANGER.saturating_sub(self.session.since.elapsed())),
-            (true, 0) => None,
-            (true, seconds) => Some(Duration::from_secs(seconds)),
+            (false, _) => STRANGER_S,
+            (true, seconds) => seconds,
         };
         tokio::select! {
             biased;
-            () = std::future::ready(()), if idle == Some(Duration::ZERO) => Err(End::Closed),
             completion = oldest(self.in_flight.front_mut()) => {
                 self.in_flight.pop_front();
                 self.complete(completion.map_err(|_| End::Stopping)?).await
@@ -457,7 +454,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
                 let _ = tokio::time::timeout(Duration::from_secs(5), self.drain()).await;
                 Err(End::Killed)
             }
-            () = tokio::time::sleep(idle.unwrap_or_default()), if idle.is_some() && self.in_flight.is_empty() && self.monitor.is_none() =>
+            () = tokio::time::sleep(Duration::from_secs(idle)), if idle > 0 && self.in_flight.is_empty() && self.monitor.is_none() =>
                 Err(End::Closed),
         }
     }
@@ -481,10 +478,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         }
         let bytes = self.out.as_bytes();
         self.shared.totals.bytes_out.fetch_add(bytes.len() as u64, Relaxed);
-        let stall = match self.session.trusted {
-            true => Duration::from_secs(self.shared.config.output_stall_s.load(Relaxed)),
-            false => STRANGER,
-        };
+        let stall = Duration::from_secs(self.shared.config.output_stall_s.load(Relaxed));
         let client = &self.session.client;
         let mut rest = bytes;
         while !rest.is_empty() {

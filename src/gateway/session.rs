@@ -10,7 +10,6 @@ use crate::base::Epoch;
 use crate::resp::Version;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 /// `CLIENT REPLY`
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,8 +33,6 @@ pub struct Session {
     pub trusted: bool,
     /// Stays trusted when the default user gets a password.
     authenticated: bool,
-    /// When it began, or was reset: what a stranger's time is counted from.
-    pub since: Instant,
     /// Of the users that `user` and `trusted` were taken from.
     pub generation: u64,
     /// Passwords that were wrong and have not been waited for yet.
@@ -70,7 +67,6 @@ impl Session {
             user,
             trusted: open,
             authenticated: open,
-            since: Instant::now(),
             generation,
             wrong_passwords: 0,
             multi: None,

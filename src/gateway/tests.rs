@@ -2,7 +2,6 @@
 
 mod acl;
 mod fake;
-mod limits;
 
 use super::backend::Backend;
 use super::{Gateway, GatewayOptions};

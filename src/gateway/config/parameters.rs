@@ -66,7 +66,6 @@ const SETTABLE: &[Row] = &[
     ("latency-tracking", YesNo, "yes", Here),
     ("latency-tracking-info-percentiles", Percentiles, "50 99 99.9", Here),
     ("maxclients", Number(1, u32::MAX as i64), "10000", Here),
-    ("maxclients-per-address", Number(0, u32::MAX as i64), "0", Here),
     ("protected-mode", YesNo, "yes", Here),
     ("slowlog-log-slower-than", Number(-1, MAX), "10000", Here),
     ("slowlog-max-len", Number(0, 1_000_000), "128", Here),
@@ -76,6 +75,8 @@ const SETTABLE: &[Row] = &[
     ("window-epochs", Number(0, MAX), "1000000", Node),
     ("window-ms", Number(0, MAX), "15000", Node),
     // Of this node, from its start on.
+    ("admin-bind", Text, "127.0.0.1", Never),
+    ("admin-port", Number(0, 65_535), "0", Never),
     ("batch-interval", Number(0, 60_000), "0", Never),
     ("bind", Text, "127.0.0.1", Never),
     ("dir", Text, "", Never),
