@@ -363,6 +363,7 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("unixsocket", config.unixsocket.iter().map(|path| path.display().to_string()).collect()),
         ("unixsocketperm", format!("{:o}", config.unixsocketperm)),
         ("requirepass", config.requirepass.clone()),
+        ("aclfile", config.aclfile.clone()),
         ("protected-mode", yes_no(config.protected_mode)),
         ("enable-debug-command", config.enable_debug_command.clone()),
         ("maxclients", config.maxclients.to_string()),

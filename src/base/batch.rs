@@ -289,6 +289,14 @@ pub struct ChunkBuilder {
     open: usize,
 }
 
+/// Where a [`ChunkBuilder`] was.
+#[derive(Clone, Copy, Debug)]
+pub struct BuilderPlace {
+    words: usize,
+    blob: usize,
+    calls: u32,
+}
+
 impl ChunkBuilder {
     pub fn begin(&mut self, handler: u32, db: u8) {
         self.open = self.words.len();
@@ -309,7 +317,7 @@ impl ChunkBuilder {
     pub fn get_word(&self, number: usize) -> u64 {
         self.words[self.open + 1 + number]
     }
-    /// The words of the open call so far.
+    /// The words of the open call so far; of the call that was closed last, before another is opened.
     pub fn open_call_words(&self) -> &[u64] {
         &self.words[self.open + 1..]
     }
@@ -340,6 +348,16 @@ impl ChunkBuilder {
     pub fn cancel(&mut self, blob: usize) {
         self.words.truncate(self.open);
         self.blob.truncate(blob);
+    }
+    /// Where the builder is now.
+    pub fn place(&self) -> BuilderPlace {
+        BuilderPlace { words: self.words.len(), blob: self.blob.len(), calls: self.calls }
+    }
+    /// Takes back every call since then.
+    pub fn take_back(&mut self, to: BuilderPlace) {
+        self.words.truncate(to.words);
+        self.blob.truncate(to.blob);
+        self.calls = to.calls;
     }
     /// The chunk, ready to travel; the builder is empty afterwards.
     pub fn finish(&mut self, gateway: GatewayId, sequence: u64, code_version: u64) -> Chunk {

@@ -316,10 +316,11 @@ fn position(alternatives: &[Alternative], word: &[u8]) -> Option<usize> {
     alternatives.iter().position(|a| word.eq_ignore_ascii_case(a.word.as_bytes()))
 }
 
-/// Calls `f` with the bytes word and hash of every key of a call.
-pub fn for_each_key(grammar: &Grammar, word: &impl Fn(usize) -> u64, f: &mut impl FnMut(BytesWord, u64)) {
-    for param in &grammar.params {
+/// Calls `f` with every key of a call: the number of its parameter among those that hold keys, its bytes word and its hash.
+pub fn for_each_key(grammar: &Grammar, word: &impl Fn(usize) -> u64, f: &mut impl FnMut(usize, BytesWord, u64)) {
+    for (number, param) in grammar.params.iter().filter(|p| p.holds_key()).enumerate() {
         let slot = param.slot as usize;
+        let f = &mut |word, hash| f(number, word, hash);
         match &param.kind {
             ParamKind::One(shape) => keys_of(shape, slot, word, f),
             ParamKind::Options(alternatives) => keys_of_alternatives(alternatives, slot, word, f),
@@ -448,7 +449,7 @@ mod tests {
         let w = words(&mset, "a 1 b 2").unwrap();
         assert_eq!((ListWord(w[0]).first_word(), ListWord(w[0]).count(), w.len()), (1, 2, 7));
         let mut hashes = vec![];
-        for_each_key(&mset, &|i| w[i], &mut |_, hash| hashes.push(hash));
+        for_each_key(&mset, &|i| w[i], &mut |_, _, hash| hashes.push(hash));
         assert_eq!(hashes, [b"a", b"b"].map(|k| KeyHasher::new(1).hash(k)));
         assert!(words(&mset, "a 1 b").unwrap_err().starts_with("ERR wrong number"));
     }

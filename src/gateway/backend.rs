@@ -44,6 +44,16 @@ pub trait Code: Send + Sync + 'static {
     /// All commands, for `COMMAND`; in any order, top level only.
     fn commands(&self) -> Vec<CommandId>;
     fn describe(&self, id: CommandId) -> Description;
+    /// The full name of the command that `request` means (`object|encoding`); the container's, when it names no subcommand.
+    fn name(&self, id: CommandId, request: Request<'_>) -> &str;
+    /// The keys of a call that `parse` has just made of `request`, as its handler gets them, and how it accesses them (as in [`KeyAt`]).
+    fn call_keys<'a>(
+        &self,
+        id: CommandId,
+        request: Request<'_>,
+        call: &'a ChunkBuilder,
+        visit: &mut dyn FnMut(&'a [u8], &'static [&'static str]),
+    );
     /// Positions of the keys in `request` and how they are accessed, for `COMMAND GETKEYS`. None: no key arguments;
     /// empty: too few or too many arguments.
     fn keys(&self, id: CommandId, request: Request<'_>) -> Option<Vec<KeyAt>>;

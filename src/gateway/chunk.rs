@@ -3,6 +3,7 @@
 
 use super::Shared;
 use super::backend::{Backend, Code, ParseError, Route};
+use super::guard;
 use super::multi::Queue;
 use super::native::{self, Context, Entry, Hot};
 use super::session::{Replies, Session};
@@ -106,17 +107,16 @@ impl<B: Backend> Filler<'_, B> {
 
     #[inline]
     fn parse(&mut self, route: Route, request: Request<'_>) -> Result<(), ParseError> {
-        let db = self.session.db;
         let chunk = &mut *self.chunk;
         if route.write {
             if self.session.read_at.is_some() {
                 return Err(ParseError(READS_PAST.as_bytes().into()));
             }
-            self.code.parse(route.id, request, db, &mut chunk.records)?;
+            guard::parse(self.shared, self.session, &**self.code, route.id, request, &mut chunk.records)?;
             chunk.plan.records(1);
             chunk.writes += 1;
         } else {
-            self.code.parse(route.id, request, db, &mut chunk.plan.riders)?;
+            guard::parse(self.shared, self.session, &**self.code, route.id, request, &mut chunk.plan.riders)?;
             chunk.plan.rider();
             chunk.reads += 1;
         }
@@ -141,6 +141,13 @@ impl<B: Backend> Filler<'_, B> {
                 return Taken::Done;
             }
         };
+        if let Err(ParseError(text)) = guard::native(self.shared, self.session, leaf, request) {
+            if leaf.hot == Hot::Exec {
+                return self.abort(&text);
+            }
+            self.error(&*text);
+            return Taken::Done;
+        }
         match leaf.hot {
             Hot::Not if leaf.name == "look.once" => self.once(request),
             Hot::Not => return Taken::Wait(leaf),
@@ -237,13 +244,13 @@ impl<B: Backend> Filler<'_, B> {
         }
         let db = self.session.db;
         let records = &mut self.chunk.records;
-        let (words, blob, calls) = (records.words.len(), records.blob.len(), records.calls);
+        let before = records.place();
         records.begin(handler::ONCE, db);
         let token = records.bytes(request.arg(1));
         records.word(token.0);
         records.word(digest(db, inner));
         let parsed = if records.end() {
-            self.code.parse(route.id, inner, db, records)
+            guard::parse(self.shared, self.session, &**self.code, route.id, inner, records)
         } else {
             Err(ParseError(b"ERR request is too large".into()))
         };
@@ -253,10 +260,7 @@ impl<B: Backend> Filler<'_, B> {
                 self.chunk.writes += 1;
             }
             Err(ParseError(text)) => {
-                let records = &mut self.chunk.records;
-                records.words.truncate(words);
-                records.blob.truncate(blob);
-                records.calls = calls;
+                self.chunk.records.take_back(before);
                 self.error(&*text);
             }
         }
@@ -307,7 +311,8 @@ impl<B: Backend> Filler<'_, B> {
                             queue.selects |= leaf.hot == Hot::Select || leaf.name == "hello";
                             queue.writes |= leaf.name == "config|set";
                         });
-                        None
+                        let permitted = guard::native(self.shared, self.session, leaf, request);
+                        permitted.err().map(|ParseError(text)| text.into_owned())
                     }
                 },
             },
@@ -349,12 +354,13 @@ impl<B: Backend> Filler<'_, B> {
             return Some(NOT_IN_MULTI.into());
         }
         let mut scratch = ChunkBuilder::default();
-        let ParseError(text) = self.code.parse(route.id, request, self.session.db, &mut scratch).err()?;
+        let ParseError(text) =
+            guard::parse(self.shared, self.session, &**self.code, route.id, request, &mut scratch).err()?;
         let count = request.len() as i32;
         let by_table = (route.arity > 0 && count != route.arity) || count < -route.arity;
         // A subcommand's name has a bar; its arity is in no route.
         let by_arity = text.starts_with(b"ERR wrong number of arguments for") && (by_table || text.contains(&b'|'));
-        let early = by_arity || text.starts_with(b"ERR unknown subcommand");
+        let early = by_arity || text.starts_with(b"ERR unknown subcommand") || text.starts_with(b"NOPERM ");
         early.then(|| text.into_owned())
     }
 
@@ -389,9 +395,11 @@ impl<B: Backend> Filler<'_, B> {
         self.chunk.plan.steps.push(Step::Mute(false));
         self.chunk.plan.seal();
         let before = self.chunk.writes;
+        self.session.executing = true;
         for request in queue.requests() {
             self.element(request);
         }
+        self.session.executing = false;
         let records = self.chunk.writes - before;
         let logged = if logged && records == 0 {
             // Every write was wrong: nothing of it is to cost an epoch.
@@ -436,13 +444,14 @@ impl<B: Backend> Filler<'_, B> {
             Ok(accepted) => accepted,
             Err(text) => return self.error(text),
         };
-        if accepted.cluster.is_empty() {
+        let changes = native::config::changes(&accepted, &shared.acl.users());
+        if changes.is_empty() {
             return self.answer(|out, _| native::config::set_here(shared, accepted, out));
         }
         if self.session.read_at.is_some() {
             return self.error(READS_PAST);
         }
-        if let Err(refused) = system::record(&mut self.chunk.records, &accepted.cluster, None) {
+        if let Err(refused) = system::record(&mut self.chunk.records, &changes, None) {
             return self.error(&*refused.0);
         }
         self.chunk.plan.records(1);
@@ -458,6 +467,9 @@ impl<B: Backend> Filler<'_, B> {
         let Some(Ok(leaf)) = native::lookup(request.arg(0)).map(|entry| entry.resolve(request)) else {
             return self.error(unknown(request));
         };
+        if let Err(ParseError(text)) = guard::native(self.shared, self.session, leaf, request) {
+            return self.error(&*text);
+        }
         match leaf.hot {
             // EXEC has forgotten all watches already.
             Hot::Unwatch => self.answer(|out, _| out.ok()),

@@ -2,6 +2,7 @@
 //!
 //! A connection's task writes its record once a chunk, never once a command.
 
+use super::acl::users::Identity;
 use crate::apply::pending::Cost;
 use crate::base::Millis;
 use crate::command::costs::Counter;
@@ -44,8 +45,9 @@ pub struct Client {
 }
 
 /// The parts of a [`Client`] that are text.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub struct Texts {
+    pub user: Identity,
     pub name: String,
     pub lib_name: String,
     pub lib_ver: String,
@@ -71,7 +73,13 @@ impl Client {
             monitor: false.into(),
             no_evict: false.into(),
             no_touch: false.into(),
-            texts: Mutex::default(),
+            texts: Mutex::new(Texts {
+                user: Identity::default_user(),
+                name: String::new(),
+                lib_name: String::new(),
+                lib_ver: String::new(),
+                command: String::new(),
+            }),
             used: Default::default(),
             killed: false.into(),
             kill: Notify::new(),
@@ -129,7 +137,7 @@ impl Client {
             line,
             "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={} \
              qbuf={query} qbuf-free={free} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem={output} tot-mem={} events=r \
-             cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+             cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
             self.addr,
             self.laddr,
@@ -141,6 +149,7 @@ impl Client {
             self.multi.load(Relaxed),
             query + free + output + 1024,
             if texts.command.is_empty() { "NULL" } else { &texts.command },
+            String::from_utf8_lossy(&texts.user.name),
             self.resp.load(Relaxed),
             texts.lib_name,
             texts.lib_ver,
@@ -213,6 +222,11 @@ impl Clients {
     }
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+    /// Closes the connections of users who are not among these any more.
+    pub fn keep(&self, is_there: impl Fn(&Identity) -> bool) {
+        let gone = |client: &Arc<Client>| !is_there(&locked(&client.texts).user);
+        self.all().iter().filter(|client| gone(client)).for_each(|client| client.kill());
     }
     /// In order of id.
     pub fn all(&self) -> Vec<Arc<Client>> {

@@ -22,6 +22,8 @@ pub struct Accepted {
     here: Vec<(&'static Parameter, String)>,
     /// Changes of the system state.
     pub cluster: Vec<Change>,
+    /// The default user's new password; empty: none.
+    pub requirepass: Option<String>,
 }
 
 /// The configuration of one node's gateway.
@@ -41,7 +43,7 @@ pub struct Config {
     pub latency_ms: AtomicI64,
     pub slowlog_len: AtomicUsize,
     pub protected: AtomicBool,
-    pub password_set: AtomicBool,
+    pub acl_log_len: AtomicUsize,
 }
 
 impl Default for Config {
@@ -59,7 +61,7 @@ impl Default for Config {
             latency_ms: 0.into(),
             slowlog_len: 128.into(),
             protected: true.into(),
-            password_set: false.into(),
+            acl_log_len: 128.into(),
         };
         for p in all() {
             config.take_effect(p.name, p.default);
@@ -72,7 +74,7 @@ impl Config {
     /// What the node was started with; unknown names are no concern of the gateway.
     pub fn load(&self, values: &[(String, String)]) -> Result<(), String> {
         for (name, value) in values {
-            if let Some(p) = find(name) {
+            if let Some(p) = find(name).filter(|p| p.set != Set::DefaultUser) {
                 let value = if p.set == Set::Never { value.clone() } else { checked(p, value.as_bytes())? };
                 self.take_effect(p.name, &value);
                 locked(&self.values).insert(p.name, value);
@@ -118,6 +120,7 @@ impl Config {
                 Set::Cluster => {
                     accepted.cluster.push(([CLUSTER_WIDE, p.name.as_bytes()].concat(), Some(value.into_bytes())))
                 }
+                Set::DefaultUser => accepted.requirepass = Some(value),
                 _ => accepted.here.push((p, value)),
             }
         }
@@ -157,7 +160,7 @@ impl Config {
     /// This node's parameters that differ from the defaults, as lines of a configuration file. (The cluster's are in the log.)
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let values = locked(&self.values);
-        let own = all().filter(|p| p.set != Set::Cluster);
+        let own = all().filter(|p| !matches!(p.set, Set::Cluster | Set::DefaultUser));
         own.filter_map(|p| values.get(p.name).filter(|v| *v != p.default).map(|v| (p.name, v.clone()))).collect()
     }
 
@@ -182,7 +185,7 @@ impl Config {
             "latency-monitor-threshold" => self.latency_ms.store(number, Relaxed),
             "slowlog-max-len" => self.slowlog_len.store(number as usize, Relaxed),
             "protected-mode" => self.protected.store(value == "yes", Relaxed),
-            "requirepass" => self.password_set.store(!value.is_empty(), Relaxed),
+            "acllog-max-len" => self.acl_log_len.store(number as usize, Relaxed),
             "client-output-buffer-limit" => {
                 if let Some((hard, _, seconds)) = output_limit(value, "normal") {
                     self.output_bytes_max.store(if hard == 0 { usize::MAX } else { hard as usize }, Relaxed);

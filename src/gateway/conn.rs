@@ -30,6 +30,7 @@ const READ_BYTES_BUSY: usize = 256 * 1024;
 const FLUSH_BYTES: usize = 1 << 20;
 /// A buffer that has grown past this is given back when it is empty.
 const BUFFER_KEEP: usize = 1 << 20;
+const WRONG_PASSWORD_DELAY: Duration = Duration::from_millis(50);
 /// Strangers have to authenticate in this time.
 const STRANGER_S: u64 = 5;
 
@@ -115,6 +116,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
     async fn turn(&mut self) -> Result<(), End> {
         self.shared.follow();
         let code = self.shared.backend.code();
+        if !self.shared.keeps(&mut self.session, &code) {
+            return Err(End::Killed);
+        }
         let stop = self.fill(&code);
         if !self.chunk.is_empty() {
             self.dispatch(&code).await?;
@@ -206,6 +210,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         totals.commands.fetch_add(self.chunk.commands as u64, Relaxed);
         totals.reads.fetch_add(self.chunk.reads as u64, Relaxed);
         totals.writes.fetch_add(self.chunk.writes as u64, Relaxed);
+        slow_down(&mut self.session).await;
         let writes = !self.chunk.records.is_empty();
         self.pass_pause(writes).await;
         let before = self.chunk.before.take();
@@ -413,6 +418,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         let request = self.decoder.request(&self.input);
         let mut context = Context { shared: &self.shared, session: &mut self.session, code };
         native::wait(&mut context, entry, request, &mut self.out).await;
+        slow_down(&mut self.session).await;
         let micros = started.elapsed().as_micros() as i64;
         let slower = self.shared.config.slower_than_us.load(Relaxed);
         if slower >= 0 && micros >= slower {
@@ -530,6 +536,15 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         }
         self.out.clear();
         Ok(())
+    }
+}
+
+/// Guessing passwords takes time, also within MULTI.
+#[inline]
+async fn slow_down(session: &mut Session) {
+    if session.wrong_passwords > 0 {
+        let guesses = std::mem::take(&mut session.wrong_passwords);
+        tokio::time::sleep(WRONG_PASSWORD_DELAY * guesses).await;
     }
 }
 

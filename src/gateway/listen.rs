@@ -5,6 +5,7 @@ use super::backend::Backend;
 use super::clients::Clients;
 use super::config::Config;
 use super::conn::Connection;
+use super::guard::Acl;
 use super::observe::{Monitors, SlowLog, Totals};
 use super::session::Session;
 use super::tls;
@@ -63,6 +64,8 @@ pub enum GatewayError {
     Listen(String, io::Error),
     #[error("{0}")]
     Parameter(String),
+    #[error("{0}; correct the file, or name no aclfile")]
+    Acl(String),
 }
 
 /// A running gateway.
@@ -89,8 +92,12 @@ impl<B: Backend> Gateway<B> {
                 bind_unix(path, options.unix_mode).map_err(|e| GatewayError::Listen(path.display().to_string(), e))?,
             ),
         };
+        let requirepass = options.parameters.iter().rfind(|(name, _)| name == "requirepass");
+        let requirepass = requirepass.map_or("", |(_, value)| value.as_str());
+        let acl = Acl::new(requirepass, super::native::catalogue(&*backend.code()));
         let shared = Arc::new(Shared {
             backend,
+            acl,
             clients: Clients::default(),
             config,
             totals: Totals::default(),
@@ -103,6 +110,7 @@ impl<B: Backend> Gateway<B> {
             stop: Notify::new(),
         });
         shared.follow();
+        super::native::acl::start(&shared, requirepass).await.map_err(GatewayError::Acl)?;
         let mut accepting: Vec<_> =
             listeners.into_iter().map(|l| tokio::spawn(accept_tcp(shared.clone(), l))).collect();
         if let Some(tls) = options.tls {
@@ -223,7 +231,7 @@ fn prepare<B: Backend>(shared: &Shared<B>, stream: &TcpStream) -> String {
 
 /// Protected mode: without a password, only this machine may come in.
 fn is_open<B: Backend>(shared: &Shared<B>, ip: IpAddr) -> bool {
-    is_local(ip) || !shared.config.protected.load(Relaxed) || shared.config.password_set.load(Relaxed)
+    is_local(ip) || !shared.config.protected.load(Relaxed) || !shared.acl.users().default_user().user.nopass
 }
 
 async fn accept_unix<B: Backend>(shared: Arc<Shared<B>>, listener: UnixListener, path: PathBuf) {
@@ -271,8 +279,7 @@ fn admit<B: Backend>(shared: &Shared<B>, addr: String, laddr: String, open: bool
     };
     let counter = if client.is_ok() { &shared.totals.connections } else { &shared.totals.rejected };
     counter.fetch_add(1, Relaxed);
-    let trusted = !shared.config.password_set.load(Relaxed);
-    client.map(|client| Session::new(client, trusted))
+    client.map(|client| Session::new(client, &shared.acl))
 }
 
 async fn turn_away(mut stream: impl AsyncWrite + Unpin, text: &'static [u8]) {

@@ -13,6 +13,7 @@ mod chunk;
 pub mod clients;
 pub mod config;
 mod conn;
+mod guard;
 mod latency;
 mod listen;
 mod multi;
@@ -29,6 +30,7 @@ pub use listen::{Gateway, GatewayError, GatewayOptions, TlsListen};
 use backend::Backend;
 use clients::Clients;
 use config::Config;
+use guard::Acl;
 use latency::Latency;
 use observe::{Monitors, SlowLog, Totals};
 use std::sync::Mutex;
@@ -41,6 +43,7 @@ pub struct Shared<B: Backend> {
     pub backend: B,
     pub clients: Clients,
     pub config: Config,
+    pub acl: Acl,
     pub totals: Totals,
     pub slow_log: SlowLog,
     pub latency: Latency,

@@ -1,7 +1,9 @@
 //! What a connection is between two commands.
 
+use super::acl::users::Account;
 use super::backend::Consistency;
 use super::clients::Client;
+use super::guard::Acl;
 use super::multi::Queue;
 use crate::apply::pending::Watch;
 use crate::base::Epoch;
@@ -24,9 +26,20 @@ pub struct Session {
     pub client: Arc<Client>,
     pub db: u8,
     pub version: Version,
-    /// Has authenticated, or came when no password was set.
+    pub user: Arc<Account>,
+    /// His rights have limits: every request is checked.
+    pub limited: bool,
+    /// May speak: has authenticated, or needs not.
     pub trusted: bool,
+    /// Stays trusted when the default user gets a password.
+    authenticated: bool,
+    /// Of the users that `user` and `trusted` were taken from.
+    pub generation: u64,
+    /// Passwords that were wrong and have not been waited for yet.
+    pub wrong_passwords: u32,
     pub multi: Option<Queue>,
+    /// The elements of a transaction are being looked at.
+    pub executing: bool,
     pub watches: Vec<Watch>,
     /// `LOOK.READAT`
     pub read_at: Option<Epoch>,
@@ -41,13 +54,23 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(client: Arc<Client>, trusted: bool) -> Self {
+    pub fn new(client: Arc<Client>, acl: &Acl) -> Self {
+        let generation = acl.generation();
+        let user = acl.users().default_user().clone();
+        let open = user.user.is_open();
+        super::clients::locked(&client.texts).user = user.id.clone();
         Session {
             client,
             db: 0,
             version: Version::Resp2,
-            trusted,
+            limited: !user.rights.everything,
+            user,
+            trusted: open,
+            authenticated: open,
+            generation,
+            wrong_passwords: 0,
             multi: None,
+            executing: false,
             watches: Vec::new(),
             read_at: None,
             consistency: Consistency::Strong,
@@ -58,15 +81,39 @@ impl Session {
         }
     }
 
+    /// Becomes somebody who has shown who he is.
+    pub fn log_in(&mut self, account: Arc<Account>) {
+        super::clients::locked(&self.client.texts).user = account.id.clone();
+        self.limited = !account.rights.everything;
+        self.user = account;
+        (self.authenticated, self.trusted) = (true, true);
+    }
+
+    /// Takes over what has become of its user. False: he is gone.
+    #[cold]
+    pub fn follow(&mut self, acl: &Acl) -> bool {
+        // Before the users: what changes meanwhile is seen the next time.
+        self.generation = acl.generation();
+        let users = acl.users();
+        if !users.has(&self.user.id) {
+            return false;
+        }
+        let Some(account) = users.get(&self.user.id.name) else { return false };
+        self.limited = !account.rights.everything;
+        self.user = account.clone();
+        self.trusted = self.authenticated || users.default_user().user.is_open();
+        true
+    }
+
     /// Nothing stands between a command and its execution: the way of nearly all.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.trusted && self.multi.is_none() && self.replies == Replies::On && self.read_at.is_none()
+        self.trusted && !self.limited && self.multi.is_none() && self.replies == Replies::On && self.read_at.is_none()
     }
 
     /// `RESET`
-    pub fn reset(&mut self, trusted: bool) {
-        *self = Session { last_epoch: self.last_epoch, ..Session::new(self.client.clone(), trusted) };
+    pub fn reset(&mut self, acl: &Acl) {
+        *self = Session { last_epoch: self.last_epoch, ..Session::new(self.client.clone(), acl) };
         self.client.no_evict.store(false, Relaxed);
         self.client.no_touch.store(false, Relaxed);
         super::clients::locked(&self.client.texts).name.clear();

@@ -6,6 +6,7 @@
 //! | name | value |
 //! |---|---|
 //! | `config:<parameter>` | of a cluster-wide parameter ([`super::config`]): its value, as `CONFIG GET` shows it |
+//! | `user:<name>` | of a user ([`super::acl::users`]): when he was created, and his rules |
 
 use super::Shared;
 use super::backend::{Backend, Code, Refused};
@@ -53,7 +54,24 @@ pub async fn change<B: Backend>(
     changes: &[Change],
     as_of: Option<Epoch>,
 ) -> Result<bool, Refused> {
-    let shared = context.shared;
+    let client = &context.session.client;
+    let (done, epoch) = tokio::select! {
+        done = submit(context.shared, changes, as_of) => done?,
+        () = client.until_killed() => {
+            client.kill();
+            return Err(Refused("ERR this connection was killed; the outcome is unknown".into()));
+        }
+    };
+    context.session.last_epoch = context.session.last_epoch.max(epoch);
+    Ok(done)
+}
+
+/// The same without a connection; tells the epoch too.
+pub async fn submit<B: Backend>(
+    shared: &Shared<B>,
+    changes: &[Change],
+    as_of: Option<Epoch>,
+) -> Result<(bool, Epoch), Refused> {
     loop {
         let mut records = ChunkBuilder::default();
         record(&mut records, changes, as_of)?;
@@ -73,21 +91,15 @@ pub async fn change<B: Backend>(
             done,
         };
         shared.backend.submit(records, shared.backend.code().version(), pending).await;
-        let client = &context.session.client;
-        let completion = tokio::select! {
-            completion = receiver => completion.map_err(|_| Refused("ERR this node stops; the outcome is unknown".into()))?,
-            () = client.until_killed() => {
-                client.kill();
-                return Err(Refused("ERR this connection was killed; the outcome is unknown".into()));
-            }
+        let Ok(completion) = receiver.await else {
+            return Err(Refused("ERR this node stops; the outcome is unknown".into()));
         };
-        context.session.last_epoch = context.session.last_epoch.max(completion.epoch);
         match completion.outcome {
             Outcome::CodeChanged => {}
             Outcome::Refused(text) => return Err(Refused(text)),
             Outcome::Applied | Outcome::TooLong => {
                 shared.follow();
-                return Ok(completion.reply.as_bytes().starts_with(b"+"));
+                return Ok((completion.reply.as_bytes().starts_with(b"+"), completion.epoch));
             }
         }
     }
@@ -104,11 +116,13 @@ impl<B: Backend> Shared<B> {
     }
 
     #[cold]
-    fn take_over(&self) {
+    pub(super) fn take_over(&self) {
         // The newest state is read under the lock: an older one never replaces it.
         let _one_at_a_time = locked(&self.following);
         let state = self.backend.system();
         self.config.follow(&state, |name, value| self.backend.configure(name, value));
+        self.acl.follow(&state, &*self.backend.code());
+        self.clients.keep(|user| self.acl.users().has(user));
         self.followed.store(state.version.0, Release);
     }
 }

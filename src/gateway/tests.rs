@@ -1,5 +1,6 @@
 //! The gateway over a real socket and a fake node: bytes in, bytes out.
 
+mod acl;
 mod fake;
 
 use super::backend::Backend;
@@ -274,7 +275,11 @@ async fn what_changes_replies_is_set_by_an_epoch_and_the_rest_is_not() {
     let mut peer = Peer::connect(&gateway).await;
     peer.says("CONFIG SET maxclients 50 requirepass one", "+OK\r\n").await;
     peer.says("LOOK.LAST", ":1\r\n").await;
-    assert_eq!(fake.system().get(b"config:requirepass"), Some(&b"one"[..]));
+    // The password is the default user's, and only its hash is kept.
+    assert_eq!(fake.system().get(b"config:requirepass"), None);
+    assert!(
+        fake.system().get(b"user:default").is_some_and(|user| user.starts_with(b"0 on sanitize-payload #7692c3ad"))
+    );
     assert_eq!(fake.system().get(b"config:maxclients"), None);
     Peer::connect(&gateway).await.says("GET a", "-NOAUTH Authentication required.\r\n").await;
     peer.says("CONFIG SET tcp-keepalive 5", "+OK\r\n").await;

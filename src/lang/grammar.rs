@@ -137,6 +137,16 @@ impl Shape {
         })
     }
 
+    fn holds_key(&self) -> bool {
+        match self {
+            Shape::Key { .. } => true,
+            Shape::Words(alternatives) => any_key(alternatives),
+            Shape::Tuple(fields) => fields.iter().any(Shape::holds_key),
+            Shape::Optional(inner) => inner.holds_key(),
+            Shape::Int { .. } | Shape::Float { .. } | Shape::Bytes { .. } => false,
+        }
+    }
+
     /// The type of a value of this shape.
     pub fn ty(&self) -> Type {
         match self {
@@ -172,6 +182,10 @@ impl Shape {
     }
 }
 
+fn any_key(alternatives: &[Alternative]) -> bool {
+    alternatives.iter().any(|a| a.payload.iter().any(Shape::holds_key))
+}
+
 fn fields_of(shapes: &[Shape]) -> u32 {
     let mut at = 0;
     let mut fields = 0u32;
@@ -204,6 +218,14 @@ fn alternatives(alts: &[AltSyntax]) -> Result<Vec<Alternative>, Diagnostic> {
 }
 
 impl Param {
+    /// Some of its arguments are keys.
+    pub fn holds_key(&self) -> bool {
+        match &self.kind {
+            ParamKind::One(shape) | ParamKind::Rest { element: shape, .. } => shape.holds_key(),
+            ParamKind::Options(alternatives) => any_key(alternatives),
+            ParamKind::Flag { .. } => false,
+        }
+    }
     pub fn ty(&self) -> Type {
         match &self.kind {
             ParamKind::One(shape) => shape.ty(),

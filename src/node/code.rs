@@ -166,6 +166,26 @@ impl Code for NodeCode {
         }
     }
 
+    fn name(&self, id: CommandId, request: Request<'_>) -> &str {
+        self.resolve(id, request).map_or(&self.names[id.0 as usize].0, |(command, _)| &command.name)
+    }
+
+    fn call_keys<'a>(
+        &self,
+        id: CommandId,
+        request: Request<'_>,
+        call: &'a ChunkBuilder,
+        visit: &mut dyn FnMut(&'a [u8], &'static [&'static str]),
+    ) {
+        let Ok((command, name_words)) = self.resolve(id, request) else { return };
+        let words = call.open_call_words();
+        args::for_each_key(&command.grammar, &|i| words.get(i).copied().unwrap_or(0), &mut |number, word, _| {
+            let options = request.iter().skip(name_words + 2);
+            let access = access::of_request(&command.name, command.write, number, options);
+            visit(call.blob.get(word.offset()..word.offset() + word.len()).unwrap_or_default(), access);
+        });
+    }
+
     fn keys(&self, id: CommandId, request: Request<'_>) -> Option<Vec<KeyAt>> {
         let (command, words) = self.resolve(id, request).ok()?;
         if self.check_arity(command, request).is_err() {
@@ -248,6 +268,9 @@ fn describe(command: &Command) -> Description {
     }
 }
 
+/// What Redis 7.2 calls `@dangerous` without it being a command's flag.
+const DANGEROUS: [&str; 7] = ["flushall", "flushdb", "keys", "restore", "sort", "sort_ro", "swapdb"];
+
 /// ACL categories, in Redis's order: by group, then by flags.
 fn categories(command: &Command) -> Vec<String> {
     let mut all = Vec::new();
@@ -262,7 +285,10 @@ fn categories(command: &Command) -> Vec<String> {
         _ => {}
     }
     all.push(if has("fast") { "fast" } else { "slow" });
-    if has("dangerous") {
+    if has("blocking") {
+        all.push("blocking");
+    }
+    if DANGEROUS.contains(&command.name.as_str()) {
         all.push("dangerous");
     }
     all.into_iter().map(str::to_owned).collect()

@@ -41,6 +41,8 @@ pub struct Config {
     /// What a node must show to join this one's cluster; empty: nobody joins.
     pub join_token: String,
     pub requirepass: String,
+    /// Users of a new cluster, and the file of `ACL SAVE` and `ACL LOAD`; empty: none.
+    pub aclfile: String,
     pub protected_mode: bool,
     /// Who may use DEBUG: `no`, `local` or `yes`.
     pub enable_debug_command: String,
@@ -132,6 +134,7 @@ impl Default for Config {
             join: None,
             join_token: String::new(),
             requirepass: String::new(),
+            aclfile: String::new(),
             protected_mode: true,
             enable_debug_command: "no".into(),
             maxclients: limits::CLIENTS_MAX,
@@ -191,6 +194,7 @@ impl Config {
             "join" => self.join = Some(value.into()),
             "join-token" => self.join_token = value.into(),
             "requirepass" => self.requirepass = value.into(),
+            "aclfile" => self.aclfile = value.into(),
             "protected-mode" => self.protected_mode = yes_no(name, value)?,
             "enable-debug-command" => match value {
                 "no" | "local" | "yes" => self.enable_debug_command = value.into(),

@@ -267,7 +267,7 @@ pub fn keys_of_plan(table: &Table, plan: &Plan) -> Option<Vec<crate::history::Ke
         at = next;
         let command: &Command = &table[table.by_handler(call.handler)?];
         let before = keys.len();
-        for_each_key(&command.grammar, &|i| call.words.get(i).copied().unwrap_or(0), &mut |word, hash| {
+        for_each_key(&command.grammar, &|i| call.words.get(i).copied().unwrap_or(0), &mut |_, word, hash| {
             let key = plan.riders.blob.get(word.offset()..word.offset() + word.len()).unwrap_or_default();
             keys.push(crate::history::KeyRead { db: call.db, hash, key: key.to_vec() });
         });

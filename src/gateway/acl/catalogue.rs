@@ -50,14 +50,16 @@ struct Item {
 /// All commands of one version of the code table, and those that the gateway answers.
 #[derive(Debug, Default)]
 pub struct Catalogue {
+    /// Of the code table.
+    pub code_version: u64,
     items: Vec<Item>,
     by_name: AHashMap<Vec<u8>, CommandNumber>,
 }
 
 impl Catalogue {
     /// `commands` are top-level ones, with their subcommands inside; each name once.
-    pub fn new(commands: &[Description]) -> Catalogue {
-        let mut catalogue = Catalogue::default();
+    pub fn new(code_version: u64, commands: &[Description]) -> Catalogue {
+        let mut catalogue = Catalogue { code_version, ..Catalogue::default() };
         for command in commands {
             let number = catalogue.push(command);
             let subcommands = command.subcommands.iter().map(|sub| catalogue.push(sub)).collect();

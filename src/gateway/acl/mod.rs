@@ -12,6 +12,7 @@ pub mod selector;
 #[cfg(test)]
 mod tests;
 pub mod user;
+pub mod users;
 
 /// The user of connections that have named no other.
 pub const DEFAULT: &[u8] = b"default";

@@ -39,11 +39,6 @@ impl Rights {
         Rights { everything, selectors: selectors.map(|s| Permissions::new(s, catalogue)).collect() }
     }
 
-    /// Whether any selector permits the command, whatever its keys.
-    pub fn permits_command(&self, command: CommandNumber, first_argument: Option<&[u8]>) -> bool {
-        self.everything || self.selectors.iter().any(|s| s.has_command(command, first_argument))
-    }
-
     /// Whether one selector permits the command and all its keys. Of several reasons the one is told that came furthest.
     pub fn check(
         &self,

@@ -5,9 +5,13 @@ use super::log::{Log, Reason, Refusal};
 use super::rights::{Denied, Rights};
 use super::selector::Access;
 use super::user::User;
+use super::users::Users;
 use super::{RuleError, file};
+use crate::apply::system::SystemState;
+use crate::base::Epoch;
 use crate::gateway::backend::Description;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 const READ: Access = Access { read: true, write: false };
 const WRITE: Access = Access { read: false, write: true };
@@ -27,13 +31,16 @@ fn catalogue() -> Catalogue {
         ],
         ..command("config", &["slow"])
     };
-    Catalogue::new(&[
-        command("auth", &["fast", "connection"]),
-        config,
-        command("get", &["read", "string", "fast"]),
-        command("select", &["connection", "fast"]),
-        command("set", &["write", "string", "slow"]),
-    ])
+    Catalogue::new(
+        1,
+        &[
+            command("auth", &["fast", "connection"]),
+            config,
+            command("get", &["read", "string", "fast"]),
+            command("select", &["connection", "fast"]),
+            command("set", &["write", "string", "slow"]),
+        ],
+    )
 }
 
 fn user(rules: &str) -> User {
@@ -238,6 +245,30 @@ fn refusals_within_a_minute_are_counted_together() {
     assert!(log.newest(1).all(|e| e.refusal.object.len() == 1024));
     log.reset();
     assert_eq!(log.newest(9).len(), 0);
+}
+
+/// A node that learns of both at once must not take one for the other: his connections are to be closed.
+#[test]
+fn a_user_who_was_removed_and_made_anew_is_another() {
+    let catalogue = Arc::new(catalogue());
+    let users = |state: &SystemState| Users::new(state, &User::everybody(), catalogue.clone());
+    let mut state = SystemState::default();
+    let mut set = |version: u64, rules: &str| {
+        state.version = Epoch(version);
+        let (name, value) = users(&state).set(b"bob", &user(rules));
+        state.set(name, value);
+        let now = users(&state);
+        state.set(Users::remove(b"bob").0, None);
+        now
+    };
+    let (before, after) = (set(5, "on"), set(9, "on"));
+    let bob = &before.get(b"bob").unwrap().id;
+    assert!(before.has(bob) && after.get(b"bob").is_some() && !after.has(bob));
+    // Changed, he stays who he is.
+    state.version = Epoch(12);
+    let (name, value) = before.set(b"bob", &user("off +get"));
+    state.set(name, value);
+    assert!(users(&state).has(bob));
 }
 
 /// Rules made of the pieces that mean something, and of anything.

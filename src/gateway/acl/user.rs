@@ -41,6 +41,12 @@ impl User {
         User { enabled: true, nopass: true, root: Selector::everything(), ..User::nobody() }
     }
 
+    /// With this password and no other; an empty one is none (`requirepass`).
+    pub fn with_password(self, password: &[u8]) -> User {
+        let nopass = password.is_empty();
+        User { nopass, passwords: if nopass { Vec::new() } else { vec![hash(password)] }, ..self }
+    }
+
     /// Connections are his without a password.
     pub fn is_open(&self) -> bool {
         self.enabled && self.nopass

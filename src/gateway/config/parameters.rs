@@ -28,6 +28,8 @@ pub(super) enum Set {
     Node,
     /// It changes replies, so it is the cluster's: a change is an epoch, and every node follows it (below the gateway too).
     Cluster,
+    /// `requirepass`: the password of the default user, who is the cluster's. Only its hash is kept, so it is never shown.
+    DefaultUser,
 }
 
 #[derive(Debug)]
@@ -49,8 +51,9 @@ const SETTABLE: &[Row] = &[
     // Of the cluster.
     ("max-write-cost", Number(1, MAX), "500000000", Cluster),
     ("proto-max-bulk-len", Memory(1 << 20), "536870912", Cluster),
-    ("requirepass", Text, "", Cluster),
+    ("requirepass", Text, "", DefaultUser),
     // Of this node.
+    ("acllog-max-len", Number(0, 1_000_000), "128", Here),
     ("checkpoint-bytes", Memory(0), "268435456", Node),
     (
         "client-output-buffer-limit",
@@ -89,6 +92,7 @@ const SETTABLE: &[Row] = &[
     ("tls-cert-file", Text, "", Never),
     ("tls-cluster", YesNo, "no", Never),
     ("tls-key-file", Text, "", Never),
+    ("aclfile", Text, "", Never),
     ("tls-port", Number(0, 65_535), "0", Never),
     ("tls-protocols", Text, "TLSv1.2 TLSv1.3", Never),
     ("unixsocket", Text, "", Never),
@@ -125,7 +129,7 @@ const FIXED: &[(&str, &str)] = &[
     ("activerehashing", "no"), ("active-expire-effort", "1"), ("shutdown-timeout", "5"), ("oom-score-adj", "no"),
     ("enable-protected-configs", "no"), ("enable-module-command", "no"), ("locale-collate", ""),
     // No scripts, no pub/sub, no tracking.
-    ("lua-time-limit", "0"), ("busy-reply-threshold", "0"), ("notify-keyspace-events", ""), ("tracking-table-max-keys", "0"),
+    ("acl-pubsub-default", "resetchannels"), ("lua-time-limit", "0"), ("busy-reply-threshold", "0"), ("notify-keyspace-events", ""), ("tracking-table-max-keys", "0"),
 ];
 
 /// Names of earlier Redis versions.

@@ -14,14 +14,14 @@ pub fn answer<B: Backend>(
 ) {
     match entry.name {
         "command" => {
-            let all = all(context);
+            let all = all(&**context.code);
             out.array(all.len());
             all.iter().for_each(|d| info(d, out));
         }
-        "command|count" => out.int(all(context).len() as i64),
+        "command|count" => out.int(all(&**context.code).len() as i64),
         "command|list" => list(context, request, out),
         "command|info" if request.len() == 2 => {
-            let all = all(context);
+            let all = all(&**context.code);
             out.array(all.len());
             all.iter().for_each(|d| info(d, out));
         }
@@ -36,7 +36,7 @@ pub fn answer<B: Backend>(
         }
         "command|docs" => {
             let described = if request.len() == 2 {
-                all(context)
+                all(&**context.code)
             } else {
                 request.iter().skip(2).filter_map(|name| describe(context, name)).collect()
             };
@@ -65,8 +65,9 @@ pub fn answer<B: Backend>(
     }
 }
 
-fn all<B: Backend>(context: &Context<'_, B>) -> Vec<Description> {
-    let mut all: Vec<_> = context.code.commands().into_iter().map(|id| context.code.describe(id)).collect();
+/// Every command, in order of name.
+pub fn all<C: Code>(code: &C) -> Vec<Description> {
+    let mut all: Vec<_> = code.commands().into_iter().map(|id| code.describe(id)).collect();
     all.extend(ENTRIES.iter().map(Entry::describe));
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all.dedup_by(|a, b| a.name == b.name);
@@ -202,7 +203,7 @@ fn arguments(list: &[Argument], out: &mut ReplyBuf) {
 }
 
 fn list<B: Backend>(context: &Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
-    let all = all(context);
+    let all = all(&**context.code);
     let names: Vec<&str> = if request.len() == 2 {
         all.iter().map(|d| d.name.as_str()).collect()
     } else if request.len() == 5 && is(request.arg(2), "FILTERBY") {

@@ -2,9 +2,11 @@
 
 use super::{Context, Entry, SYNTAX, help};
 use crate::gateway::Shared;
+use crate::gateway::acl::DEFAULT;
+use crate::gateway::acl::users::Users;
 use crate::gateway::backend::Backend;
 use crate::gateway::config::Accepted;
-use crate::gateway::system;
+use crate::gateway::system::{self, Change};
 use crate::resp::{ReplyBuf, Request};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -49,12 +51,28 @@ pub async fn set<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>,
         Ok(accepted) => accepted,
         Err(error) => return out.error(error),
     };
-    if !accepted.cluster.is_empty()
-        && let Err(refused) = system::change(context, &accepted.cluster, None).await
-    {
-        return out.error(&*refused.0);
+    loop {
+        let users = context.shared.acl.users();
+        let changes = changes(&accepted, &users);
+        if changes.is_empty() {
+            break;
+        }
+        // A password changes a user, who must be the newest.
+        let as_of = accepted.requirepass.is_some().then_some(users.version);
+        match system::change(context, &changes, as_of).await {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(refused) => return out.error(&*refused.0),
+        }
     }
     set_here(context.shared, accepted, out);
+}
+
+/// The cluster's part of a CONFIG SET, for these users.
+pub fn changes(accepted: &Accepted, users: &Users) -> Vec<Change> {
+    let user = |password: &String| users.default_user().user.clone().with_password(password.as_bytes());
+    let password = accepted.requirepass.as_ref().map(|password| users.set(DEFAULT, &user(password)));
+    accepted.cluster.iter().cloned().chain(password).collect()
 }
 
 pub fn set_here<B: Backend>(shared: &Shared<B>, accepted: Accepted, out: &mut ReplyBuf) {

@@ -2,8 +2,11 @@
 
 use super::{Context, Entry, NOT_INT, SYNTAX, help, is, text};
 use crate::command::args::with_argument;
+use crate::gateway::acl::DEFAULT;
+use crate::gateway::acl::log::Reason;
 use crate::gateway::backend::{Backend, Consistency};
 use crate::gateway::clients::{Client, Pause, locked};
+use crate::gateway::guard;
 use crate::gateway::session::Replies;
 use crate::resp::number::parse_int;
 use crate::resp::{ReplyBuf, Request, Version};
@@ -34,9 +37,8 @@ pub fn answer<B: Backend>(
             out.ok();
         }
         "reset" => {
-            let trusted = !context.shared.config.password_set.load(Relaxed);
             context.shared.clients.close_account(&context.session.client);
-            context.session.reset(trusted);
+            context.session.reset(&context.shared.acl);
             out.set_version(Version::Resp2);
             out.simple(b"RESET");
         }
@@ -60,30 +62,25 @@ pub async fn watch<B: Backend>(context: &mut Context<'_, B>, request: Request<'_
     out.ok();
 }
 
-/// Compares without telling by its time how much agrees.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    let differing = a.iter().zip(b).fold(0u8, |sum, (x, y)| sum | (x ^ y));
-    std::hint::black_box(differing) == 0 && a.len() == b.len()
-}
-
-/// True when the pair may enter.
-fn admits<B: Backend>(context: &Context<'_, B>, user: &[u8], password: &[u8]) -> bool {
-    let expected = context.shared.config.get("requirepass");
-    user == b"default" && (expected.is_empty() || same(expected.as_bytes(), password))
+/// Makes the connection this user's. False, and the refusal is in the log: name or password is wrong, or he is disabled.
+fn log_in<B: Backend>(context: &mut Context<'_, B>, user: &[u8], password: &[u8], command: &[u8]) -> bool {
+    if let Some(account) = context.shared.acl.users().authenticate(user, password) {
+        context.session.log_in(account.clone());
+        return true;
+    }
+    context.session.wrong_passwords += 1;
+    guard::note(context.shared, context.session, Reason::Auth, user, command);
+    false
 }
 
 fn auth<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
     let (user, password) = match request.len() {
-        2 if !context.shared.config.password_set.load(Relaxed) => return out.error(NO_PASSWORD),
-        2 => (&b"default"[..], request.arg(1)),
+        2 if context.shared.acl.users().default_user().user.nopass => return out.error(NO_PASSWORD),
+        2 => (DEFAULT, request.arg(1)),
         3 => (request.arg(1), request.arg(2)),
         _ => return out.error(SYNTAX),
     };
-    if !admits(context, user, password) {
-        return out.error(WRONG_PASS);
-    }
-    context.session.trusted = true;
-    out.ok();
+    if log_in(context, user, password, request.arg(0)) { out.ok() } else { out.error(WRONG_PASS) }
 }
 
 fn hello<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
@@ -110,11 +107,10 @@ fn hello<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &m
             return out.error(with_argument("ERR Syntax error in HELLO option '%s'", request.arg(i)));
         }
     }
-    if let Some((user, password)) = login {
-        if !admits(context, user, password) {
-            return out.error(WRONG_PASS);
-        }
-        context.session.trusted = true;
+    if let Some((user, password)) = login
+        && !log_in(context, user, password, request.arg(0))
+    {
+        return out.error(WRONG_PASS);
     }
     if !context.session.trusted {
         return out.error(HELLO_FIRST);
@@ -265,6 +261,7 @@ struct Filter<'a> {
     id: Option<i64>,
     addr: Option<&'a [u8]>,
     laddr: Option<&'a [u8]>,
+    user: Option<&'a [u8]>,
     nobody: bool,
     skip_me: bool,
 }
@@ -295,9 +292,10 @@ fn kill<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mu
         } else if is(word, "LADDR") {
             filter.laddr = Some(value);
         } else if is(word, "USER") {
-            if value != b"default" {
+            if context.shared.acl.users().get(value).is_none() {
                 return out.error(with_argument("ERR No such user '%s'", value));
             }
+            filter.user = Some(value);
         } else if is(word, "SKIPME") && (is(value, "yes") || is(value, "no")) {
             filter.skip_me = is(value, "yes");
         } else {
@@ -315,6 +313,7 @@ fn kill_all<B: Backend>(context: &mut Context<'_, B>, filter: &Filter<'_>) -> i6
             && filter.id.is_none_or(|id| id == c.id as i64)
             && filter.addr.is_none_or(|addr| addr == c.addr.as_bytes())
             && filter.laddr.is_none_or(|laddr| laddr == c.laddr.as_bytes())
+            && filter.user.is_none_or(|user| user == locked(&c.texts).user.name)
             && !(filter.skip_me && c.id == own)
     };
     let mut killed = 0;

@@ -6,6 +6,7 @@ use crate::base::{Epoch, Millis};
 use crate::command::costs::Counter;
 use crate::gateway::backend::{Backend, Code, Consistency, MemberChange, PastError};
 use crate::gateway::chunk::unknown;
+use crate::gateway::guard;
 use crate::resp::number::parse_int;
 use crate::resp::{ReplyBuf, Request};
 
@@ -187,7 +188,9 @@ pub async fn at<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, 
         Err(error) => return error.answer(out),
     };
     let mut plan = Plan::default();
-    if let Err(error) = context.code.parse(route.id, inner, context.session.db, &mut plan.riders) {
+    // The rights are today's, whatever they were then.
+    let parsed = guard::parse(context.shared, context.session, &**context.code, route.id, inner, &mut plan.riders);
+    if let Err(error) = parsed {
         return out.error(&*error.0);
     }
     plan.rider();

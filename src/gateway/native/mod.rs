@@ -2,6 +2,7 @@
 //!
 //! A family a file. Each is told the request, whose arity and subcommand the table has checked, and appends one reply.
 
+pub mod acl;
 mod command;
 pub mod config;
 mod connection;
@@ -15,7 +16,8 @@ mod table;
 pub use table::{Entry, Hot, lookup};
 
 use super::Shared;
-use super::backend::Backend;
+use super::acl::catalogue::Catalogue;
+use super::backend::{Backend, Code};
 use super::session::Session;
 use crate::resp::{ReplyBuf, Request};
 use std::sync::Arc;
@@ -40,13 +42,9 @@ pub async fn wait<B: Backend>(
 ) {
     match entry.name {
         "watch" => connection::watch(context, request, out).await,
-        "auth" | "hello" => {
-            answer(context, entry, request, out);
-            if out.as_bytes().starts_with(b"-WRONGPASS") {
-                // Guessing is to be slow.
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
-        }
+        "acl|setuser" => acl::set_user(context, request, out).await,
+        "acl|deluser" => acl::delete_users(context, request, out).await,
+        "acl|load" => acl::load(context, out).await,
         "config|set" => config::set(context, request, out).await,
         "wait" => server::wait(context, request, out).await,
         "waitaof" => server::waitaof(context, request, out).await,
@@ -63,11 +61,19 @@ pub async fn wait<B: Backend>(
     }
 }
 
+/// What ACL rules can name with this code table.
+pub fn catalogue<C: Code>(code: &C) -> Catalogue {
+    Catalogue::new(code.version(), &command::all(code))
+}
+
 /// A transaction may hold it: it can be answered at once.
 pub fn fits_multi(entry: &Entry) -> bool {
     !matches!(
         entry.name,
         "watch"
+            | "acl|setuser"
+            | "acl|deluser"
+            | "acl|load"
             | "save"
             | "bgsave"
             | "monitor"
@@ -88,6 +94,7 @@ pub fn answer<B: Backend>(
     out: &mut ReplyBuf,
 ) {
     match entry.name.split_once('|').map_or(entry.name, |(family, _)| family) {
+        "acl" => acl::answer(context, entry, request, out),
         "auth" | "hello" | "quit" | "reset" | "client" => connection::answer(context, entry, request, out),
         "command" => command::answer(context, entry, request, out),
         "config" => config::answer(context, entry, request, out),

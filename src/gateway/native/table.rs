@@ -95,6 +95,14 @@ impl Entry {
         Ok(leaf)
     }
 
+    /// Where keys stand in a request with so many arguments.
+    pub fn key_places(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
+        let (first, last, step) = self.keys;
+        let end = if last < 0 { count as i32 + last } else { last };
+        let end = if first > 0 { end.min(count as i32 - 1) } else { -1 };
+        (first..=end).step_by(step.max(1) as usize).map(|at| at as usize)
+    }
+
     pub fn has(&self, flag: &str) -> bool {
         self.flags.contains(&flag)
     }

@@ -27,6 +27,13 @@ pub struct State {
     system: SystemState,
 }
 
+impl State {
+    /// Of all databases, in order.
+    pub fn keys(&self) -> Vec<String> {
+        self.map.keys().map(|(_, key)| String::from_utf8_lossy(key).into_owned()).collect()
+    }
+}
+
 #[derive(Clone)]
 pub struct Fake {
     pub state: Arc<Mutex<State>>,
@@ -239,6 +246,22 @@ impl Code for FakeCode {
     fn describe(&self, id: CommandId) -> Description {
         let (name, arity, _) = NAMES[id.0 as usize];
         Description { name: name.into(), arity, ..Description::default() }
+    }
+    fn name(&self, id: CommandId, _: Request<'_>) -> &str {
+        NAMES[id.0 as usize].0
+    }
+    fn call_keys<'a>(
+        &self,
+        id: CommandId,
+        _: Request<'_>,
+        call: &'a ChunkBuilder,
+        visit: &mut dyn FnMut(&'a [u8], &'static [&'static str]),
+    ) {
+        const ACCESS: [&[&str]; 6] = [&["access"], &["update"], &["access", "update"], &["delete"], &[], &[]];
+        if id.0 < 4 {
+            let word = BytesWord(call.open_call_words()[0]);
+            visit(&call.blob[word.offset()..word.offset() + word.len()], ACCESS[id.0 as usize]);
+        }
     }
     fn keys(&self, _: CommandId, request: Request<'_>) -> Option<Vec<KeyAt>> {
         (request.len() > 1).then(|| vec![KeyAt { position: 1, flags: vec!["RW"] }])
