@@ -16,7 +16,7 @@ pub mod segment;
 pub mod sim;
 mod writer;
 
-pub use log::{Append, Completion, Log, LogOptions, LogState, Payload};
+pub use log::{Append, Completion, Log, LogOptions, LogState, Payload, Turn, WriterByHand};
 pub use real::RealDisk;
 pub use record::{Kind, Position, Record, Vote};
 

@@ -6,8 +6,8 @@ use super::state::SharedState;
 use crate::apply::Frontier;
 use crate::apply::machine::{Applied, Checkpoint, LogPosition, Receive};
 use crate::base::{Epoch, LogIndex};
-use crate::disk::pages::generations::{Fresh, Generations};
-use crate::disk::pages::{PageStore, PagesOptions};
+use crate::disk::pages::PagesOptions;
+use crate::disk::pages::generations::{Fresh, Generations, PageStores};
 use crate::history::{OldState, OldStates};
 use crate::store::checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord};
 use crate::store::{self, Read, Store, Writer, page, recovery};
@@ -41,7 +41,7 @@ pub struct Opened {
 }
 
 pub struct Keeper {
-    generations: Generations,
+    generations: Box<dyn PageStores>,
     checkpoints: Mutex<Arc<Checkpoints>>,
     running: AtomicBool,
     pub last_ok: AtomicBool,
@@ -87,8 +87,12 @@ fn frontier_of(record: &RootRecord) -> Result<Frontier, KeeperError> {
 impl Keeper {
     /// Opens the page store in `dir` and with it the newest checkpoint, if there is one. Reads root records only.
     pub fn open(dir: &Path) -> Result<Opened, KeeperError> {
-        let generations = Generations::new(dir, PagesOptions::default())?;
-        let pages: Arc<dyn PageStore> = Arc::new(generations.open()?);
+        Keeper::open_in(Box::new(Generations::new(dir, PagesOptions::default())?))
+    }
+
+    /// The same with page stores of another kind.
+    pub fn open_in(generations: Box<dyn PageStores>) -> Result<Opened, KeeperError> {
+        let pages = generations.open()?;
         let recovered = recovery::open(pages.clone())?;
         if let Some(damage) = recovered.damaged.first() {
             return Err(KeeperError::Other(format!(

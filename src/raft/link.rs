@@ -2,7 +2,9 @@
 
 use super::frame::{self, Builder, Frame, Hello, Kind};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -18,6 +20,39 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 /// What a link runs over: TCP now, TLS over it later.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// The machine around this room: how bytes reach a peer, and where work goes that may wait for a disk. The simulation
+/// brings its own.
+pub trait Host: Send + Sync + 'static {
+    fn connect<'a>(&'a self, addr: &'a str) -> Later<'a, io::Result<Box<dyn Stream>>>;
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> Later<'static, io::Result<()>>;
+}
+
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// TCP, and tokio's threads for blocking work.
+pub struct Machine;
+
+impl Host for Machine {
+    fn connect<'a>(&'a self, addr: &'a str) -> Later<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(addr).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> Later<'static, io::Result<()>> {
+        Box::pin(async { Ok(tokio::task::spawn_blocking(work).await?) })
+    }
+}
+
+/// Runs `work` where it may wait for a disk.
+pub async fn blocking<T: Send + 'static>(host: &dyn Host, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let (tx, rx) = oneshot::channel();
+    host.blocking(Box::new(move || drop(tx.send(work())))).await?;
+    rx.await.map_err(io::Error::other)
+}
 
 type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<io::Result<Frame>>>>>;
 
@@ -49,6 +84,7 @@ pub struct Link(Arc<Inner>);
 struct Inner {
     addr: String,
     hello: Hello,
+    host: Arc<dyn Host>,
     next_id: AtomicU64,
     state: tokio::sync::Mutex<State>,
 }
@@ -58,8 +94,8 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
-    pub fn new(addr: String, hello: Hello) -> Link {
-        Link(Arc::new(Inner { addr, hello, next_id: AtomicU64::new(1), state: Default::default() }))
+    pub fn new(addr: String, hello: Hello, host: Arc<dyn Host>) -> Link {
+        Link(Arc::new(Inner { addr, hello, host, next_id: AtomicU64::new(1), state: Default::default() }))
     }
 
     /// Sends a request and waits for its response. Requests go out in the order in which calls were first polled.
@@ -112,9 +148,7 @@ impl Link {
     }
 
     async fn shake_hands(&self) -> io::Result<Connection> {
-        let stream = TcpStream::connect(&self.0.addr).await?;
-        stream.set_nodelay(true)?;
-        let mut stream: Box<dyn Stream> = Box::new(stream);
+        let mut stream = self.0.host.connect(&self.0.addr).await?;
         let hello = self.0.hello;
         hello.write(&mut stream).await?;
         let answer = Hello::read(&mut stream).await?;

@@ -16,14 +16,16 @@ mod machine;
 mod network;
 mod runtime;
 mod server;
+mod tasks;
 mod types;
 
-use crate::apply::machine::{Committed, LogPosition, StateMachine};
+use crate::apply::machine::{Applied, Committed, LogPosition, StateMachine};
 use crate::base::batch::{Batch, Chunk};
 use crate::base::{LogIndex, NodeId, mix64};
 use crate::disk::{Disk, Log, LogError, LogOptions};
 use frame::{Builder, Hello, Kind};
 use link::Link;
+pub use link::{Host, Later, Stream};
 use log_store::LogStore;
 use machine::{ApplyThread, Machine, Pieces, Progress};
 use openraft::async_runtime::watch::WatchReceiver;
@@ -35,6 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
+pub use tasks::Tasks;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use types::{Proposal, Slot, Types};
 
@@ -151,6 +154,7 @@ struct Node {
     store: LogStore,
     progress: Arc<Progress>,
     pieces: Pieces,
+    host: Arc<dyn Host>,
     leadership: watch::Sender<Leadership>,
     /// While this node is the only voter and leads: its term. Else `u64::MAX`.
     alone_since: AtomicU64,
@@ -222,14 +226,17 @@ fn openraft_config(config: &RaftConfig) -> Result<Arc<openraft::Config>, StartEr
     config.validate().map(Arc::new).map_err(|e| StartError::Raft(e.to_string()))
 }
 
+/// The log must not have let go of entries that the state lacks.
+fn check_state_reaches_log(store: &LogStore, applied: &Applied) -> Result<(), StartError> {
+    let (purged, restored) = (store.log().state().purged.index, applied.last.index.0);
+    if purged > restored { Err(StartError::StateBehindLog { purged, restored }) } else { Ok(()) }
+}
+
 impl Raft {
     /// Opens the log, starts the threads and takes part. Blocks until this node can be asked (not until there is a leader).
     pub fn start(config: RaftConfig, disk: Arc<dyn Disk>, machine: Box<dyn StateMachine>) -> Result<Raft, StartError> {
         let store = LogStore::new(Log::open(disk, config.log.clone())?);
-        let (purged, restored) = (store.log().state().purged.index, machine.applied().last.index.0);
-        if purged > restored {
-            return Err(StartError::StateBehindLog { purged, restored });
-        }
+        check_state_reaches_log(&store, &machine.applied())?;
         let (apply, progress, applied) = ApplyThread::start(machine)?;
         let (machine, pieces) = (apply.machine(progress.clone(), applied), apply.pieces());
         let (stop, stopped) = oneshot::channel();
@@ -237,7 +244,7 @@ impl Raft {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let main = async move {
-            let parts = Parts { config, store, progress, pieces, machine, handle };
+            let parts = Parts { config, store, progress, pieces, machine, handle, host: Arc::new(link::Machine) };
             match parts.start().await {
                 Ok(node) => {
                     let _ = ready.send(Ok(node.clone()));
@@ -436,6 +443,7 @@ struct Parts {
     pieces: Pieces,
     machine: Machine,
     handle: tokio::runtime::Handle,
+    host: Arc<dyn Host>,
 }
 
 impl Parts {
@@ -449,7 +457,7 @@ impl Parts {
             }
             None => None,
         };
-        let peers = network::Peers { cluster, node: id };
+        let peers = network::Peers { cluster, node: id, host: self.host.clone() };
         let raft = OpenRaft::new(id, openraft_config(&config)?, peers, self.store.clone(), self.machine);
         let raft = raft.await.map_err(|e| StartError::Raft(e.to_string()))?;
         let node = Arc::new(Node {
@@ -459,6 +467,7 @@ impl Parts {
             store: self.store,
             progress: self.progress,
             pieces: self.pieces,
+            host: self.host,
             leadership: watch::Sender::new(Leadership::default()),
             alone_since: AtomicU64::new(u64::MAX),
             sink: OnceLock::new(),
@@ -620,7 +629,8 @@ impl Node {
         let mut links = lock(&self.links);
         if links.get(&to).is_none_or(|l| l.addr != addr) {
             let hello = Hello { cluster: self.cluster, from: self.id, to };
-            let (chunks, reads) = (Link::new(addr.clone(), hello), Link::new(addr.clone(), hello));
+            let link = || Link::new(addr.clone(), hello, self.host.clone());
+            let (chunks, reads) = (link(), link());
             links.insert(to, Links { addr, chunks, reads });
         }
         links.get(&to).cloned()

@@ -1,7 +1,7 @@
 //! openraft's network over [`Link`]s: what this node sends as leader or candidate.
 
 use super::frame::{self, Builder, Hello, Kind};
-use super::link::{Link, parsed};
+use super::link::{Host, Link, blocking, parsed};
 use super::machine::SnapshotData;
 use super::types::{RaftVote, Reader, Types, membership_bytes};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -11,6 +11,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotRespon
 use openraft::{OptionalSend, storage::Snapshot};
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A follower answers an append when its disk has it: a slow disk is not a lost message.
@@ -22,17 +23,19 @@ const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Peers {
     pub cluster: u64,
     pub node: u64,
+    pub host: Arc<dyn Host>,
 }
 
 impl RaftNetworkFactory<Types> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        Peer(Link::new(node.addr.clone(), Hello { cluster: self.cluster, from: self.node, to: target }))
+        let hello = Hello { cluster: self.cluster, from: self.node, to: target };
+        Peer(Link::new(node.addr.clone(), hello, self.host.clone()), self.host.clone())
     }
 }
 
-pub struct Peer(Link);
+pub struct Peer(Link, Arc<dyn Host>);
 
 fn rpc_error(e: io::Error) -> RPCError<Types> {
     match e.kind() {
@@ -108,11 +111,11 @@ impl Peer {
         self.0.call(begin, PIECE_TIMEOUT).await?;
         loop {
             // Reading a page may wait for the disk
-            let (back, piece) = tokio::task::spawn_blocking(move || {
+            let read = move || {
                 let piece = checkpoint.next();
                 (checkpoint, piece)
-            })
-            .await?;
+            };
+            let (back, piece) = blocking(&*self.1, read).await?;
             checkpoint = back;
             let Some(piece) = piece.map_err(io::Error::other)? else { break };
             let mut b = Builder::new(Kind::SnapshotPiece, 0, piece.len());

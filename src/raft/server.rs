@@ -1,7 +1,7 @@
 //! What this node answers to its peers. One task a connection; requests of one connection are answered in order.
 
 use super::frame::{self, Builder, Frame, Hello, Kind};
-use super::link::{Stream, failed, parsed};
+use super::link::{Stream, blocking, failed, parsed};
 use super::machine::SnapshotData;
 use super::types::{RaftLogId, RaftStored, RaftVote, Reader, parse_membership};
 use super::{Node, ReadError};
@@ -40,7 +40,7 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>) {
     }
 }
 
-async fn connection(mut stream: Box<dyn Stream>, node: Arc<Node>) -> io::Result<()> {
+pub async fn connection(mut stream: Box<dyn Stream>, node: Arc<Node>) -> io::Result<()> {
     let hello = tokio::time::timeout(HELLO_TIMEOUT, Hello::read(&mut stream)).await??;
     let ours = Hello { cluster: node.cluster, from: node.id, to: hello.from };
     // Sent in any case: the other side tells its operator whom it reached
@@ -133,11 +133,11 @@ impl Session {
 
     async fn piece(&mut self, id: u64, payload: Bytes) -> io::Result<Builder> {
         let mut receiving = parsed(self.receiving.take())?;
-        let (receiving, taken) = tokio::task::spawn_blocking(move || {
+        let take = move || {
             let taken = receiving.pages.piece(payload);
             (receiving, taken)
-        })
-        .await?;
+        };
+        let (receiving, taken) = blocking(&*self.node.host, take).await?;
         taken.map_err(io::Error::other)?;
         self.receiving = Some(receiving);
         Ok(Builder::new(Kind::SnapshotPiece, id, 0))
