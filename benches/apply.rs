@@ -168,7 +168,7 @@ fn gets(c: &mut Criterion) {
             let key = key(mix64(n));
             let words = [look::base::words::BytesWord::argument(0, key.len() as u32).0, bench.hasher.hash(&key)];
             reply.clear();
-            live.read_words(&reader.newest(), handler, 0, &words, &key, &mut reply);
+            live.read_words(&reader.newest(), handler, 0, &words, &key, u64::MAX, &mut reply);
             black_box(reply.len())
         })
     });
@@ -181,12 +181,14 @@ fn gets(c: &mut Criterion) {
             let keys = [KeyRead { db: 0, hash: words[1], key: key.clone() }];
             reply.clear();
             match history.at(&bench.store, at, Some(&keys)).expect("in the window") {
-                Version::Kept(snapshot, _) => live.read_words(&snapshot, handler, 0, &words, &key, &mut reply),
+                Version::Kept(snapshot, _) => {
+                    live.read_words(&snapshot, handler, 0, &words, &key, u64::MAX, &mut reply)
+                }
                 Version::Private(writer, mut runner, _) => {
                     assert_eq!(writer.epoch(), at);
-                    runner.read_words(&writer, handler, 0, &words, &key, &mut reply);
+                    runner.read_words(&writer, handler, 0, &words, &key, u64::MAX, &mut reply)
                 }
-            }
+            };
             black_box(reply.len())
         })
     });

@@ -29,6 +29,11 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Check every checksum of a stopped node's data directory; never writes to it
+    Verify {
+        /// Data directory
+        dir: PathBuf,
+    },
 }
 
 #[derive(Args, Default)]
@@ -94,6 +99,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Check { files }) => return node::check_files(&files),
+        Some(Command::Verify { dir }) => return node::verify::run(&dir),
         Some(Command::Serve(serve)) => serve.into_config(),
         None => cli.serve.into_config(),
     };

@@ -12,16 +12,18 @@ pub mod keeper;
 pub mod machine;
 pub mod reads;
 pub mod state;
+pub mod tls;
+pub mod verify;
 
 use crate::base::batch::{ChunkBuilder, handler};
 use crate::base::{Clock, GatewayId, KeyHasher, SystemClock, mix64};
 use crate::batch::{Batcher, BatcherConfig};
 use crate::command::{Table, builtin};
 use crate::disk::{LogOptions, RealDisk};
-use crate::gateway::{Gateway, GatewayOptions};
+use crate::gateway::{Gateway, GatewayOptions, TlsListen};
 use crate::history::History;
 use crate::lang::engine::Engine;
-use crate::raft::{Raft, RaftConfig};
+use crate::raft::{PeerTls, Raft, RaftConfig};
 use backend::{Node, NodeBackend, RaftLog};
 use code::NodeCode;
 use config::{Config, EngineChoice};
@@ -35,6 +37,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tls::Identity;
 
 /// How long connections may finish what they have begun at a stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -50,6 +53,8 @@ pub enum NodeError {
     Raft(#[from] crate::raft::StartError),
     #[error(transparent)]
     Gateway(#[from] crate::gateway::GatewayError),
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
     #[error("this build is broken: {0}")]
     Builtin(#[from] builtin::BuiltinError),
     #[error("'{0}' is no address to listen on; give an IP address to --bind")]
@@ -73,13 +78,15 @@ pub fn serve(config: Config) -> Result<(), NodeError> {
         .thread_name("look-gateway")
         .enable_all()
         .build()?;
-    let listen = listen_addresses(&config)?;
-    runtime.block_on(async { check_ports(&listen).await })?;
+    let identity = config.uses_tls().then(|| Identity::load(&config)).transpose()?;
+    let options = gateway_options(&config, identity.as_ref())?;
+    let peers = identity.filter(|_| config.tls_cluster).map(|i| i.for_peers(config.node_id)).transpose()?;
+    runtime.block_on(async { check_ports(&options).await })?;
     let started = Instant::now();
     let data = DataDir::open(&config.dir, config.node_id, &cluster_text(&config))?;
-    let node = start(&config, &data)?;
+    let node = start(&config, peers, &data)?;
     let backend = NodeBackend(node);
-    runtime.block_on(run(backend, config, listen, started))?;
+    runtime.block_on(run(backend, config, options, started))?;
     drop(runtime);
     drop(data);
     Ok(())
@@ -92,21 +99,41 @@ fn start_tracing() {
         tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).try_init();
 }
 
-fn listen_addresses(config: &Config) -> Result<Vec<SocketAddr>, NodeError> {
+fn gateway_options(config: &Config, identity: Option<&Identity>) -> Result<GatewayOptions, NodeError> {
+    let tls = match identity.filter(|_| config.tls_port != 0) {
+        None => None,
+        Some(identity) => Some(TlsListen {
+            listen: listen_addresses(config, config.tls_port)?,
+            config: identity.for_clients(config.tls_auth_clients)?,
+        }),
+    };
+    // As with Redis, port 0 beside a TLS port is no port in clear; alone it is any that is free
+    let clear = config.port != 0 || tls.is_none();
+    Ok(GatewayOptions {
+        listen: if clear { listen_addresses(config, config.port)? } else { Vec::new() },
+        tls,
+        unix_socket: config.unixsocket.clone(),
+        unix_mode: config.unixsocketperm,
+        parameters: parameters(config),
+    })
+}
+
+fn listen_addresses(config: &Config, port: u16) -> Result<Vec<SocketAddr>, NodeError> {
     let address = |text: &String| {
         let ip: IpAddr = match text.as_str() {
             "localhost" => IpAddr::from([127, 0, 0, 1]),
             "*" => IpAddr::from([0, 0, 0, 0]),
             other => other.parse().map_err(|_| NodeError::Bind(text.clone()))?,
         };
-        Ok(SocketAddr::new(ip, config.port))
+        Ok(SocketAddr::new(ip, port))
     };
     config.bind.iter().map(address).collect()
 }
 
 /// A port in use is said before the data is touched.
-async fn check_ports(listen: &[SocketAddr]) -> Result<(), NodeError> {
-    for address in listen.iter().filter(|a| a.port() != 0) {
+async fn check_ports(options: &GatewayOptions) -> Result<(), NodeError> {
+    let tls = options.tls.iter().flat_map(|tls| &tls.listen);
+    for address in options.listen.iter().chain(tls).filter(|a| a.port() != 0) {
         let bound = tokio::net::TcpListener::bind(address).await;
         bound.map_err(|e| crate::gateway::GatewayError::Listen(address.to_string(), e))?;
     }
@@ -121,7 +148,7 @@ fn cluster_text(config: &Config) -> String {
 }
 
 /// Opens everything below the gateway.
-fn start(config: &Config, data: &DataDir) -> Result<Arc<Node>, NodeError> {
+fn start(config: &Config, peers: Option<PeerTls>, data: &DataDir) -> Result<Arc<Node>, NodeError> {
     let engine = match config.engine {
         EngineChoice::Jit => Engine::Jit,
         EngineChoice::Interpreter => Engine::Interp,
@@ -131,7 +158,7 @@ fn start(config: &Config, data: &DataDir) -> Result<Arc<Node>, NodeError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let (base, machine) = Base::new(config, opened, table, clock, random);
     let disk = Arc::new(RealDisk::open(data.log_dir())?);
-    let raft = Raft::start(raft_config(config), disk, Box::new(machine))?;
+    let raft = Raft::start(raft_config(config, peers), disk, Box::new(machine))?;
     let batcher = base.batcher(config, &raft);
     eprintln!("look: waiting for a leader …");
     let hasher = loop {
@@ -217,13 +244,14 @@ impl Base {
     }
 }
 
-fn raft_config(config: &Config) -> RaftConfig {
+fn raft_config(config: &Config, peers: Option<PeerTls>) -> RaftConfig {
     let mut log = LogOptions::new(config.node_id.0, random());
     log.history_bytes = config.history_bytes;
     let mut raft = RaftConfig::alone(config.node_id, log);
     if !config.initial_cluster.is_empty() {
         raft.initial = config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect();
         raft.listen = config.peer_addr;
+        raft.tls = peers;
     }
     raft
 }
@@ -239,10 +267,9 @@ fn hash_seed_chunk(seed: u64, code_version: u64) -> crate::base::batch::Chunk {
 }
 
 /// Serves clients until a signal or `SHUTDOWN`, then stops in order.
-async fn run(backend: NodeBackend, config: Config, listen: Vec<SocketAddr>, started: Instant) -> Result<(), NodeError> {
-    let options = GatewayOptions { listen, unix_socket: None, unix_mode: 0, parameters: parameters(&config) };
+async fn run(backend: NodeBackend, config: Config, options: GatewayOptions, started: Instant) -> Result<(), NodeError> {
     let gateway = Gateway::start(options, backend.clone()).await?;
-    announce(&backend, &config, gateway.addresses(), started);
+    announce(&backend, &config, &gateway, started);
     let stopping = Arc::new(AtomicBool::new(false));
     let checkpoints = {
         let (backend, stopping) = (backend.clone(), stopping.clone());
@@ -277,8 +304,18 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("port", config.port.to_string()),
         ("bind", config.bind.join(" ")),
         ("dir", config.dir.display().to_string()),
+        ("tls-port", config.tls_port.to_string()),
+        ("tls-cert-file", config.tls_cert_file.display().to_string()),
+        ("tls-key-file", config.tls_key_file.display().to_string()),
+        ("tls-ca-cert-file", config.tls_ca_cert_file.display().to_string()),
+        ("tls-auth-clients", config.tls_auth_clients.to_string()),
+        ("tls-protocols", config.tls_protocols.join(" ")),
+        ("tls-cluster", yes_no(config.tls_cluster)),
+        ("unixsocket", config.unixsocket.iter().map(|path| path.display().to_string()).collect()),
+        ("unixsocketperm", format!("{:o}", config.unixsocketperm)),
         ("requirepass", config.requirepass.clone()),
         ("protected-mode", yes_no(config.protected_mode)),
+        ("enable-debug-command", config.enable_debug_command.clone()),
         ("maxclients", config.maxclients.to_string()),
         ("window-ms", config.window_ms.to_string()),
         ("window-epochs", config.window_epochs.to_string()),
@@ -289,10 +326,13 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
     .into()
 }
 
-fn announce(backend: &NodeBackend, config: &Config, addresses: &[SocketAddr], started: Instant) {
+fn announce(backend: &NodeBackend, config: &Config, gateway: &Gateway<NodeBackend>, started: Instant) {
     use crate::gateway::backend::Backend;
     let status = backend.0.raft.status();
-    let at = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
+    let clear = gateway.addresses().iter().map(SocketAddr::to_string);
+    let tls = gateway.tls_addresses().iter().map(|a| format!("{a} (TLS)"));
+    let unix = config.unixsocket.iter().map(|path| path.display().to_string());
+    let at = clear.chain(tls).chain(unix).collect::<Vec<_>>().join(" ");
     eprintln!("look {}: node {} listens on {at}", env!("CARGO_PKG_VERSION"), config.node_id);
     eprintln!("data in {}; epoch {}, log entry {}", config.dir.display(), backend.epoch(), status.applied);
     eprintln!("recovered in {} ms; ready", started.elapsed().as_millis());

@@ -25,6 +25,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
         &["gateway", "batch"],
         "the slot that the gateway makes and apply fills: replies travel as values",
     ),
+    ("apply::system::SystemState", &["gateway"], "the replicated settings, a value that apply publishes"),
     ("resp::ReplyBuf", &["apply"], "the buffer in that slot"),
     ("resp::Version", &["apply"], "its dialect"),
     ("lang::env", &["apply"], "what a call runs in: apply makes one and keeps it, `command` says which program runs"),
@@ -38,6 +39,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("dynasm", &["src/lang/jit"]),
     ("dynasmrt", &["src/lang/jit"]),
     ("tokio", &["src/main.rs", "src/node", "src/gateway/", "src/batch/", "src/raft/"]),
+    ("tokio_rustls", &["src/node/tls.rs", "src/gateway/listen.rs", "src/gateway/tls.rs", "src/raft/tls.rs"]),
     (
         "unsafe",
         &[

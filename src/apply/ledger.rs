@@ -1,10 +1,11 @@
 //! # The ledger: what has been applied already
 //!
-//! Two tables in the replicated state (the store's system database), so that every node skips alike, also after a restart:
+//! Two tables in the replicated state (the [`system`] database), so that every node skips alike, also after a restart:
 //! the last applied sequence of each gateway, and the first reply of each `LOOK.ONCE` token.
 
-use crate::base::{GatewayId, KeyHasher, Millis};
-use crate::store::{Read, SYSTEM_DB, Value, Writer, rope};
+use super::system;
+use crate::base::{GatewayId, Millis};
+use crate::store::{Read, Writer};
 use std::collections::BTreeMap;
 
 const GATEWAY: &[u8] = b"gateway:";
@@ -18,41 +19,15 @@ const GATEWAY_IDLE_MS: Millis = 7 * 24 * 3600 * 1000;
 /// How long a token's reply is kept, milliseconds.
 pub const TOKEN_KEPT_MS: Millis = 24 * 3600 * 1000;
 
-const SYSTEM: u8 = SYSTEM_DB;
-
-/// Hash of keys of the system database: its names are ours, so its seed need not be secret.
-fn system_hash(key: &[u8]) -> u64 {
-    KeyHasher::new(0).hash(key)
-}
-
-/// Reads a value of the system database.
-fn system_get<R: Read>(state: &R, key: &[u8]) -> Option<Vec<u8>> {
-    match state.find(SYSTEM, system_hash(key), key)?.value() {
-        Value::Str(s) => Some(s.to_vec()),
-        Value::Int(i) => Some(i.to_string().into_bytes()),
-        Value::Rope(rope) => {
-            let mut bytes = Vec::with_capacity(rope.len as usize);
-            rope::read(state.arena(), rope, 0, rope.len, |piece| bytes.extend_from_slice(piece));
-            Some(bytes)
-        }
-        _ => None,
-    }
-}
-
-fn system_put(writer: &mut Writer, key: &[u8], value: &[u8], due: Option<Millis>) {
-    let mut slot = writer.find_slot(SYSTEM, system_hash(key), key);
-    writer.put(&mut slot, key, Value::Str(value), due);
-}
-
 /// The cluster's hash seed, once the log has set it.
 pub fn hash_seed<R: Read>(state: &R) -> Option<u64> {
-    Some(u64::from_le_bytes(system_get(state, HASH_SEED)?.try_into().ok()?))
+    Some(u64::from_le_bytes(system::get(state, HASH_SEED)?.try_into().ok()?))
 }
 
 /// Sets the seed; the first one wins.
 pub fn set_hash_seed(writer: &mut Writer, seed: u64) {
     if hash_seed(writer).is_none() {
-        system_put(writer, HASH_SEED, &seed.to_le_bytes(), None);
+        system::put(writer, HASH_SEED, &seed.to_le_bytes(), None);
     }
 }
 
@@ -73,23 +48,19 @@ impl Ledger {
     /// What the state says.
     pub fn load<R: Read>(state: &R) -> Ledger {
         let mut gateways = BTreeMap::new();
-        let mut cursor = 0;
-        loop {
-            cursor = state.scan(SYSTEM, cursor, |entry| {
-                if let (Some(id), Value::Str(v)) = (entry.key().strip_prefix(GATEWAY), entry.value())
-                    && let (Ok(id), Some((sequence, at))) = (id.try_into(), v.split_first_chunk::<8>())
-                    && let Ok(at) = at.try_into()
-                {
-                    let seen =
-                        Seen { sequence: u64::from_le_bytes(*sequence), at: Millis::from_le_bytes(at), changed: false };
-                    gateways.insert(GatewayId(u64::from_be_bytes(id)), seen);
-                }
-                true
-            });
-            if cursor == 0 {
-                return Ledger { gateways };
+        system::names(state, GATEWAY, |id| {
+            let Ok(id) = id.try_into() else { return };
+            let id = GatewayId(u64::from_be_bytes(id));
+            let value = system::get(state, &gateway_key(id)).unwrap_or_default();
+            if let Some((sequence, at)) = value.split_first_chunk::<8>()
+                && let Ok(at) = at.try_into()
+            {
+                let seen =
+                    Seen { sequence: u64::from_le_bytes(*sequence), at: Millis::from_le_bytes(at), changed: false };
+                gateways.insert(id, seen);
             }
-        }
+        });
+        Ledger { gateways }
     }
 
     /// Whether a chunk runs: only the next one of its gateway does. A smaller sequence is a repeat; a larger one follows a chunk
@@ -113,7 +84,7 @@ impl Ledger {
             let mut value = [0u8; 16];
             value[..8].copy_from_slice(&seen.sequence.to_le_bytes());
             value[8..].copy_from_slice(&seen.at.to_le_bytes());
-            system_put(writer, &gateway_key(*id), &value, None);
+            system::put(writer, &gateway_key(*id), &value, None);
             seen.changed = false;
         }
         if self.gateways.len() > GATEWAYS_MAX {
@@ -125,9 +96,7 @@ impl Ledger {
         self.gateways.retain(|id, seen| {
             let kept = now - seen.at < GATEWAY_IDLE_MS;
             if !kept {
-                let key = gateway_key(*id);
-                let mut slot = writer.find_slot(SYSTEM, system_hash(&key), &key);
-                writer.remove(&mut slot, &key);
+                system::remove(writer, &gateway_key(*id));
             }
             kept
         });
@@ -151,16 +120,15 @@ pub struct Stored {
 /// What is stored under `token`, if it has not expired.
 pub fn token<R: Read>(state: &R, token: &[u8], now: Millis) -> Option<Stored> {
     let key = token_key(token);
-    let entry = state.find(SYSTEM, system_hash(&key), &key)?;
-    if entry.due().is_some_and(|due| due <= now) {
+    if system::due(state, &key).is_some_and(|due| due <= now) {
         return None;
     }
-    let value = system_get(state, &key)?;
+    let value = system::get(state, &key)?;
     let (body, reply) = value.split_first_chunk::<8>()?;
     Some(Stored { body: u64::from_le_bytes(*body), reply: reply.to_vec() })
 }
 
 /// Keeps the first reply under `token`.
 pub fn store_token(writer: &mut Writer, token: &[u8], body: u64, reply: &[u8], now: Millis) {
-    system_put(writer, &token_key(token), &[&body.to_le_bytes()[..], reply].concat(), Some(now + TOKEN_KEPT_MS));
+    system::put(writer, &token_key(token), &[&body.to_le_bytes()[..], reply].concat(), Some(now + TOKEN_KEPT_MS));
 }

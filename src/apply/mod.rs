@@ -6,27 +6,36 @@
 //! (replies are written for the own gateway's chunks only and never read back).
 //!
 //! [`machine`] is what the log hands over, [`runner`] runs calls, [`ledger`] remembers what was applied, [`pending`] is what a gateway waits
-//! for, [`positions`] tells history where each root lies in the log.
+//! for, [`positions`] tells history where each root lies in the log, [`system`] is the replicated state that is no client's, [`planted`] holds
+//! bugs for tests.
+//!
+//! A panic in a helper fails its call on every node alike: calls that keep no undo are run again from the newest root, with undo
+//! for each (see `Applier::run_again`).
 
 pub mod ledger;
 pub mod machine;
 pub mod pending;
+pub mod planted;
 pub mod positions;
 pub mod runner;
+pub mod system;
 
 use crate::base::batch::{Batch, Chunk};
 use crate::base::limits::SUB_BATCH_CALLS_MAX;
 use crate::base::{Epoch, GatewayId, KeyHasher, LogIndex, Millis};
 use crate::command::{Counter, Table};
-use crate::store::{Read, Store, Writer};
+use crate::store::{Read, Store, Value, Writer};
+use arc_swap::ArcSwap;
 use ledger::Ledger;
 use machine::{Applied, Body, Committed};
 use pending::{Outcome, Pending};
+use planted::{Bug, Planted};
 use positions::{Place, Positions};
 use runner::{RunError, Runner};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use system::SystemState;
 
 /// Keys fetched into the cache ahead of their calls.
 const PREFETCH: usize = 32;
@@ -83,7 +92,10 @@ pub struct Progress {
     /// Epochs made since start.
     pub epochs: AtomicU64,
     hash_seed: Mutex<Option<u64>>,
+    system: ArcSwap<SystemState>,
+    system_version: AtomicU64,
     counters: Mutex<Vec<Counter>>,
+    pub planted: Planted,
 }
 
 impl Progress {
@@ -93,6 +105,19 @@ impl Progress {
     /// Known once the cluster's first batch is applied; clients are served from then on.
     pub fn hash_seed(&self) -> Option<u64> {
         *lock(&self.hash_seed)
+    }
+    /// The newest system state; never older than a reply of this node.
+    pub fn system(&self) -> Arc<SystemState> {
+        self.system.load_full()
+    }
+    /// Its version: whether to look again.
+    pub fn system_version(&self) -> Epoch {
+        Epoch(self.system_version.load(Ordering::Acquire))
+    }
+    fn publish_system(&self, state: SystemState) {
+        let version = state.version.0;
+        self.system.store(Arc::new(state));
+        self.system_version.store(version, Ordering::Release);
     }
     /// By number in the code table.
     pub fn counters(&self) -> Vec<Counter> {
@@ -131,6 +156,18 @@ pub struct Applier {
     applied: Applied,
     keys: Vec<(u8, u64)>,
     finished: Vec<(Pending, Epoch, Outcome)>,
+    since_root: SinceRoot,
+}
+
+/// What the running batch has done since the newest root, to do it again.
+#[derive(Default)]
+struct SinceRoot {
+    /// The newest epoch that the root shows.
+    epoch: Epoch,
+    /// The root lies inside the batch: expired keys are removed already.
+    inside: bool,
+    /// Chunks that ran, by number.
+    chunks: Vec<usize>,
 }
 
 impl Applier {
@@ -149,6 +186,7 @@ impl Applier {
         let seed = ledger::hash_seed(&writer);
         let runner = Runner::new(table, KeyHasher::new(seed.unwrap_or(0)), frontier.epoch, frontier.now);
         *lock(&progress.hash_seed) = seed;
+        progress.publish_system(SystemState::load(&writer));
         progress.now.store(frontier.now, Ordering::Release);
         progress.positions.push(Place {
             epoch: frontier.epoch,
@@ -167,6 +205,7 @@ impl Applier {
             applied: frontier.applied,
             keys: Vec::new(),
             finished: Vec::new(),
+            since_root: SinceRoot { epoch: frontier.epoch, ..SinceRoot::default() },
         }
     }
 
@@ -209,6 +248,7 @@ impl Applier {
 
     fn batch(&mut self, index: LogIndex, batch: &Batch) -> Result<(), RunError> {
         let first = self.runner.epoch;
+        self.take_bugs();
         let expired = self.runner.begin_batch(&mut self.writer, index, batch);
         self.progress.expired_keys.fetch_add(expired, Ordering::Relaxed);
         self.runner.collect_keys(batch, &mut self.keys);
@@ -226,10 +266,11 @@ impl Applier {
             call += chunk.calls as usize;
             if since_root > 0 && since_root + chunk.calls as usize > SUB_BATCH_CALLS_MAX {
                 self.publish(Place { epoch: self.runner.epoch, index, chunks: number });
+                self.since_root.inside = true;
                 since_root = 0;
             }
             since_root += chunk.calls as usize;
-            self.chunk(chunk)?;
+            self.chunk(index, batch, number)?;
         }
         self.ledger.store(&mut self.writer, self.runner.now);
         if self.progress.hash_seed().is_none()
@@ -238,29 +279,88 @@ impl Applier {
             self.runner.env.set_hasher(KeyHasher::new(seed));
             *lock(&self.progress.hash_seed) = Some(seed);
         }
+        if !self.runner.system_changed.is_empty() {
+            let mut system = (*self.progress.system()).clone();
+            system.update(&self.writer, std::mem::take(&mut self.runner.system_changed));
+            self.progress.publish_system(system);
+        }
         self.progress.log_bytes.fetch_add(batch.encoded_len() as u64, Ordering::Relaxed);
         self.progress.epochs.fetch_add(self.runner.epoch.0 - first.0, Ordering::Relaxed);
         self.progress.add_counters(&mut self.runner.counters);
         Ok(())
     }
 
-    fn chunk(&mut self, chunk: &Chunk) -> Result<(), RunError> {
+    fn chunk(&mut self, index: LogIndex, batch: &Batch, number: usize) -> Result<(), RunError> {
+        let chunk = &batch.chunks[number];
         if !self.ledger.admit(chunk.gateway, chunk.sequence, self.runner.now) {
             return Ok(());
         }
         let own = self.own.get().is_some_and(|own| own.gateway == chunk.gateway);
-        let pending = if own { self.waiting.take(chunk.sequence) } else { None };
-        let Some(mut pending) = pending else { return self.runner.run_silently(&mut self.writer, chunk) };
-        let max = pending.reply_bytes_max;
-        let too_long = self.runner.run_answering(&mut self.writer, chunk, &pending.plan, &mut pending.reply, max)?;
-        let outcome = if too_long { Outcome::TooLong } else { Outcome::Applied };
-        self.finished.push((pending, self.runner.epoch, outcome));
+        let mut pending = if own { self.waiting.take(chunk.sequence) } else { None };
+        let mut ran = self.run(chunk, pending.as_mut());
+        if let Err(why @ RunError::Panicked(..)) = &ran {
+            tracing::error!("{why}; that call fails, on every node: please report this");
+            self.run_again(index, batch)?;
+            self.runner.begin_chunk(number, chunk)?;
+            ran = self.run(chunk, pending.as_mut());
+        }
+        let outcome = ran?;
+        self.since_root.chunks.push(number);
+        self.finished.extend(pending.map(|pending| (pending, self.runner.epoch, outcome)));
         Ok(())
+    }
+
+    fn run(&mut self, chunk: &Chunk, pending: Option<&mut Pending>) -> Result<Outcome, RunError> {
+        let Some(Pending { plan, reply, reply_bytes_max, .. }) = pending else {
+            self.runner.run_silently(&mut self.writer, chunk)?;
+            return Ok(Outcome::Applied);
+        };
+        reply.clear();
+        let too_long = self.runner.run_answering(&mut self.writer, chunk, plan, reply, *reply_bytes_max)?;
+        Ok(if too_long { Outcome::TooLong } else { Outcome::Applied })
+    }
+
+    /// A call without undo panicked and left the newest sub-batch half changed: takes the sub-batch back and runs its chunks
+    /// again, with undo for every call from here to the next root. All nodes do the same and come to the same state.
+    fn run_again(&mut self, index: LogIndex, batch: &Batch) -> Result<(), RunError> {
+        self.writer.return_to_root();
+        self.runner.epoch = self.since_root.epoch;
+        self.runner.careful = true;
+        if !self.since_root.inside {
+            self.runner.begin_batch(&mut self.writer, index, batch);
+        }
+        for &number in &self.since_root.chunks {
+            // Those that this node answers have their replies already
+            self.runner.begin_chunk(number, &batch.chunks[number])?;
+            self.runner.run_silently(&mut self.writer, &batch.chunks[number])?;
+        }
+        Ok(())
+    }
+
+    fn take_bugs(&mut self) {
+        for bug in self.progress.planted.take() {
+            match bug {
+                Bug::PanicOn(_) => self.progress.planted.arm(&mut self.runner.env),
+                Bug::Diverge => {
+                    let mut slot = self.writer.find_slot(0, 0, b"planted divergence");
+                    self.writer.put(&mut slot, b"planted divergence", Value::Int(1), None);
+                }
+            }
+        }
+    }
+
+    /// The state shown now is whole: nothing before it needs to be run again.
+    fn rooted(&mut self) {
+        self.runner.careful = false;
+        self.since_root.epoch = self.runner.epoch;
+        self.since_root.inside = false;
+        self.since_root.chunks.clear();
     }
 
     /// Shows readers what has been applied so far.
     fn publish(&mut self, place: Place) {
         self.writer.publish();
+        self.rooted();
         self.progress.now.store(self.runner.now, Ordering::Release);
         self.progress.positions.push(place);
     }
@@ -272,6 +372,7 @@ impl Applier {
             self.writer.publish();
             *frontier = Frontier { applied: self.applied.clone(), epoch: self.runner.epoch, now: self.runner.now };
         }
+        self.rooted();
         self.progress.now.store(self.runner.now, Ordering::Release);
         self.progress.positions.push(place);
         self.progress.positions.release(self.store.since());

@@ -3,8 +3,8 @@
 //! Shared by the live loop and by private replay (`history`), so that the past is made by the code that made the present. It
 //! owns what a run of calls needs: the environment of programs, the epoch counter and log time. It publishes nothing.
 
-use super::ledger;
 use super::pending::{Plan, Step, Watch};
+use super::{ledger, system};
 use crate::base::batch::{Batch, Call, Calls, Chunk, Words, handler};
 use crate::base::words::BytesWord;
 use crate::base::{Epoch, KeyHasher, LogIndex, Millis};
@@ -25,8 +25,11 @@ pub enum RunError {
     #[error("entry {0} calls handler {1}, which this node does not know; start the version of Look that wrote it")]
     UnknownHandler(LogIndex, u32),
     #[error(
-        "command '{1}' in entry {0} panicked half-way through its writes; the state cannot be trusted, restore this node"
+        "entry {0} holds a system record of kind {1}, which this node does not know; start the version of Look that wrote it"
     )]
+    UnknownSystem(LogIndex, u64),
+    /// The state is half changed: go back to a whole one and run its calls again with [`Runner::careful`].
+    #[error("command '{1}' in entry {0} panicked half-way through its writes")]
     Panicked(LogIndex, String),
     #[error("a page of the state cannot be read: {0}")]
     Page(String),
@@ -39,13 +42,19 @@ pub struct Runner {
     pub epoch: Epoch,
     /// Log time: the leader's stamp, made monotone.
     pub now: Millis,
+    /// Undo for every call, also for those that cannot fail after a write: a panic then fails its call and nothing else.
+    pub careful: bool,
     /// Place of the current call: chunk << 32 | calls run in it. Part of its random seed.
     call: u64,
+    /// Riders that ran. They have seeds of their own: other nodes do not run them, so they must not move `call`.
+    riders: u64,
     index: LogIndex,
     seed: u64,
     words: Vec<u64>,
     name: Vec<u8>,
     pub counters: Vec<Counter>,
+    /// Names of the system state's pieces that were changed and not yet published.
+    pub system_changed: Vec<Vec<u8>>,
 }
 
 impl Runner {
@@ -57,12 +66,15 @@ impl Runner {
             table,
             epoch,
             now,
+            careful: false,
             call: 0,
+            riders: 0,
             index: LogIndex(0),
             seed: 0,
             words: Vec::new(),
             name: Vec::new(),
             counters,
+            system_changed: Vec::new(),
         }
     }
 
@@ -142,11 +154,14 @@ impl Runner {
             too_long: false,
         };
         let mut steps = plan.steps.iter();
-        while let Some(step) = steps.next() {
-            self.step(writer, chunk, plan, step, &mut steps, &mut state, reply)?;
+        let mut ran = Ok(());
+        while ran.is_ok()
+            && let Some(step) = steps.next()
+        {
+            ran = self.step(writer, chunk, plan, step, &mut steps, &mut state, reply);
         }
         reply.set_null(muted);
-        Ok(state.too_long)
+        ran.map(|()| state.too_long)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -171,7 +186,7 @@ impl Runner {
                 for call in state.riders.by_ref().take(count as usize) {
                     state.too_long |= reply.len() > state.reply_bytes_max;
                     if !state.too_long {
-                        self.read(writer, &call, &plan.riders.blob, reply);
+                        self.rider(writer, &call, &plan.riders.blob, reply);
                     }
                 }
             }
@@ -222,7 +237,7 @@ impl Runner {
         if let Step::Records(count) = *step {
             for call in state.calls.by_ref().take(count as usize) {
                 self.epoch = before.next();
-                self.call(writer, &call, &chunk.blob, reply)?;
+                self.element(writer, &call, &chunk.blob, reply)?;
             }
             return Ok(());
         }
@@ -252,22 +267,44 @@ impl Runner {
                 for call in calls.by_ref().take(records) {
                     if go {
                         self.epoch = before.next();
-                        self.call(writer, &call, &chunk.blob, reply)?;
+                        self.element(writer, &call, &chunk.blob, reply)?;
                     }
                 }
                 Ok(())
             }
-            handler::SYSTEM => {
-                if call.words.get(0) == handler::SYSTEM_HASH_SEED {
-                    ledger::set_hash_seed(writer, call.words.get(1));
-                }
+            handler::SYSTEM if call.words.get(0) == handler::SYSTEM_HASH_SEED => {
+                ledger::set_hash_seed(writer, call.words.get(1));
                 Ok(())
+            }
+            handler::SYSTEM => {
+                self.epoch = self.epoch.next();
+                self.element(writer, &call, &chunk.blob, reply)
             }
             _ => {
                 self.epoch = self.epoch.next();
                 self.call(writer, &call, &chunk.blob, reply)
             }
         }
+    }
+
+    /// Runs what may stand in a transaction: a command, or a change of the system state. The epoch is the caller's.
+    fn element(
+        &mut self,
+        writer: &mut Writer,
+        call: &Call<'_>,
+        blob: &[u8],
+        reply: &mut ReplyBuf,
+    ) -> Result<(), RunError> {
+        if call.handler != handler::SYSTEM {
+            return self.call(writer, call, blob, reply);
+        }
+        writer.set_epoch(self.epoch);
+        match call.words.get(0) {
+            handler::SYSTEM_SET if system::set(writer, self.epoch, call, blob, &mut self.system_changed) => reply.ok(),
+            handler::SYSTEM_SET => reply.nil(),
+            kind => return Err(RunError::UnknownSystem(self.index, kind)),
+        }
+        Ok(())
     }
 
     /// Runs what follows an `ONCE` record unless its token has a reply already.
@@ -319,7 +356,7 @@ impl Runner {
         };
         self.call += 1;
         writer.set_epoch(self.epoch);
-        let undo = self.table[command].may_abort_after_write;
+        let undo = self.careful || self.table[command].may_abort_after_write;
         if undo {
             writer.mark();
         }
@@ -327,29 +364,34 @@ impl Runner {
         let program_call = self.program_call(command, call.db, &words, blob);
         let ended = self.env.write(self.table.code(), &program_call, writer, reply);
         self.words = words;
+        // Only this node cannot read its page: were the call to fail here, the state would be another one than elsewhere
+        if ended == Ended::Panicked
+            && let Some(fault) = writer.arena().pages().fault()
+        {
+            return Err(RunError::Page(fault.to_string()));
+        }
         match ended {
             Ended::Done if undo => writer.commit(),
             _ if undo => writer.rollback(),
-            Ended::Panicked => {
-                return Err(match writer.arena().pages().fault() {
-                    Some(fault) => RunError::Page(fault.to_string()),
-                    None => RunError::Panicked(self.index, self.table[command].name.clone()),
-                });
-            }
+            Ended::Panicked => return Err(RunError::Panicked(self.index, self.table[command].name.clone())),
             _ => {}
         }
         self.count(command, ended);
         Ok(())
     }
 
-    /// Runs one read of a plan against any version, at `self.now`.
-    pub fn read<R: Read>(&mut self, state: &R, call: &Call<'_>, blob: &[u8], reply: &mut ReplyBuf) {
+    /// Runs one rider at its place, at `self.now`.
+    fn rider<R: Read>(&mut self, state: &R, call: &Call<'_>, blob: &[u8], reply: &mut ReplyBuf) {
+        self.riders += 1;
+        let place = std::mem::replace(&mut self.call, 1 << 63 | self.riders);
         let words = self.take_words(call.words);
-        self.read_words(state, call.handler, call.db, &words, blob, reply);
+        self.read_words(state, call.handler, call.db, &words, blob, u64::MAX, reply);
         self.words = words;
+        self.call = place;
     }
 
-    /// The same, for words that are aligned already.
+    /// The same, for words that are aligned already. `patience`: see [`ProgramCall::patience`].
+    #[allow(clippy::too_many_arguments)]
     pub fn read_words<R: Read>(
         &mut self,
         state: &R,
@@ -357,15 +399,20 @@ impl Runner {
         db: u8,
         words: &[u64],
         blob: &[u8],
+        patience: u64,
         reply: &mut ReplyBuf,
-    ) {
+    ) -> Ended {
         let Some(command) = self.table.by_handler(handler) else {
-            return reply.error("ERR this command is not known to this node");
+            reply.error("ERR this command is not known to this node");
+            return Ended::Failed;
         };
         self.call += 1;
-        let call = self.program_call(command, db, words, blob);
+        let call = ProgramCall { patience, ..self.program_call(command, db, words, blob) };
         let ended = self.env.read(self.table.code(), &call, state, reply);
-        self.count(command, ended);
+        if ended != Ended::Large {
+            self.count(command, ended);
+        }
+        ended
     }
 
     fn program_call<'a>(&self, command: usize, db: u8, words: &'a [u64], blob: &'a [u8]) -> ProgramCall<'a> {
@@ -377,6 +424,7 @@ impl Runner {
             now: self.now,
             epoch: self.epoch,
             seed: random_source(self.seed, self.index.0, self.call),
+            patience: u64::MAX,
         }
     }
 

@@ -40,6 +40,11 @@ pub mod handler {
     pub const SYSTEM: u32 = 0xff_fffd;
     /// Kind of a SYSTEM record: words = [kind, seed]. The cluster's hash seed; the first one wins.
     pub const SYSTEM_HASH_SEED: u64 = 1;
+    /// Kind of a SYSTEM record: words = [kind, epoch e, then n × (name word, value word or [`SYSTEM_REMOVE`])]. One epoch; sets named
+    /// pieces of the system state unless one of them has changed after e ([`u64::MAX`]: whatever has changed). Replies OK, or nil.
+    pub const SYSTEM_SET: u64 = 2;
+    /// In the place of a value word: the piece goes away. (No value is so long.)
+    pub const SYSTEM_REMOVE: u64 = u64::MAX;
 }
 
 /// The start of every entry.

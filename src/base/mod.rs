@@ -4,10 +4,11 @@
 //! nothing beyond `std`; knows no room.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub mod batch;
+pub mod glob;
 pub mod limits;
 pub mod words;
 
@@ -103,6 +104,27 @@ impl Clock for ManualClock {
     }
     fn monotonic_us(&self) -> u64 {
         self.now_ms() as u64 * 1000
+    }
+}
+
+/// Lets one caller pass in a while: for lines in the log that strangers can cause.
+#[derive(Debug)]
+pub struct Seldom {
+    started: Instant,
+    every_ms: u64,
+    /// Milliseconds after `started` before which nobody passes.
+    closed_until: AtomicU64,
+}
+
+impl Seldom {
+    pub fn new(every: Duration) -> Seldom {
+        Seldom { started: Instant::now(), every_ms: every.as_millis() as u64, closed_until: AtomicU64::new(0) }
+    }
+
+    pub fn may_pass(&self) -> bool {
+        let now = self.started.elapsed().as_millis() as u64;
+        let pass = |until| (now >= until).then_some(now + self.every_ms);
+        self.closed_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pass).is_ok()
     }
 }
 

@@ -126,8 +126,8 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Flags and options in any order, until an argument is none of them. The same word again counts last; two different words of
-    /// one option do not go together.
+    /// Flags and options in any order, until an argument is none of them. The same word again counts last, unless the option is
+    /// `once`; two different words of one option do not go together.
     fn options(&mut self, options: &[Param]) -> Result<(), ArgError> {
         'next: while self.left() > 0 {
             let word = self.args.arg(self.next);
@@ -135,6 +135,9 @@ impl<'a> Parser<'a> {
                 let at = option.slot as usize;
                 match &option.kind {
                     ParamKind::Flag { word: name } if word.eq_ignore_ascii_case(name.as_bytes()) => {
+                        if option.once && self.builder.get_word(at) != 0 {
+                            return Err(self.syntax());
+                        }
                         self.set(at, 1);
                         self.next += 1;
                         continue 'next;
@@ -142,7 +145,7 @@ impl<'a> Parser<'a> {
                     ParamKind::Options(alternatives) => {
                         let Some(i) = position(alternatives, word) else { continue };
                         let before = self.builder.get_word(at);
-                        if before != 0 && before != i as u64 + 1 {
+                        if before != 0 && (option.once || before != i as u64 + 1) {
                             return Err(self.syntax());
                         }
                         self.alternative(alternatives, i, at)?;
@@ -358,7 +361,7 @@ mod tests {
                 ParamKind::Options(alternatives) => Shape::Words(alternatives.clone()).words(),
                 _ => 1,
             };
-            g.params.push(Param { name: name.into(), slot: g.fixed_words, words, kind });
+            g.params.push(Param { name: name.into(), slot: g.fixed_words, words, kind, once: false });
             g.fixed_words += words;
         }
         g
@@ -393,6 +396,15 @@ mod tests {
         let w = words(&set(), "k v ex 10 GET nx").unwrap();
         assert_eq!(&w[3..], [1, 1, 1, 10]);
         assert_eq!(&words(&set(), "k v KEEPTTL XX XX").unwrap()[3..], [2, 0, 2, 0]);
+    }
+
+    #[test]
+    fn a_word_of_a_once_option_is_not_said_twice() {
+        let mut g = set();
+        g.params.iter_mut().for_each(|p| p.once = true);
+        assert_eq!(words(&g, "k v XX GET").unwrap()[3..5], [2, 1]);
+        assert_eq!(words(&g, "k v XX XX").unwrap_err(), SYNTAX);
+        assert_eq!(words(&g, "k v GET GET").unwrap_err(), SYNTAX);
     }
 
     #[test]

@@ -3,12 +3,12 @@
 //! Redis's own commands, a source file per family, compiled from their text at every start: the same way that installed programs
 //! take, so that there is no second one.
 
-use super::{Command, Docs, LEVEL, Table, handler_number};
+use super::{Command, Docs, LARGE_READ_OPS, LEVEL, Table, handler_number};
 use crate::lang::diag::Diagnostic;
 use crate::lang::engine::{Code, Engine};
 use crate::lang::grammar::KeyEnd;
 use crate::lang::helpers;
-use crate::lang::poly::Atom;
+use crate::lang::poly::{Atom, Place, Poly};
 use crate::lang::table::Helper;
 use crate::lang::types::Type;
 use crate::lang::verify::{HelperShape, Verified, check};
@@ -76,6 +76,7 @@ fn entry(command: lang::Command, program: usize) -> Command {
     Command {
         lines: lines.collect(),
         always_cheap: always_cheap(&command),
+        large_from: large_from(&command),
         first_hash_word: command.keys.first().filter(|k| k.last == KeyEnd::Same).map(|k| k.param as usize + 1),
         handler,
         program,
@@ -109,6 +110,39 @@ fn always_cheap(command: &lang::Command) -> bool {
     })
 }
 
+/// The size of the values under a read's keys up to which its bound is at most [`LARGE_READ_OPS`]; None when more than that decides.
+fn large_from(command: &lang::Command) -> Option<u64> {
+    let (fixed, per_entry) = line(&command.cost.ops).filter(|_| !command.is_write())?;
+    Some(LARGE_READ_OPS.checked_sub(fixed)? / per_entry.max(1))
+}
+
+/// A bound as (constant, factor of the size of the value under a key); lengths of arguments and depths count 1, as in
+/// [`always_cheap`].
+fn line(bound: &Poly) -> Option<(u64, u64)> {
+    bound.terms().iter().try_fold((0u64, 0u64), |(fixed, slope), (atoms, n)| {
+        let (a, b) = match atoms.as_slice() {
+            [] => (1, 0),
+            [atom] => line_of(atom)?,
+            _ => return None,
+        };
+        Some((fixed.saturating_add(n.saturating_mul(a)), slope.saturating_add(n.saturating_mul(b))))
+    })
+}
+
+fn line_of(atom: &Atom) -> Option<(u64, u64)> {
+    match atom {
+        Atom::Blocks(_) | Atom::Depth(_) => Some((1, 0)),
+        Atom::Len(Place::Key(_)) => Some((0, 1)),
+        // either bounds it: the one that grows less
+        Atom::Least(two) => two.iter().filter_map(line).min_by_key(|(fixed, slope)| (*slope, *fixed)),
+        Atom::Signed(_, two) => {
+            let (a, b) = (line(&two[0])?, line(&two[1])?);
+            Some((a.0.max(b.0), a.1.max(b.1)))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +153,17 @@ mod tests {
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         assert!(commands.len() > 80, "{}", commands.len());
         table(Engine::Jit).map(|_| ()).unwrap();
+    }
+
+    #[test]
+    fn a_read_of_one_value_is_judged_by_the_size_that_its_own_lookup_finds() {
+        let (commands, _) = modules();
+        let of = |name: &str| large_from(commands.iter().find(|c| c.name == name).unwrap());
+        for name in ["GET", "GETRANGE", "HGETALL", "SMEMBERS", "LRANGE", "ZRANGE", "ZSCORE"] {
+            assert!(of(name).is_some_and(|n| n >= 1000), "{name}: {:?}", of(name));
+        }
+        for name in ["MGET", "KEYS", "SCAN", "SET"] {
+            assert_eq!(of(name), None, "{name}: more than one value decides");
+        }
     }
 }

@@ -20,6 +20,9 @@ use std::ops::Index;
 /// Version of the meaning of handler numbers and argument words in the log.
 pub const LEVEL: u64 = 1;
 
+/// A read whose bound is above this many operations (about a millisecond) goes to a thread that may take its time.
+pub const LARGE_READ_OPS: u64 = 100_000;
+
 /// One command.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -36,6 +39,8 @@ pub struct Command {
     pub may_abort_after_write: bool,
     /// No arguments make its bound large: it is not computed before a call.
     pub always_cheap: bool,
+    /// Of a read: up to this size of the values under its keys, its bound is at most [`LARGE_READ_OPS`]. None: more decides.
+    pub large_from: Option<u64>,
     /// For `LOOK.EXPLAIN`: line of the source, and what it adds to the bound.
     pub lines: Vec<(u32, String)>,
     /// Which of a call's words is the hash of its first key: what apply fetches ahead.

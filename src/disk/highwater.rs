@@ -41,17 +41,7 @@ impl HighWater {
     /// Reads the record. `Ok(None)`: no mark was ever written whole.
     pub fn open(disk: &dyn Disk) -> Result<Option<HighWater>, LogError> {
         let file = disk.open(NAME).map_err(LogError::io("open high-water record"))?;
-        let mut best: Option<Mark> = None;
-        for slot in 0..2 {
-            let mut block = vec![0; BLOCK];
-            if file.read_at(&mut block, slot * BLOCK as u64).is_err() {
-                continue;
-            }
-            let mark = parse(&block)?;
-            if mark.is_some_and(|m| best.is_none_or(|b| m.count > b.count)) {
-                best = mark;
-            }
-        }
+        let best = slots(&*file)?.into_iter().flatten().max_by_key(|mark| mark.count);
         Ok(best.map(|mark| HighWater { file, mark, block: AlignedBuf::with_capacity(BLOCK) }))
     }
 
@@ -90,6 +80,18 @@ impl HighWater {
         self.mark = mark;
         Ok(())
     }
+}
+
+/// Both blocks of the record; `None`: not intact.
+pub fn slots(file: &dyn DiskFile) -> Result<[Option<Mark>; 2], LogError> {
+    let mut slots = [None; 2];
+    for (at, slot) in (0..).step_by(BLOCK).zip(&mut slots) {
+        let mut block = vec![0; BLOCK];
+        if file.read_at(&mut block, at).is_ok() {
+            *slot = parse(&block)?;
+        }
+    }
+    Ok(slots)
 }
 
 fn parse(block: &[u8]) -> Result<Option<Mark>, LogError> {

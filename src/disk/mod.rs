@@ -14,6 +14,7 @@ pub mod record;
 pub mod recovery;
 pub mod segment;
 pub mod sim;
+pub mod verify;
 mod writer;
 
 pub use log::{Append, Completion, Log, LogOptions, LogState, Payload, Turn, WriterByHand};
@@ -85,6 +86,11 @@ impl From<LogError> for io::Error {
     fn from(e: LogError) -> io::Error {
         io::Error::other(e)
     }
+}
+
+/// The checksum of small files beside the log.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
 /// A byte buffer whose contents begin at a multiple of [`BLOCK`], grown with `extend` and written in whole blocks.

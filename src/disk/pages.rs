@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 pub mod generations;
 pub mod memory;
+pub mod scratch;
 
 pub use generations::{Generations, PageStores};
 pub use memory::{MemoryGenerations, MemoryPages};

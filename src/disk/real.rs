@@ -10,7 +10,14 @@ use std::path::{Path, PathBuf};
 /// A directory of the machine's file system.
 pub struct RealDisk {
     dir: PathBuf,
-    direct: bool,
+    access: Access,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Access {
+    Direct,
+    Buffered,
+    ReadOnly,
 }
 
 impl RealDisk {
@@ -23,18 +30,34 @@ impl RealDisk {
                 File::open(parent)?.sync_all()?;
             }
         }
-        Ok(RealDisk { dir, direct: true })
+        Ok(RealDisk { dir, access: Access::Direct })
     }
 
     /// The same directory without `O_DIRECT`: every durable write is a write and an `fdatasync`.
     pub fn buffered(dir: impl AsRef<Path>) -> io::Result<RealDisk> {
-        Ok(RealDisk { direct: false, ..RealDisk::open(dir)? })
+        Ok(RealDisk { access: Access::Buffered, ..RealDisk::open(dir)? })
+    }
+
+    /// A directory to look at: nothing in it can be changed.
+    pub fn read_only(dir: impl AsRef<Path>) -> RealDisk {
+        RealDisk { dir: dir.as_ref().to_path_buf(), access: Access::ReadOnly }
+    }
+
+    fn writable(&self) -> io::Result<()> {
+        match self.access {
+            Access::ReadOnly => Err(io::Error::new(io::ErrorKind::PermissionDenied, "opened for reading only")),
+            _ => Ok(()),
+        }
     }
 
     fn open_at(&self, path: &Path) -> io::Result<RealFile> {
         let reads = File::open(path)?;
+        if self.access == Access::ReadOnly {
+            // The second handle cannot write either
+            return Ok(RealFile { writes: File::open(path)?, reads, direct: false });
+        }
         let buffered = || OpenOptions::new().write(true).open(path);
-        let (writes, direct) = match self.direct.then(|| open_direct(path)) {
+        let (writes, direct) = match (self.access == Access::Direct).then(|| open_direct(path)) {
             Some(Ok(file)) => (file, true),
             // tmpfs and some others refuse O_DIRECT; a durable write is then a write and an fdatasync
             Some(Err(e)) if e.kind() != io::ErrorKind::InvalidInput => return Err(e),
@@ -59,6 +82,7 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str, len: u64) -> io::Result<Box<dyn DiskFile>> {
+        self.writable()?;
         let path = self.dir.join(name);
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
         // Real zeros, not a hole: a hole would cost block allocation and a journal commit at each first write
@@ -74,10 +98,12 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.writable()?;
         fs::rename(self.dir.join(from), self.dir.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.writable()?;
         fs::remove_file(self.dir.join(name))
     }
 

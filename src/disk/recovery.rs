@@ -79,7 +79,8 @@ pub fn recover(segments: VecDeque<Segment>, high: &HighWater) -> Result<Recovere
     let head = segments[start].head;
     let mut state = LogState { last: head.last, purged: head.purged, committed: head.committed, vote: head.vote };
     let first = head.last.index + 1;
-    let mut scan = Scan { group: head.group, chain: head.chain, places: VecDeque::new(), first, state: &mut state };
+    let (group, chain) = (head.group, head.chain);
+    let mut scan = Scan { group, chain, places: VecDeque::new(), first, state: &mut state, strict: false };
     let mut offset = BLOCK as u64;
     let mut torn = false;
     for (i, segment) in segments.iter().enumerate().skip(start) {
@@ -87,6 +88,17 @@ pub fn recover(segments: VecDeque<Segment>, high: &HighWater) -> Result<Recovere
     }
     let Scan { group, chain, places, first, .. } = scan;
     Ok(Recovered { segments, places, first, state, offset, group, chain, torn })
+}
+
+/// Reads one segment by itself, wherever it lies in the log: how many entries it holds, the state at its end, where its groups end,
+/// and whether an unfinished write follows.
+pub fn check(segment: &Segment, next: Option<&Head>, mark: &Mark) -> Result<(u64, LogState, u64, bool), LogError> {
+    let Head { group, chain, last, purged, committed, vote, .. } = segment.head;
+    let mut state = LogState { last, purged, committed, vote };
+    let mut scan =
+        Scan { group, chain, places: VecDeque::new(), first: last.index + 1, state: &mut state, strict: true };
+    let (end, torn) = scan.segment(segment, next, mark)?;
+    Ok((scan.places.len() as u64, state, end, torn))
 }
 
 /// A segment is needed unless the one after it began when everything up to then is purged by now.
@@ -101,6 +113,8 @@ struct Scan<'a> {
     places: VecDeque<Place>,
     first: u64,
     state: &'a mut LogState,
+    /// Also what nothing depends on must be as it was written: the zeros between records and groups.
+    strict: bool,
 }
 
 impl Scan<'_> {
@@ -120,12 +134,17 @@ impl Scan<'_> {
             if group.chain != self.chain {
                 return Err(corrupt(&name, at as u64, "the group does not continue the one before"));
             }
+            let end = at + group.padded() as usize;
+            let gap = bytes.get(at + group.bytes as usize..end).unwrap_or_default();
+            if self.strict && (gap.iter().any(|byte| *byte != 0) || !gaps_are_zero(&bytes[at..], &records)) {
+                return Err(corrupt(&name, at as u64, "bytes between records are damaged"));
+            }
             for (record, offset) in records {
                 self.record(record, segment.head.segment, at as u64 + offset, &name)?;
             }
             self.chain = chain;
             self.group += 1;
-            at += group.padded() as usize;
+            at = end;
             self.check_mark(segment, at as u64, mark, &name)?;
         }
         self.check_end(segment, &bytes, at, next, mark, &name)?;
@@ -192,6 +211,14 @@ impl Scan<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether each record of a group is followed by zeros up to the next.
+fn gaps_are_zero(group: &[u8], records: &[(Record, u64)]) -> bool {
+    records.iter().all(|(record, offset)| {
+        let end = *offset as usize + super::record::RECORD_BYTES + record.payload.len();
+        group.get(end..end.next_multiple_of(8)).is_some_and(|gap| gap.iter().all(|byte| *byte == 0))
+    })
 }
 
 /// The state after a purge up to `position`; when that is past the last entry (a checkpoint of a peer was taken over) the

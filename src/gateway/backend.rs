@@ -4,6 +4,7 @@
 //! The node implements it for real, the gateway's tests with a small map.
 
 use crate::apply::pending::{Pending, Plan};
+use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
 use crate::base::{Epoch, Millis};
 use crate::resp::{ReplyBuf, Request};
@@ -223,6 +224,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// The newest epoch published on this node.
     fn epoch(&self) -> Epoch;
     fn now_ms(&self) -> Millis;
+    /// The replicated settings, as of the newest root; never older than a reply of this node.
+    fn system(&self) -> Arc<SystemState>;
+    /// Their version; asked once a chunk.
+    fn system_version(&self) -> Epoch;
 
     /// Hands a chunk with writes to the batcher; waits while it is full. Chunks of one connection are submitted in order,
     /// one after the other. A chunk that cannot be taken is finished with `Outcome::Refused`.
@@ -254,7 +259,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Other `DEBUG` words (`SET-ACTIVE-EXPIRE`, `DIGEST`, …). False: not known.
     fn debug(&self, request: Request<'_>, out: &mut ReplyBuf) -> bool;
 
-    /// A parameter whose meaning is below the gateway was set; the value has passed the table's check.
+    /// A parameter whose meaning is below the gateway was set (here, or cluster-wide); the value has passed the table's check.
     fn configure(&self, name: &str, value: &str) -> Result<(), String>;
     /// Forgets the counters that INFO shows.
     fn reset_stats(&self);

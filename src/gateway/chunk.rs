@@ -6,6 +6,7 @@ use super::backend::{Backend, Code, ParseError, Route};
 use super::multi::Queue;
 use super::native::{self, Context, Entry, Hot};
 use super::session::{Replies, Session};
+use super::system;
 use crate::apply::pending::{Plan, Step, Watch};
 use crate::base::batch::{ChunkBuilder, handler};
 use crate::base::limits;
@@ -304,7 +305,10 @@ impl<B: Backend> Filler<'_, B> {
                     }
                     Ok(leaf) if leaf.has("no_multi") || !native::fits_multi(leaf) => Some(NOT_IN_MULTI.into()),
                     Ok(leaf) => {
-                        self.queued(|queue| queue.selects |= leaf.hot == Hot::Select);
+                        self.queued(|queue| {
+                            queue.selects |= leaf.hot == Hot::Select;
+                            queue.writes |= leaf.name == "config|set";
+                        });
                         None
                     }
                 },
@@ -427,6 +431,27 @@ impl<B: Backend> Filler<'_, B> {
         records.end()
     }
 
+    /// CONFIG SET in a transaction: the cluster's parameters are part of its epoch, this node's are set at once.
+    fn config_set(&mut self, request: Request<'_>) {
+        let shared = self.shared;
+        let accepted = match native::config::accept(shared, request) {
+            Ok(accepted) => accepted,
+            Err(text) => return self.error(text),
+        };
+        if accepted.cluster.is_empty() {
+            return self.answer(|out, _| native::config::set_here(shared, accepted, out));
+        }
+        if self.session.read_at.is_some() {
+            return self.error(READS_PAST);
+        }
+        if let Err(refused) = system::record(&mut self.chunk.records, &accepted.cluster, None) {
+            return self.error(&*refused.0);
+        }
+        self.chunk.plan.records(1);
+        self.chunk.writes += 1;
+        native::config::set_here(shared, accepted, &mut ReplyBuf::null());
+    }
+
     /// One queued request of a transaction.
     fn element(&mut self, request: Request<'_>) {
         if let Some(route) = self.code.lookup(request.arg(0)) {
@@ -441,6 +466,7 @@ impl<B: Backend> Filler<'_, B> {
             Hot::Ping => self.answer(|out, _| native::ping(request, out)),
             Hot::Echo => self.answer(|out, _| out.bulk(request.arg(1))),
             Hot::Select => self.answer(|out, session| select(request, session, out)),
+            Hot::Not if leaf.name == "config|set" => self.config_set(request),
             _ => {
                 let (shared, code) = (self.shared, self.code);
                 self.answer(|out, session| {

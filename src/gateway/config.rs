@@ -4,7 +4,9 @@
 //! Values live as text under a lock; those that the way of a command asks for live beside it as plain numbers.
 
 use super::clients::locked;
-use crate::base::limits;
+use super::system::Change;
+use crate::apply::system::SystemState;
+use crate::base::{glob, limits};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -27,9 +29,15 @@ enum Set {
     Here,
     /// Below the gateway: handed on.
     Node,
+    /// It changes replies, so it is the cluster's: a change is an epoch, and every node follows it (below the gateway too).
+    Cluster,
 }
 
+#[derive(Debug)]
 struct Parameter(&'static str, Kind, &'static str, Set);
+
+/// Before the names of cluster-wide parameters in the system state.
+const CLUSTER_WIDE: &[u8] = b"config:";
 
 use Kind::*;
 const MAX: i64 = i64::MAX;
@@ -53,20 +61,20 @@ const PARAMETERS: &[Parameter] = &[
     Parameter("databases", Number(16, 16), "16", Set::Never),
     Parameter("dbfilename", Text, "", Set::Never),
     Parameter("dir", Text, "", Set::Never),
-    Parameter("enable-debug-command", OneOf(&["no", "local", "yes"]), "local", Set::Never),
+    Parameter("enable-debug-command", OneOf(&["no", "local", "yes"]), "no", Set::Never),
     Parameter("engine", OneOf(&["jit", "interpreter"]), "jit", Set::Node),
-    Parameter("hash-max-listpack-entries", Number(0, MAX), "512", Set::Node),
-    Parameter("hash-max-listpack-value", Number(0, MAX), "64", Set::Node),
+    Parameter("hash-max-listpack-entries", Number(0, MAX), "512", Set::Cluster),
+    Parameter("hash-max-listpack-value", Number(0, MAX), "64", Set::Cluster),
     Parameter("history-bytes", Memory, "1073741824", Set::Node),
     Parameter("hz", Number(0, i32::MAX as i64), "10", Set::Here),
     Parameter("initial-cluster", Text, "", Set::Never),
     Parameter("io-threads", Number(1, 128), "1", Set::Never),
     Parameter("latency-monitor-threshold", Number(0, MAX), "0", Set::Here),
     Parameter("latency-tracking", YesNo, "yes", Set::Here),
-    Parameter("list-max-listpack-size", Number(-5, MAX), "-2", Set::Node),
+    Parameter("list-max-listpack-size", Number(-5, MAX), "-2", Set::Cluster),
     Parameter("logfile", Text, "", Set::Never),
     Parameter("loglevel", OneOf(&["debug", "verbose", "notice", "warning", "nothing"]), "notice", Set::Here),
-    Parameter("max-write-cost", Number(1, MAX), "500000000", Set::Node),
+    Parameter("max-write-cost", Number(1, MAX), "500000000", Set::Cluster),
     Parameter("maxclients", Number(1, u32::MAX as i64), "10000", Set::Here),
     Parameter("maxmemory", Memory, "0", Set::Node),
     Parameter("maxmemory-policy", OneOf(&["noeviction"]), "noeviction", Set::Here),
@@ -74,24 +82,31 @@ const PARAMETERS: &[Parameter] = &[
     Parameter("peer-addr", Text, "", Set::Never),
     Parameter("port", Number(0, 65_535), "6379", Set::Never),
     Parameter("protected-mode", YesNo, "yes", Set::Here),
-    Parameter("proto-max-bulk-len", Memory, "536870912", Set::Here),
-    Parameter("requirepass", Text, "", Set::Here),
+    Parameter("proto-max-bulk-len", Memory, "536870912", Set::Cluster),
+    Parameter("requirepass", Text, "", Set::Cluster),
     Parameter("save", OneOf(&[""]), "", Set::Here),
-    Parameter("set-max-intset-entries", Number(0, MAX), "512", Set::Node),
-    Parameter("set-max-listpack-entries", Number(0, MAX), "128", Set::Node),
-    Parameter("set-max-listpack-value", Number(0, MAX), "64", Set::Node),
+    Parameter("set-max-intset-entries", Number(0, MAX), "512", Set::Cluster),
+    Parameter("set-max-listpack-entries", Number(0, MAX), "128", Set::Cluster),
+    Parameter("set-max-listpack-value", Number(0, MAX), "64", Set::Cluster),
     Parameter("slowlog-log-slower-than", Number(-1, MAX), "10000", Set::Here),
     Parameter("slowlog-max-len", Number(0, 1_000_000), "128", Set::Here),
     Parameter("tcp-backlog", Number(0, i32::MAX as i64), "511", Set::Never),
     Parameter("tcp-keepalive", Number(0, i32::MAX as i64), "60", Set::Here),
     Parameter("timeout", Number(0, i32::MAX as i64), "0", Set::Here),
+    Parameter("tls-auth-clients", OneOf(&["yes", "no", "optional"]), "yes", Set::Never),
+    Parameter("tls-ca-cert-file", Text, "", Set::Never),
+    Parameter("tls-cert-file", Text, "", Set::Never),
+    Parameter("tls-cluster", YesNo, "no", Set::Never),
+    Parameter("tls-key-file", Text, "", Set::Never),
+    Parameter("tls-port", Number(0, 65_535), "0", Set::Never),
+    Parameter("tls-protocols", Text, "TLSv1.2 TLSv1.3", Set::Never),
     Parameter("unixsocket", Text, "", Set::Never),
     Parameter("unixsocketperm", Text, "0", Set::Never),
     Parameter("window-bytes", Memory, "4294967296", Set::Node),
     Parameter("window-epochs", Number(0, MAX), "1000000", Set::Node),
     Parameter("window-ms", Number(0, MAX), "15000", Set::Node),
-    Parameter("zset-max-listpack-entries", Number(0, MAX), "128", Set::Node),
-    Parameter("zset-max-listpack-value", Number(0, MAX), "64", Set::Node),
+    Parameter("zset-max-listpack-entries", Number(0, MAX), "128", Set::Cluster),
+    Parameter("zset-max-listpack-value", Number(0, MAX), "64", Set::Cluster),
 ];
 
 /// Names of earlier Redis versions.
@@ -106,6 +121,14 @@ const ALIASES: &[(&str, &str)] = &[
 fn parameter(name: &str) -> Option<&'static Parameter> {
     let name = ALIASES.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new);
     PARAMETERS.binary_search_by_key(&name, |p| p.0).ok().map(|i| &PARAMETERS[i])
+}
+
+/// What a CONFIG SET asks for, checked.
+#[derive(Default)]
+pub struct Accepted {
+    here: Vec<(&'static Parameter, String)>,
+    /// Changes of the system state.
+    pub cluster: Vec<Change>,
 }
 
 /// The configuration of one node's gateway.
@@ -170,18 +193,18 @@ impl Config {
     pub fn matching(&self, patterns: &[&[u8]]) -> Vec<(&'static str, String)> {
         let values = locked(&self.values);
         let names = PARAMETERS.iter().map(|p| (p.0, p.0)).chain(ALIASES.iter().copied());
-        let hit = |name: &str| {
-            patterns.iter().any(|p| super::glob::matches(p.to_ascii_lowercase().as_slice(), name.as_bytes()))
-        };
+        let hit =
+            |name: &str| patterns.iter().any(|p| glob::matches(p.to_ascii_lowercase().as_slice(), name.as_bytes()));
         names
             .filter(|(name, _)| hit(name))
             .map(|(name, of)| (name, values.get(of).cloned().unwrap_or_default()))
             .collect()
     }
 
-    /// Sets all or, with an error that a client can be shown, none. `node` is told of those that concern it.
-    pub fn set(&self, pairs: &[(&[u8], &[u8])], node: impl Fn(&str, &str) -> Result<(), String>) -> Result<(), String> {
-        let mut accepted: Vec<(&Parameter, String)> = Vec::new();
+    /// Checks what CONFIG SET asks for: all of it, or an error that a client can be shown.
+    pub fn accept(&self, pairs: &[(&[u8], &[u8])]) -> Result<Accepted, String> {
+        let mut accepted = Accepted::default();
+        let mut seen: Vec<&str> = Vec::new();
         for (name, value) in pairs {
             let text = String::from_utf8_lossy(name).to_ascii_lowercase();
             let p = parameter(&text).ok_or_else(|| {
@@ -194,12 +217,24 @@ impl Config {
             if p.3 == Set::Never {
                 return Err(failed("can't set immutable config".into()));
             }
-            if accepted.iter().any(|(other, _)| other.0 == p.0) {
+            if seen.contains(&p.0) {
                 return Err(failed("duplicate parameter".into()));
             }
-            accepted.push((p, checked(p, value).map_err(failed)?));
+            seen.push(p.0);
+            let value = checked(p, value).map_err(failed)?;
+            match p.3 {
+                Set::Cluster => {
+                    accepted.cluster.push(([CLUSTER_WIDE, p.0.as_bytes()].concat(), Some(value.into_bytes())))
+                }
+                _ => accepted.here.push((p, value)),
+            }
         }
-        for (p, value) in accepted {
+        Ok(accepted)
+    }
+
+    /// Sets parameters of this node. `node` is told of those that concern it.
+    pub fn set_here(&self, accepted: Accepted, node: impl Fn(&str, &str) -> Result<(), String>) -> Result<(), String> {
+        for (p, value) in accepted.here {
             if p.3 == Set::Node {
                 node(p.0, &value)
                     .map_err(|e| format!("ERR CONFIG SET failed (possibly related to argument '{}') - {e}", p.0))?;
@@ -210,10 +245,29 @@ impl Config {
         Ok(())
     }
 
-    /// Parameters that differ from the defaults, as lines of a configuration file.
+    /// Takes over the cluster-wide parameters; those that were never set keep what this node was started with.
+    pub fn follow(&self, state: &SystemState, node: impl Fn(&str, &str) -> Result<(), String>) {
+        for (name, value) in state.with_prefix(CLUSTER_WIDE) {
+            let known = std::str::from_utf8(name).ok().and_then(parameter).filter(|p| p.3 == Set::Cluster);
+            // One that only a newer version knows, or knows otherwise, is not for this node.
+            let Some((p, Ok(value))) = known.map(|p| (p, checked(p, value))) else { continue };
+            if locked(&self.values).get(p.0) == Some(&value) {
+                continue;
+            }
+            if let Err(e) = node(p.0, &value) {
+                tracing::error!("cannot follow the cluster's {name}: {e}", name = p.0);
+                continue;
+            }
+            self.take_effect(p.0, &value);
+            locked(&self.values).insert(p.0, value);
+        }
+    }
+
+    /// This node's parameters that differ from the defaults, as lines of a configuration file. (The cluster's are in the log.)
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let values = locked(&self.values);
-        PARAMETERS.iter().filter_map(|p| values.get(p.0).filter(|v| *v != p.2).map(|v| (p.0, v.clone()))).collect()
+        let own = PARAMETERS.iter().filter(|p| p.3 != Set::Cluster);
+        own.filter_map(|p| values.get(p.0).filter(|v| *v != p.2).map(|v| (p.0, v.clone()))).collect()
     }
 
     fn take_effect(&self, name: &str, value: &str) {
@@ -289,7 +343,7 @@ mod tests {
 
     fn set(config: &Config, pairs: &[(&str, &str)]) -> Result<(), String> {
         let pairs: Vec<_> = pairs.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
-        config.set(&pairs, |_, _| Ok(()))
+        config.set_here(config.accept(&pairs)?, |_, _| Ok(()))
     }
 
     #[test]
@@ -310,9 +364,9 @@ mod tests {
             "ERR CONFIG SET failed (possibly related to argument 'hz') - argument couldn't be parsed into an integer"
         );
         assert_eq!(config.get("maxclients"), "10000");
-        set(&config, &[("maxclients", "5"), ("PROTO-max-bulk-len", "1mb")]).unwrap();
+        set(&config, &[("maxclients", "5"), ("CLIENT-query-buffer-limit", "1mb")]).unwrap();
         assert_eq!(config.maxclients.load(Relaxed), 5);
-        assert_eq!(config.get("proto-max-bulk-len"), "1048576");
+        assert_eq!(config.get("client-query-buffer-limit"), "1048576");
         assert!(set(&config, &[("port", "1")]).unwrap_err().ends_with("can't set immutable config"));
         assert!(set(&config, &[("hz", "1"), ("hz", "2")]).unwrap_err().ends_with("duplicate parameter"));
         assert_eq!(

@@ -113,6 +113,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
 
     /// One chunk: from the bytes that are here to its replies, or to the batcher.
     async fn turn(&mut self) -> Result<(), End> {
+        self.shared.follow();
         let code = self.shared.backend.code();
         let stop = self.fill(&code);
         if !self.chunk.is_empty() {
@@ -477,7 +478,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         while !rest.is_empty() {
             tokio::select! {
                 biased;
-                wrote = self.stream.write(rest) => match wrote {
+                wrote = write(&mut self.stream, rest) => match wrote {
                     Ok(0) | Err(_) => return Err(End::Closed),
                     Ok(n) => rest = &rest[n..],
                 },
@@ -495,6 +496,15 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         self.out.clear();
         Ok(())
     }
+}
+
+/// Writes some of it, as `AsyncWrite::write` does; TLS may hold on to the end of what it took, and must not.
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> std::io::Result<usize> {
+    let taken = stream.write(bytes).await?;
+    if taken == bytes.len() {
+        stream.flush().await?;
+    }
+    Ok(taken)
 }
 
 /// The oldest unfinished chunk's completion; never, when there is none.

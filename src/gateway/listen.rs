@@ -7,18 +7,21 @@ use super::config::Config;
 use super::conn::Connection;
 use super::observe::{Monitors, SlowLog, Totals};
 use super::session::Session;
+use super::tls;
+use crate::base::Seldom;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_rustls::rustls::ServerConfig;
 
 const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
 const DENIED: &[u8] = b"-DENIED Look is running in protected mode because protected mode is enabled and no password is set for \
@@ -30,16 +33,27 @@ MAKE SURE the server is not publicly accessible from internet if you do so. Use 
 option to 'no', and then restarting the server. 3) Setup an authentication password for the default user with 'requirepass'. \
 NOTE: You only need to do one of the above things in order for the server to start accepting connections from the outside.\r\n";
 
+/// Strangers can cause lines in the log: no more than one in this time.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
+
 /// How a gateway is started.
 #[derive(Debug, Default)]
 pub struct GatewayOptions {
     /// Addresses to listen on; port 0 takes any.
     pub listen: Vec<SocketAddr>,
+    pub tls: Option<TlsListen>,
     pub unix_socket: Option<PathBuf>,
     /// Mode of the unix socket, set before anybody can connect (CVE-2023-45145).
     pub unix_mode: u32,
     /// The node's configuration, `name value`.
     pub parameters: Vec<(String, String)>,
+}
+
+/// Where TLS is spoken, and how.
+#[derive(Debug)]
+pub struct TlsListen {
+    pub listen: Vec<SocketAddr>,
+    pub config: Arc<ServerConfig>,
 }
 
 /// Why a gateway does not start.
@@ -55,6 +69,7 @@ pub enum GatewayError {
 pub struct Gateway<B: Backend> {
     shared: Arc<Shared<B>>,
     addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
     accepting: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -63,19 +78,17 @@ impl<B: Backend> Gateway<B> {
     pub async fn start(options: GatewayOptions, backend: B) -> Result<Gateway<B>, GatewayError> {
         let config = Config::default();
         config.load(&options.parameters).map_err(GatewayError::Parameter)?;
-        let mut listeners = Vec::new();
-        for address in &options.listen {
-            let listener =
-                TcpListener::bind(address).await.map_err(|e| GatewayError::Listen(address.to_string(), e))?;
-            listeners.push(listener);
-        }
+        let (listeners, addresses) = bind(&options.listen).await?;
+        let (tls_listeners, tls_addresses) = match &options.tls {
+            None => Default::default(),
+            Some(tls) => bind(&tls.listen).await?,
+        };
         let unix = match &options.unix_socket {
             None => None,
             Some(path) => Some(
                 bind_unix(path, options.unix_mode).map_err(|e| GatewayError::Listen(path.display().to_string(), e))?,
             ),
         };
-        let addresses = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
         let shared = Arc::new(Shared {
             backend,
             clients: Clients::default(),
@@ -84,14 +97,21 @@ impl<B: Backend> Gateway<B> {
             slow_log: SlowLog::default(),
             monitors: Monitors::default(),
             started: Instant::now(),
+            followed: AtomicU64::new(0),
+            following: Mutex::new(()),
             stop: Notify::new(),
         });
+        shared.follow();
         let mut accepting: Vec<_> =
             listeners.into_iter().map(|l| tokio::spawn(accept_tcp(shared.clone(), l))).collect();
+        if let Some(tls) = options.tls {
+            let listeners = tls_listeners.into_iter();
+            accepting.extend(listeners.map(|l| tokio::spawn(accept_tls(shared.clone(), l, tls.config.clone()))));
+        }
         if let (Some(listener), Some(path)) = (unix, options.unix_socket) {
             accepting.push(tokio::spawn(accept_unix(shared.clone(), listener, path)));
         }
-        Ok(Gateway { shared, addresses, accepting: Mutex::new(accepting) })
+        Ok(Gateway { shared, addresses, tls_addresses, accepting: Mutex::new(accepting) })
     }
 
     /// Serves a client that came another way than through a listener.
@@ -105,6 +125,10 @@ impl<B: Backend> Gateway<B> {
     /// Where it listens: with the real ports.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+    /// Where it listens for TLS.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
     }
     pub fn shared(&self) -> &Arc<Shared<B>> {
         &self.shared
@@ -122,6 +146,17 @@ impl<B: Backend> Gateway<B> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// Listeners, and where they really are.
+async fn bind(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), GatewayError> {
+    let mut listeners = Vec::new();
+    for address in wanted {
+        let listener = TcpListener::bind(address).await.map_err(|e| GatewayError::Listen(address.to_string(), e))?;
+        listeners.push(listener);
+    }
+    let addresses = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+    Ok((listeners, addresses))
 }
 
 fn bind_unix(path: &PathBuf, mode: u32) -> io::Result<UnixListener> {
@@ -156,18 +191,52 @@ async fn accepted<T>(accept: impl Future<Output = io::Result<T>>) -> Option<T> {
 async fn accept_tcp<B: Backend>(shared: Arc<Shared<B>>, listener: TcpListener) {
     loop {
         let Some((stream, peer)) = accepted(listener.accept()).await else { continue };
-        let laddr = stream.local_addr().map(|a| a.to_string()).unwrap_or_default();
-        let _ = stream.set_nodelay(true);
-        keep_alive(&stream, shared.config.keepalive_s.load(Relaxed));
-        let open =
-            is_local(peer.ip()) || !shared.config.protected.load(Relaxed) || shared.config.password_set.load(Relaxed);
-        welcome(&shared, stream, peer.to_string(), laddr, open);
+        let laddr = prepare(&shared, &stream);
+        welcome(&shared, stream, peer.to_string(), laddr, is_open(&shared, peer.ip()));
     }
+}
+
+/// A client counts from its first byte on: handshakes are as many as `maxclients` allows. Whom there is no room for learns it
+/// by the end of the connection, as with Redis: without a handshake there is no way to say it.
+async fn accept_tls<B: Backend>(shared: Arc<Shared<B>>, listener: TcpListener, config: Arc<ServerConfig>) {
+    let complaints = Arc::new(Seldom::new(COMPLAINT_EVERY));
+    loop {
+        let Some((stream, peer)) = accepted(listener.accept()).await else { continue };
+        let laddr = prepare(&shared, &stream);
+        let Ok(session) = admit(&shared, peer.to_string(), laddr, is_open(&shared, peer.ip())) else { continue };
+        let (shared, config, complaints) = (shared.clone(), config.clone(), complaints.clone());
+        tokio::spawn(async move {
+            match tls::shake_hands(config, stream).await {
+                Ok(stream) => Connection::new(shared, stream, session).serve().await,
+                Err(error) => {
+                    shared.clients.leave(session.client.id);
+                    shared.totals.tls_failures.fetch_add(1, Relaxed);
+                    if complaints.may_pass() {
+                        tracing::warn!("TLS with {peer}: {error}");
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Looks at the newest settings, sets the socket's options; tells its own address.
+fn prepare<B: Backend>(shared: &Shared<B>, stream: &TcpStream) -> String {
+    shared.follow();
+    let _ = stream.set_nodelay(true);
+    keep_alive(stream, shared.config.keepalive_s.load(Relaxed));
+    stream.local_addr().map(|a| a.to_string()).unwrap_or_default()
+}
+
+/// Protected mode: without a password, only this machine may come in.
+fn is_open<B: Backend>(shared: &Shared<B>, ip: IpAddr) -> bool {
+    is_local(ip) || !shared.config.protected.load(Relaxed) || shared.config.password_set.load(Relaxed)
 }
 
 async fn accept_unix<B: Backend>(shared: Arc<Shared<B>>, listener: UnixListener, path: PathBuf) {
     loop {
         let Some((stream, _)) = accepted(listener.accept()).await else { continue };
+        shared.follow();
         let name = format!("{}:0", path.display());
         welcome(&shared, stream, name.clone(), name, true);
     }
@@ -194,21 +263,23 @@ fn welcome<B: Backend, S>(shared: &Arc<Shared<B>>, stream: S, addr: String, ladd
 where
     S: tokio::io::AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if !open {
-        shared.totals.rejected.fetch_add(1, Relaxed);
-        tokio::spawn(turn_away(stream, DENIED));
-        return;
+    match admit(shared, addr, laddr, open) {
+        Ok(session) => drop(tokio::spawn(Connection::new(shared.clone(), stream, session).serve())),
+        Err(why) => drop(tokio::spawn(turn_away(stream, why))),
     }
+}
+
+/// A session for a client, or what to tell it instead.
+fn admit<B: Backend>(shared: &Shared<B>, addr: String, laddr: String, open: bool) -> Result<Session, &'static [u8]> {
     let max = shared.config.maxclients.load(Relaxed);
-    let Some(client) = shared.clients.enter(addr, laddr, shared.backend.now_ms(), max) else {
-        shared.totals.rejected.fetch_add(1, Relaxed);
-        tokio::spawn(turn_away(stream, MAX_CLIENTS));
-        return;
+    let client = match open {
+        true => shared.clients.enter(addr, laddr, shared.backend.now_ms(), max).ok_or(MAX_CLIENTS),
+        false => Err(DENIED),
     };
-    shared.totals.connections.fetch_add(1, Relaxed);
+    let counter = if client.is_ok() { &shared.totals.connections } else { &shared.totals.rejected };
+    counter.fetch_add(1, Relaxed);
     let trusted = !shared.config.password_set.load(Relaxed);
-    let session = Session::new(client, trusted);
-    tokio::spawn(Connection::new(shared.clone(), stream, session).serve());
+    client.map(|client| Session::new(client, trusted))
 }
 
 async fn turn_away(mut stream: impl AsyncWrite + Unpin, text: &'static [u8]) {

@@ -5,28 +5,32 @@
 //! allocation, lock, shared atomic or system call, which all happen once a chunk. Everything below is behind
 //! [`backend::Backend`].
 //!
-//! Reading order: [`conn`] (one task a connection) → [`chunk`] (bytes to a plan of answers) → [`backend`].
+//! Reading order: [`conn`] (one task a connection) → [`chunk`] (bytes to a plan of answers) → [`backend`]. [`system`] is the way of replicated settings.
 
+pub mod acl;
 pub mod backend;
 mod chunk;
 pub mod clients;
 pub mod config;
 mod conn;
-mod glob;
 mod listen;
 mod multi;
 mod native;
 pub mod observe;
 mod session;
+pub mod system;
 #[cfg(test)]
 mod tests;
+mod tls;
 
-pub use listen::{Gateway, GatewayError, GatewayOptions};
+pub use listen::{Gateway, GatewayError, GatewayOptions, TlsListen};
 
 use backend::Backend;
 use clients::Clients;
 use config::Config;
 use observe::{Monitors, SlowLog, Totals};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 use tokio::sync::Notify;
 
@@ -39,6 +43,9 @@ pub struct Shared<B: Backend> {
     pub slow_log: SlowLog,
     pub monitors: Monitors,
     pub started: Instant,
+    /// Version of the system state that is in force here ([`system`]).
+    followed: AtomicU64,
+    following: Mutex<()>,
     /// Notified by `SHUTDOWN`; the node waits for it beside its signals.
     pub stop: Notify,
 }

@@ -12,6 +12,8 @@ use tokio::sync::broadcast;
 pub struct Totals {
     pub connections: AtomicU64,
     pub rejected: AtomicU64,
+    /// Handshakes on the TLS port that came to nothing.
+    pub tls_failures: AtomicU64,
     pub commands: AtomicU64,
     pub reads: AtomicU64,
     pub writes: AtomicU64,
@@ -29,6 +31,7 @@ impl Totals {
         for counter in [
             &self.connections,
             &self.rejected,
+            &self.tls_failures,
             &self.commands,
             &self.reads,
             &self.writes,

@@ -2,6 +2,7 @@
 
 mod fake;
 
+use super::backend::Backend;
 use super::{Gateway, GatewayOptions};
 use fake::Fake;
 use std::sync::atomic::Ordering::Relaxed;
@@ -257,6 +258,28 @@ async fn strangers_may_only_authenticate() {
     assert!(peer.ask("HELLO 3 AUTH default secret SETNAME me").await.starts_with("%7\r\n$6\r\nserver\r\n"));
     peer.says("CLIENT GETNAME", "$2\r\nme\r\n").await;
     peer.says("GET a", "_\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_replies_is_set_by_an_epoch_and_the_rest_is_not() {
+    let (gateway, fake) = start().await;
+    let mut peer = Peer::connect(&gateway).await;
+    peer.says("CONFIG SET maxclients 50 requirepass one", "+OK\r\n").await;
+    peer.says("LOOK.LAST", ":1\r\n").await;
+    assert_eq!(fake.system().get(b"config:requirepass"), Some(&b"one"[..]));
+    assert_eq!(fake.system().get(b"config:maxclients"), None);
+    Peer::connect(&gateway).await.says("GET a", "-NOAUTH Authentication required.\r\n").await;
+    peer.says("CONFIG SET timeout 5", "+OK\r\n").await;
+    peer.says("LOOK.LAST", ":1\r\n").await;
+    peer.send(b"MULTI\r\nSET a 1\r\nCONFIG SET requirepass two hz 5\r\nCONFIG SET nosuch 1\r\nEXEC\r\nLOOK.LAST\r\n")
+        .await;
+    let no = "-ERR Unknown option or number of arguments for CONFIG SET - 'nosuch'\r\n";
+    peer.expect(&format!("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n+OK\r\n+OK\r\n{no}:2\r\n")).await;
+    peer.says("AUTH one", "-WRONGPASS invalid username-password pair or user is disabled.\r\n").await;
+    peer.says("AUTH two", "+OK\r\n").await;
+    fake.refuse.store(true, Relaxed);
+    peer.says("CONFIG SET requirepass three hz 7", "-NOQUORUM no leader\r\n").await;
+    peer.says("CONFIG GET hz", "*2\r\n$2\r\nhz\r\n$1\r\n5\r\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

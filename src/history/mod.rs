@@ -137,13 +137,34 @@ impl History {
         if epoch >= upper {
             return Err(HistoryError::Future(upper));
         }
-        match self.in_window(store, epoch, keys) {
-            Err(HistoryError::TooOld(_)) => self.on_disk(store, epoch),
+        match self.version(store, epoch, keys, false) {
+            // A helper panicked then, as it did when the batch was applied: its call failed, and must fail again
+            Err(HistoryError::Replay(RunError::Panicked(..))) => self.version(store, epoch, keys, true),
             other => other,
         }
     }
 
-    fn in_window(&self, store: &Store, epoch: Epoch, keys: Option<&[KeyRead]>) -> Result<Version, HistoryError> {
+    /// `careful`: replays with undo for every call.
+    fn version(
+        &self,
+        store: &Store,
+        epoch: Epoch,
+        keys: Option<&[KeyRead]>,
+        careful: bool,
+    ) -> Result<Version, HistoryError> {
+        match self.in_window(store, epoch, keys, careful) {
+            Err(HistoryError::TooOld(_)) => self.on_disk(store, epoch, careful),
+            other => other,
+        }
+    }
+
+    fn in_window(
+        &self,
+        store: &Store,
+        epoch: Epoch,
+        keys: Option<&[KeyRead]>,
+        careful: bool,
+    ) -> Result<Version, HistoryError> {
         let around = self.progress.positions.around(epoch);
         if let (Some(keys), Some((_, next))) = (keys, around)
             && let Ok(after) = store.snapshot_at(next.epoch)
@@ -161,31 +182,31 @@ impl History {
         let Some((place, _)) = around else { return Err(HistoryError::TooOld(store.since())) };
         let (from, now) = (before.epoch(), before.time());
         debug_assert_eq!(place.epoch, from);
-        self.replay(Writer::private(before), from, now, place, epoch, None)
+        self.replay(
+            OldState { writer: Writer::private(before), epoch: from, now, index: place.index, kept: None },
+            place,
+            epoch,
+            careful,
+        )
     }
 
-    fn on_disk(&self, store: &Store, epoch: Epoch) -> Result<Version, HistoryError> {
+    fn on_disk(&self, store: &Store, epoch: Epoch, careful: bool) -> Result<Version, HistoryError> {
         let old = match self.old.at_or_before(epoch).map_err(HistoryError::Checkpoint)? {
             Some(old) => old,
             None if self.whole_log() => beginning()?,
             None => return Err(HistoryError::TooOld(self.since(store))),
         };
         let place = Place { epoch: old.epoch, index: old.index, chunks: usize::MAX };
-        self.replay(old.writer, old.epoch, old.now, place, epoch, old.kept)
+        self.replay(old, place, epoch, careful)
     }
 
-    /// Runs the calls behind `place` on `writer`, up to and including `epoch`.
-    fn replay(
-        &self,
-        mut writer: Writer,
-        from: Epoch,
-        now: Millis,
-        place: Place,
-        epoch: Epoch,
-        kept: Kept,
-    ) -> Result<Version, HistoryError> {
+    /// Runs the calls behind `place`, which `from` shows, up to and including `epoch`.
+    fn replay(&self, from: OldState, place: Place, epoch: Epoch, careful: bool) -> Result<Version, HistoryError> {
+        let OldState { mut writer, epoch: shown, now, kept, .. } = from;
         let hasher = KeyHasher::new(hash_seed(&writer).unwrap_or(0));
-        let mut runner = Runner::new(self.table.clone(), hasher, from, now);
+        let mut runner = Runner::new(self.table.clone(), hasher, shown, now);
+        runner.careful = careful;
+        self.progress.planted.arm(&mut runner.env);
         let mut ledger = Ledger::load(&writer);
         let last = self.progress.frontier().applied.last.index;
         let mut index = if place.chunks == usize::MAX { place.index.next() } else { place.index };

@@ -52,6 +52,8 @@ pub struct CommandDef {
     pub complexity: String,
     pub flags: Option<Vec<String>>,
     pub cost: Option<(PolySyntax, PolySyntax)>,
+    /// `blocks on KEY until TIMEOUT`
+    pub blocks: Option<(Ident, Ident)>,
     pub body: Block,
     /// `errors overflow = …` right after the command.
     pub errors: Vec<TextDef>,
@@ -61,6 +63,8 @@ pub struct CommandDef {
 pub struct ParamSyntax {
     pub name: Ident,
     pub kind: ParamSyntaxKind,
+    /// `once`: a flag or option whose words may not be said twice.
+    pub once: bool,
     pub span: Span,
 }
 
@@ -141,6 +145,7 @@ pub enum StmtKind {
     Break,
     Return(Option<Expr>),
     Fail(Expr),
+    Wait,
     Require { condition: Expr, text: Expr },
     Reply(ReplySyntax),
     Expr(Expr),

@@ -128,6 +128,7 @@ fn put_op(out: &mut Vec<u8>, op: &Op) {
             put_u16(out, text);
         }
         Op::Return => out.push(24),
+        Op::Sqrt { d, s } => out.extend_from_slice(&[25, d, s]),
     }
 }
 
@@ -258,6 +259,7 @@ impl<'a> Input<'a> {
             22 => Op::End,
             23 => Op::Fail { text: self.u16()? },
             24 => Op::Return,
+            25 => Op::Sqrt { d: self.u8()?, s: self.u8()? },
             _ => return Err(DecodeError::Tag(tag)),
         })
     }
@@ -302,6 +304,7 @@ mod tests {
             Op::Default,
             Op::End,
             Op::Fail { text: 0 },
+            Op::Sqrt { d: 1, s: 0 },
         ];
         ops.extend(INT_OPS.iter().map(|&op| Op::Int { op, d: 1, a: 0, b: 0 }));
         ops.extend(FLOAT_OPS.iter().map(|&op| Op::Float { op, d: 1, a: 0, b: 0 }));

@@ -42,6 +42,9 @@ pub struct Call<'a> {
     pub epoch: Epoch,
     /// Source of its random numbers, mixed from (batch seed, log index, call number): see [`random_source`].
     pub seed: u64,
+    /// The largest value ([`Value::extent`](crate::store::Value::extent)) that a reading call may look up; at a larger one it ends
+    /// with [`Ended::Large`].
+    pub patience: u64,
 }
 
 /// The random source of a call.
@@ -57,6 +60,8 @@ pub enum Ended {
     Failed,
     /// The program asks to be run again when its key is written; no reply.
     Wait,
+    /// A value was larger than the call's patience; no reply, nothing done.
+    Large,
     /// A helper panicked: as [`Ended::Failed`], and the state the helper was changing may be half changed.
     Panicked,
 }
@@ -111,6 +116,7 @@ pub struct Env {
     pub(super) held: Held,
     pub(super) db: u8,
     pub(super) now: Millis,
+    pub(super) patience: u64,
     pub(super) epoch: Epoch,
     pub(super) hasher: KeyHasher,
     random: u64,
@@ -129,6 +135,7 @@ pub struct Env {
     pub(super) open_replies: SmallVec<[Mark; 8]>,
     pub(super) error: Cow<'static, str>,
     pub(super) wrote: bool,
+    pub(super) panic_key: Vec<u8>,
 }
 
 // SAFETY: the raw pointers in it are set and cleared within one `call`, so between calls an Env holds none that is used.
@@ -153,6 +160,7 @@ impl Env {
             held: Held::Nothing,
             db: 0,
             now: 0,
+            patience: u64::MAX,
             epoch: Epoch::ZERO,
             hasher,
             random: 0,
@@ -169,7 +177,14 @@ impl Env {
             open_replies: SmallVec::new(),
             error: Cow::Borrowed(""),
             wrote: false,
+            panic_key: Vec::new(),
         }
+    }
+
+    /// From here on a string written under `key` makes a helper panic behind its write: a bug planted by tests.
+    pub fn plant_panic(&mut self, key: &[u8]) {
+        self.panic_key = key.to_vec();
+        self.head.helpers = super::helpers::calls_with_panic().as_ptr();
     }
 
     /// The hash seed is replicated state: it is known only after the first log entry.
@@ -192,7 +207,7 @@ impl Env {
         self.wrote
     }
 
-    /// Runs a writing call. Exactly one reply is appended (none for [`Ended::Wait`]).
+    /// Runs a writing call. Exactly one reply is appended (none for [`Ended::Wait`] and [`Ended::Large`]).
     #[inline]
     pub fn write(&mut self, code: &Code, call: &Call<'_>, writer: &mut Writer, reply: &mut ReplyBuf) -> Ended {
         self.run(code, call, Held::Write(NonNull::from(writer)), reply)
@@ -220,6 +235,7 @@ impl Env {
         reply.rollback(start);
         match trap {
             Trap::Wait => return Ended::Wait,
+            Trap::Large => return Ended::Large,
             _ => reply.error(self.error_text(program, trap).as_bytes()),
         }
         if trap == Trap::Panic { Ended::Panicked } else { Ended::Failed }
@@ -230,6 +246,7 @@ impl Env {
         self.head.args_len = call.words.len() as u64;
         (self.head.ops, self.head.locs, self.head.fuel) = (0, 0, FUEL);
         (self.db, self.now, self.epoch) = (call.db, call.now, call.epoch);
+        self.patience = call.patience;
         (self.random, self.drawn) = (call.seed, 0);
         self.blob = NonNull::from(call.blob);
         self.literals = NonNull::from(&program.literals[..]);
@@ -258,6 +275,7 @@ impl Env {
             Trap::Fuel => "ERR internal error: the program ran past its bound",
             Trap::Panic => "ERR internal error: a helper panicked",
             Trap::Wait => "ERR this command cannot wait here",
+            Trap::Large => "ERR internal error: this value is too large to be looked at here",
         }
     }
 

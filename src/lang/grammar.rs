@@ -43,6 +43,8 @@ pub struct Param {
     pub slot: u16,
     pub words: u16,
     pub kind: ParamKind,
+    /// A flag or option whose words may not be said twice: the second is a syntax error.
+    pub once: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -51,8 +53,8 @@ pub enum ParamKind {
     One(Shape),
     /// `flag WORD`: anywhere among neighbouring flags and options; 1 when there.
     Flag { word: String },
-    /// `opt name: A | B(int)`: anywhere among neighbouring flags and options. The same word twice: the last counts; two different
-    /// words of one option: a syntax error.
+    /// `opt name: A | B(int)`: anywhere among neighbouring flags and options. The same word twice: the last counts, unless the
+    /// parameter is `once`; two different words of one option: a syntax error.
     Options(Vec<Alternative>),
     /// All arguments that are left (less what later required parameters take).
     Rest { element: Shape, min: u32, max: Option<u32> },
@@ -253,7 +255,7 @@ impl Grammar {
         if self.fixed_words + words > WORDS_MAX || element > WORDS_MAX {
             return Err(Diagnostic::new(Code::TooBig, p.span, "these arguments take too many words"));
         }
-        self.params.push(Param { name: p.name.name.clone(), slot: self.fixed_words, words, kind });
+        self.params.push(Param { name: p.name.name.clone(), slot: self.fixed_words, words, kind, once: p.once });
         self.fixed_words += words;
         Ok(())
     }

@@ -82,6 +82,10 @@ enum Insn {
         d: Place16,
         s: Place16,
     },
+    Sqrt {
+        d: Place16,
+        s: Place16,
+    },
     Select {
         d: Place16,
         c: Place16,
@@ -244,6 +248,7 @@ fn straight(op: &Op) -> Insn {
         Op::CmpFloat { rel, d, a, b } => Insn::CmpFloat { rel, d: w(d), a: w(a), b: w(b) },
         Op::Not { d, s } => Insn::Not { d: w(d), s: w(s) },
         Op::IntToFloat { d, s } => Insn::IntToFloat { d: w(d), s: w(s) },
+        Op::Sqrt { d, s } => Insn::Sqrt { d: w(d), s: w(s) },
         Op::Select { d, c, a, b } => Insn::Select { d: w(d), c: w(c), a: w(a), b: w(b) },
         Op::Call { d, helper, n, args } => Insn::Call { d: w(d), helper, n, args },
         Op::Fail { text } => Insn::Fail { text },
@@ -331,6 +336,13 @@ unsafe fn walk<const N: usize>(insns: &[Insn], head: *mut Head) -> u64 {
             }
             Insn::Not { d, s } => r!(d) = (r!(s) == 0) as u64,
             Insn::IntToFloat { d, s } => r!(d) = (r!(s) as i64 as f64).to_bits(),
+            Insn::Sqrt { d, s } => {
+                let value = f64::from_bits(r!(s)).sqrt();
+                if value.is_nan() {
+                    return Trap::NotANumber as u64;
+                }
+                r!(d) = value.to_bits();
+            }
             Insn::Select { d, c, a, b } => r!(d) = if r!(c) != 0 { r!(a) } else { r!(b) },
             Insn::Call { d, helper, n, args: [a, b, c, e] } => {
                 let word = |at: u8, r: Reg| if at < n { frame[r as usize & (N - 1)] } else { 0 };

@@ -109,6 +109,11 @@ pub enum Op {
         d: Reg,
         s: Reg,
     },
+    /// d = the square root of float s; of a negative number it traps with `Trap::NotANumber`.
+    Sqrt {
+        d: Reg,
+        s: Reg,
+    },
     /// d = a if c != 0 else b
     Select {
         d: Reg,
@@ -207,6 +212,8 @@ pub enum Trap {
     Error = 8,
     /// The program asked to wait (blocking commands).
     Wait = 9,
+    /// A lookup met a value larger than the call may look at here.
+    Large = 10,
 }
 
 impl Trap {
@@ -223,6 +230,7 @@ impl Trap {
             7 => Trap::Fail,
             8 => Trap::Error,
             9 => Trap::Wait,
+            10 => Trap::Large,
             _ => Trap::Panic,
         })
     }
@@ -253,6 +261,7 @@ impl Op {
             | Op::CmpFloat { d, .. }
             | Op::Not { d, .. }
             | Op::IntToFloat { d, .. }
+            | Op::Sqrt { d, .. }
             | Op::Select { d, .. }
             | Op::Call { d, .. } => Some(d),
             Op::Loop { counter, .. } => Some(counter),
@@ -264,7 +273,11 @@ impl Op {
     pub fn reads(&self) -> smallvec::SmallVec<[Reg; 4]> {
         use smallvec::smallvec;
         match *self {
-            Op::Mov { s, .. } | Op::Not { s, .. } | Op::IntToFloat { s, .. } | Op::Switch { s } => smallvec![s],
+            Op::Mov { s, .. }
+            | Op::Not { s, .. }
+            | Op::IntToFloat { s, .. }
+            | Op::Sqrt { s, .. }
+            | Op::Switch { s } => smallvec![s],
             Op::Elem { index, .. } => smallvec![index],
             Op::Int { a, b, .. }
             | Op::Float { a, b, .. }

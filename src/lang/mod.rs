@@ -30,7 +30,7 @@ pub mod types;
 
 pub use check::{Checked, check_files};
 pub use lower::{Effects, LineCost};
-pub use module::{Command, Example, Module, compile_module};
+pub use module::{Blocks, Command, Example, Module, compile_module};
 pub mod verify;
 
 #[cfg(test)]

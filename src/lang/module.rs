@@ -1,8 +1,8 @@
 //! A module compiled: its commands, each with grammar, program, bounds and effects.
 
-use super::ast::{AtomSyntax, CommandDef, ModuleSyntax, PolySyntax};
+use super::ast::{AtomSyntax, CommandDef, Ident, ModuleSyntax, PolySyntax};
 use super::diag::{Code, Diagnostic, Span};
-use super::grammar::{Grammar, GrammarErrors, KeySpec};
+use super::grammar::{Grammar, GrammarErrors, KeySpec, ParamKind, Shape};
 use super::ir::Program;
 use super::lower::{Effects, LineCost, LineIndex, Low, Lower, Names};
 use super::parse::Parser;
@@ -37,11 +37,21 @@ pub struct Command {
     pub effects: Effects,
     pub program: Program,
     pub cost: Cost,
+    /// What it waits for when it waits.
+    pub blocks: Option<Blocks>,
     pub cost_by_line: Vec<LineCost>,
     pub may_abort_after_write: bool,
     pub examples: Vec<Example>,
     /// Line of its declaration.
     pub line: u32,
+}
+
+/// `blocks on keys until timeout`: slots of the parameters. The call that waits is proposed again when one of the keys is written;
+/// it gives up after so many seconds (a float or int parameter), never at 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    pub keys: u16,
+    pub timeout: u16,
 }
 
 /// `> SET k v` and the reply's lines.
@@ -134,6 +144,7 @@ fn names<'a>(prelude: &'a ModuleSyntax, module: &'a ModuleSyntax) -> Low<Names<'
 fn command(def: &CommandDef, table: &Table, names: &Names<'_>, lines: [&LineIndex; 2]) -> Low<Command> {
     let mut grammar = Grammar::of(def)?;
     grammar.errors = grammar_errors(def)?;
+    let blocks = def.blocks.as_ref().map(|b| blocks(b, &grammar)).transpose()?;
     let (finished, effects) = Lower::new(table, names, lines, &grammar).command(def)?;
     let mut program = finished.program;
     program.arg_slots = grammar.fixed_words;
@@ -145,7 +156,7 @@ fn command(def: &CommandDef, table: &Table, names: &Names<'_>, lines: [&LineInde
     let name = def.name.name.to_ascii_uppercase();
     check_cost(def, &grammar, &finished.cost)?;
     let (summary, docs, examples) = documentation(&def.docs);
-    let flags = def.flags.clone().unwrap_or_else(|| derived_flags(effects, &finished.cost));
+    let flags = def.flags.clone().unwrap_or_else(|| derived_flags(effects, blocks.is_some(), &finished.cost));
     Ok(Command {
         keys: grammar.keys(name.split(' ').count() as u32),
         summary,
@@ -157,6 +168,7 @@ fn command(def: &CommandDef, table: &Table, names: &Names<'_>, lines: [&LineInde
         flags,
         effects,
         program,
+        blocks,
         cost: finished.cost,
         cost_by_line: finished.by_line,
         may_abort_after_write: finished.may_abort_after_write,
@@ -165,6 +177,23 @@ fn command(def: &CommandDef, table: &Table, names: &Names<'_>, lines: [&LineInde
         name,
         grammar,
     })
+}
+
+fn blocks((keys, timeout): &(Ident, Ident), grammar: &Grammar) -> Low<Blocks> {
+    let slot = |name: &Ident, wanted: &str, fits: fn(&ParamKind) -> bool| match grammar
+        .params
+        .iter()
+        .find(|p| p.name == name.name)
+    {
+        Some(p) if fits(&p.kind) => Ok(p.slot),
+        Some(_) => Err(Diagnostic::new(Code::Type, name.span, format!("`{}` is not {wanted}", name.name))),
+        None => Err(Diagnostic::new(Code::UnknownName, name.span, format!("there is no parameter `{}`", name.name))),
+    };
+    let is_key = |k: &ParamKind| {
+        matches!(k, ParamKind::One(Shape::Key { .. }) | ParamKind::Rest { element: Shape::Key { .. }, .. })
+    };
+    let is_time = |k: &ParamKind| matches!(k, ParamKind::One(Shape::Int { .. } | Shape::Float { .. }));
+    Ok(Blocks { keys: slot(keys, "a key or a list of keys", is_key)?, timeout: slot(timeout, "a number", is_time)? })
 }
 
 fn grammar_errors(def: &CommandDef) -> Low<GrammarErrors> {
@@ -192,11 +221,14 @@ fn grammar_errors(def: &CommandDef) -> Low<GrammarErrors> {
 }
 
 /// `readonly`/`write`, `denyoom`, `fast` as Redis means them: fast = no work that grows with counts or lengths.
-fn derived_flags(effects: Effects, cost: &Cost) -> Vec<String> {
+fn derived_flags(effects: Effects, blocking: bool, cost: &Cost) -> Vec<String> {
     let mut flags = Vec::new();
     flags.push(if effects.writes { "write" } else { "readonly" }.to_owned());
     if effects.grows {
         flags.push("denyoom".to_owned());
+    }
+    if blocking {
+        flags.push("blocking".to_owned());
     }
     let grows = |a: &Atom| matches!(a, Atom::Count(_) | Atom::Int(_) | Atom::BlocksAll { .. } | Atom::Len(_));
     if !cost.ops.terms().iter().any(|t| t.0.iter().any(grows)) {

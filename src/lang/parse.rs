@@ -7,6 +7,9 @@ use super::ast::*;
 use super::diag::{Code, Diagnostic, Span};
 use super::lex::{Tok, Token, lex};
 
+/// Words that begin a clause of a command's header.
+const CLAUSES: [&str; 7] = ["group", "since", "complexity", "flags", "cost", "blocks", "errors"];
+
 pub type Parsed<T> = Result<T, Diagnostic>;
 
 /// Deepest nesting of blocks and expressions: the parser recurses.
@@ -284,6 +287,7 @@ impl Parser {
             complexity: String::new(),
             flags: None,
             cost: None,
+            blocks: None,
             body: Block::default(),
             errors: Vec::new(),
         };
@@ -316,7 +320,6 @@ impl Parser {
 
     /// The reply's type is documentation: kept as text.
     fn result_text(&mut self) -> String {
-        const CLAUSES: [&str; 7] = ["group", "since", "complexity", "flags", "cost", "blocks", "errors"];
         let mut text = String::new();
         loop {
             match self.peek() {
@@ -341,22 +344,31 @@ impl Parser {
             "complexity" => c.complexity = self.text()?,
             "flags" => {
                 let mut flags = Vec::new();
-                while matches!(self.peek(), Tok::Word(w) if !matches!(w.as_str(), "group" | "since" | "complexity" | "cost"))
-                {
+                while matches!(self.peek(), Tok::Word(w) if !CLAUSES.contains(&w.as_str())) {
                     flags.push(self.ident()?.name);
                 }
                 c.flags = Some(flags);
             }
             "cost" => c.cost = Some(self.cost()?),
-            "blocks" => {
-                return Err(Diagnostic::new(Code::Unsupported, word.span, "blocking commands are not yet accepted"));
-            }
+            "blocks" => c.blocks = Some(self.blocks()?),
             _ => {
                 return Err(Diagnostic::new(Code::Syntax, word.span, format!("unknown clause `{}`", word.name))
-                    .help("clauses: group, since, complexity, flags, cost"));
+                    .help("clauses: group, since, complexity, flags, cost, blocks on … until …"));
             }
         }
         Ok(())
+    }
+
+    /// `blocks on keys until timeout`, after its first word
+    fn blocks(&mut self) -> Parsed<(Ident, Ident)> {
+        if !self.eat_word("on") {
+            return Err(self.unexpected("`on` and the key parameter to wait for"));
+        }
+        let keys = self.ident()?;
+        if !self.eat_word("until") {
+            return Err(self.unexpected("`until` and the parameter that says for how long"));
+        }
+        Ok((keys, self.ident()?))
     }
 
     fn cost(&mut self) -> Parsed<(PolySyntax, PolySyntax)> {
@@ -454,7 +466,8 @@ impl Parser {
                 (name, ParamSyntaxKind::One(self.ty()?))
             }
         };
-        Ok(ParamSyntax { name, kind, span: start.to(self.last_span()) })
+        let once = matches!(kind, ParamSyntaxKind::Flag | ParamSyntaxKind::Opt(_)) && self.eat_word("once");
+        Ok(ParamSyntax { name, kind, once, span: start.to(self.last_span()) })
     }
 
     /// `[1..]`, `[1..=8]`, `[..=8]`

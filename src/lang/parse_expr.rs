@@ -21,6 +21,7 @@ const RESERVED: &[&str] = &[
     "return",
     "fail",
     "require",
+    "wait",
     "reply",
     "emit",
     "is",
@@ -121,6 +122,10 @@ impl Parser {
             "fail" => {
                 self.advance();
                 StmtKind::Fail(self.expr_no_else()?)
+            }
+            "wait" => {
+                self.advance();
+                StmtKind::Wait
             }
             "require" => {
                 self.advance();

@@ -105,7 +105,7 @@ fn an_unknown_clause() {
             1 | command A() colour red { reply nil }
               |             ^^^^^^
               |
-              = help: clauses: group, since, complexity, flags, cost"#]],
+              = help: clauses: group, since, complexity, flags, cost, blocks on … until …"#]],
     );
 }
 
@@ -705,15 +705,58 @@ fn a_record() {
 }
 
 #[test]
-fn a_blocking_command() {
+fn a_wait_without_a_key_to_wait_for() {
     refused(
-        r##"command A(key: key) blocks on key { reply nil }"##,
+        r##"command A(k: key) { wait }"##,
         expect![[r#"
-            error[C014]: blocking commands are not yet accepted
+            error[C008]: `wait` in a command that does not say what it waits for
              --> test.look:1:21
               |
-            1 | command A(key: key) blocks on key { reply nil }
-              |                     ^^^^^^"#]],
+            1 | command A(k: key) { wait }
+              |                     ^^^^
+              |
+              = help: declare it in the header: `blocks on key until timeout`"#]],
+    );
+}
+
+#[test]
+fn a_blocking_command_that_never_waits() {
+    refused(
+        r##"command A(k: key, t: float) blocks on k until t { reply nil }"##,
+        expect![[r#"
+            error[C008]: this command blocks, but nothing in its body waits
+             --> test.look:1:39
+              |
+            1 | command A(k: key, t: float) blocks on k until t { reply nil }
+              |                                       ^
+              |
+              = help: `wait` ends the call until the key is written; or drop the clause"#]],
+    );
+}
+
+#[test]
+fn a_command_that_blocks_on_something_that_is_no_key() {
+    refused(
+        r##"command A(k: bytes, t: float) blocks on k until t { wait }"##,
+        expect![[r#"
+            error[C003]: `k` is not a key or a list of keys
+             --> test.look:1:41
+              |
+            1 | command A(k: bytes, t: float) blocks on k until t { wait }
+              |                                         ^"#]],
+    );
+}
+
+#[test]
+fn a_blocking_command_without_its_end() {
+    refused(
+        r##"command A(k: key) blocks on k { wait }"##,
+        expect![[r#"
+            error[C001]: expected `until` and the parameter that says for how long, found `{`
+             --> test.look:1:31
+              |
+            1 | command A(k: key) blocks on k { wait }
+              |                               ^"#]],
     );
 }
 

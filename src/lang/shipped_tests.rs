@@ -80,6 +80,18 @@ fn words_of_an_argument_follow_the_order_of_declaration() {
 }
 
 #[test]
+fn a_blocking_command_waits_without_effects_and_says_for_what() {
+    let source = "command POP(rest keys: key [1..], timeout: float) -> bytes blocks on keys until timeout group list
+        { for k in keys { let s = db.slot(k)\n match s.list { none => { }, some(l) => { emit l.pop_front(); s.close(); return } } }
+          wait }";
+    let module = compile_module(source, "t", table()).unwrap_or_else(|e| panic!("{e:?}"));
+    let c = &module.commands[0];
+    assert_eq!(c.blocks, Some(super::Blocks { keys: 0, timeout: 1 }));
+    assert_eq!(c.flags[..2], ["write", "blocking"]);
+    assert!(c.may_abort_after_write, "what it wrote before it waits is undone");
+}
+
+#[test]
 fn a_bound_covers_every_branch_and_multiplies_with_every_loop() {
     let source = "read command T(n: int 0..=9, rest keys: key [1..]) {
         for k in keys { repeat n { if n > 3 { emit db.slot(k).value is none ? 1 : 2 } else { emit 1 } } } }";

@@ -6,7 +6,9 @@ use super::reads::{NodeReads, keys_of_plan, run_plan};
 use super::state::SharedState;
 use crate::apply::machine::Committed;
 use crate::apply::pending::{Outcome, Pending, Plan};
+use crate::apply::planted::Bug;
 use crate::apply::runner::Runner;
+use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
 use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, mix64};
 use crate::batch::{Batcher, Refused as Full};
@@ -114,6 +116,14 @@ impl Backend for NodeBackend {
 
     fn now_ms(&self) -> Millis {
         self.0.clock.now_ms()
+    }
+
+    fn system(&self) -> Arc<SystemState> {
+        self.0.state.progress.system()
+    }
+
+    fn system_version(&self) -> Epoch {
+        self.0.state.progress.system_version()
     }
 
     async fn submit(&self, mut records: ChunkBuilder, code_version: u64, pending: Pending) {
@@ -317,6 +327,14 @@ impl Backend for NodeBackend {
                 Ok(snapshot) => out.simple(format!("{:016x}", snapshot.digest()).as_bytes()),
                 Err(e) => out.error(e.to_string()),
             },
+            b"plant-panic" if request.len() == 3 => {
+                self.0.state.progress.planted.plant(Bug::PanicOn(request.arg(2).to_vec()));
+                out.ok();
+            }
+            b"plant-divergence" if request.len() == 2 => {
+                self.0.state.progress.planted.plant(Bug::Diverge);
+                out.ok();
+            }
             _ => return false,
         }
         true

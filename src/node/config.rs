@@ -13,6 +13,20 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     pub bind: Vec<String>,
     pub port: u16,
+    /// Port for clients over TLS; 0 = none.
+    pub tls_port: u16,
+    pub tls_cert_file: PathBuf,
+    pub tls_key_file: PathBuf,
+    /// Who signs the certificates of clients and peers.
+    pub tls_ca_cert_file: PathBuf,
+    pub tls_auth_clients: AuthClients,
+    /// `TLSv1.2`, `TLSv1.3`, or both.
+    pub tls_protocols: Vec<String>,
+    /// Peers show each other certificates, named after their ids.
+    pub tls_cluster: bool,
+    pub unixsocket: Option<PathBuf>,
+    /// Mode of the socket; 0 = for this user only.
+    pub unixsocketperm: u32,
     pub dir: PathBuf,
     pub node_id: NodeId,
     /// Where peers reach this node; None = alone.
@@ -21,6 +35,8 @@ pub struct Config {
     pub initial_cluster: BTreeMap<NodeId, SocketAddr>,
     pub requirepass: String,
     pub protected_mode: bool,
+    /// Who may use DEBUG: `no`, `local` or `yes`.
+    pub enable_debug_command: String,
     pub maxclients: usize,
     /// Kept hot: younger than this, milliseconds …
     pub window_ms: u64,
@@ -48,6 +64,25 @@ pub enum EngineChoice {
     Interpreter,
 }
 
+/// Whether clients on the TLS port show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthClients {
+    Yes,
+    No,
+    /// They may; one that they show must be good.
+    Optional,
+}
+
+impl std::fmt::Display for AuthClients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            AuthClients::Yes => "yes",
+            AuthClients::No => "no",
+            AuthClients::Optional => "optional",
+        })
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read the configuration file {0}: {1}; check the path given to --config")]
@@ -63,12 +98,22 @@ impl Default for Config {
         Config {
             bind: vec!["127.0.0.1".into()],
             port: 6379,
+            tls_port: 0,
+            tls_cert_file: PathBuf::new(),
+            tls_key_file: PathBuf::new(),
+            tls_ca_cert_file: PathBuf::new(),
+            tls_auth_clients: AuthClients::Yes,
+            tls_protocols: vec!["TLSv1.2".into(), "TLSv1.3".into()],
+            tls_cluster: false,
+            unixsocket: None,
+            unixsocketperm: 0,
             dir: "look-data".into(),
             node_id: NodeId(1),
             peer_addr: None,
             initial_cluster: BTreeMap::new(),
             requirepass: String::new(),
             protected_mode: true,
+            enable_debug_command: "no".into(),
             maxclients: limits::CLIENTS_MAX,
             window_ms: 15_000,
             window_epochs: 1_000_000,
@@ -106,12 +151,25 @@ impl Config {
         match name {
             "bind" => self.bind = value.split_whitespace().map(str::to_owned).collect(),
             "port" => self.port = number(name, value, 0, u16::MAX.into())? as u16,
+            "tls-port" => self.tls_port = number(name, value, 0, u16::MAX.into())? as u16,
+            "tls-cert-file" => self.tls_cert_file = value.into(),
+            "tls-key-file" => self.tls_key_file = value.into(),
+            "tls-ca-cert-file" => self.tls_ca_cert_file = value.into(),
+            "tls-auth-clients" => self.tls_auth_clients = auth_clients(value)?,
+            "tls-protocols" => self.tls_protocols = protocols(value)?,
+            "tls-cluster" => self.tls_cluster = yes_no(name, value)?,
+            "unixsocket" => self.unixsocket = (!value.is_empty()).then(|| value.into()),
+            "unixsocketperm" => self.unixsocketperm = mode(value)?,
             "dir" => self.dir = value.into(),
             "node-id" => self.node_id = NodeId(number(name, value, 1, u32::MAX.into())?),
             "peer-addr" => self.peer_addr = Some(address(value)?),
             "initial-cluster" => self.initial_cluster = cluster(value)?,
             "requirepass" => self.requirepass = value.into(),
             "protected-mode" => self.protected_mode = yes_no(name, value)?,
+            "enable-debug-command" => match value {
+                "no" | "local" | "yes" => self.enable_debug_command = value.into(),
+                _ => return Err(ConfigError::Value(format!("{name} must be 'no', 'local' or 'yes', not '{value}'"))),
+            },
             "maxclients" => self.maxclients = number(name, value, 1, u32::MAX.into())? as usize,
             "window-ms" => self.window_ms = number(name, value, 0, u64::MAX)?,
             "window-epochs" => self.window_epochs = number(name, value, 0, u64::MAX)?,
@@ -138,6 +196,7 @@ impl Config {
 
     /// Checks what one parameter alone cannot show.
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_tls()?;
         if !self.initial_cluster.is_empty() {
             if !self.initial_cluster.contains_key(&self.node_id) {
                 return Err(ConfigError::Value(format!(
@@ -155,6 +214,35 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Whether anything here speaks TLS.
+    pub fn uses_tls(&self) -> bool {
+        self.tls_port != 0 || self.tls_cluster
+    }
+
+    fn check_tls(&self) -> Result<(), ConfigError> {
+        if !self.uses_tls() {
+            return Ok(());
+        }
+        let wants = if self.tls_cluster { "tls-cluster" } else { "tls-port" };
+        let missing = |name: &str, why: &str| Err(ConfigError::Value(format!("{wants} needs {name}, {why}")));
+        if self.tls_cert_file.as_os_str().is_empty() {
+            return missing("tls-cert-file", "the certificate of this node in PEM form");
+        }
+        if self.tls_key_file.as_os_str().is_empty() {
+            return missing("tls-key-file", "the key of its certificate in PEM form");
+        }
+        let authorities = self.tls_cluster || self.tls_auth_clients != AuthClients::No;
+        if authorities && self.tls_ca_cert_file.as_os_str().is_empty() {
+            return missing(
+                "tls-ca-cert-file",
+                "who signs the certificates of the other side (or, for clients, tls-auth-clients no)",
+            );
+        }
+        Ok(())
+    }
+}
+
 fn number(name: &str, value: &str, min: u64, max: u64) -> Result<u64, ConfigError> {
     match value.parse::<u64>() {
         Ok(n) if (min..=max).contains(&n) => Ok(n),
@@ -167,6 +255,33 @@ fn yes_no(name: &str, value: &str) -> Result<bool, ConfigError> {
         "yes" => Ok(true),
         "no" => Ok(false),
         _ => Err(ConfigError::Value(format!("{name} must be 'yes' or 'no'"))),
+    }
+}
+
+fn auth_clients(value: &str) -> Result<AuthClients, ConfigError> {
+    match value {
+        "yes" => Ok(AuthClients::Yes),
+        "no" => Ok(AuthClients::No),
+        "optional" => Ok(AuthClients::Optional),
+        _ => Err(ConfigError::Value("tls-auth-clients must be 'yes', 'no' or 'optional'".into())),
+    }
+}
+
+fn protocols(value: &str) -> Result<Vec<String>, ConfigError> {
+    let words: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
+    match words.iter().find(|word| !["TLSv1.2", "TLSv1.3"].contains(&word.as_str())) {
+        None if !words.is_empty() => Ok(words),
+        _ => Err(ConfigError::Value(
+            "tls-protocols takes TLSv1.2, TLSv1.3, or both; older ones are not to be had".into(),
+        )),
+    }
+}
+
+/// As `chmod` takes it.
+fn mode(value: &str) -> Result<u32, ConfigError> {
+    match u32::from_str_radix(value, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err(ConfigError::Value(format!("unixsocketperm must be an octal mode such as 700, not '{value}'"))),
     }
 }
 

@@ -28,6 +28,8 @@ pub enum DataDirError {
     Newer(PathBuf, u32),
     #[error("{0} is in use by another process; stop it first, or choose another --dir")]
     Locked(PathBuf),
+    #[error("{0} is no Look data directory: it has no file LOOK; check the path")]
+    Absent(PathBuf),
     #[error("the identity file {0}/LOOK is damaged: {1}; restore it from a backup")]
     Damaged(PathBuf, String),
 }
@@ -57,13 +59,32 @@ impl DataDir {
         let text = fs::read_to_string(&identity).map_err(io)?;
         if text.is_empty() {
             // New, or stopped between creating and writing the file: nothing else was written before it.
-            let text = format!("look-data-format {DIRECTORY_FORMAT}\nnode-id {node}\ncluster {cluster}\n");
+            let text = sealed(format!("look-data-format {DIRECTORY_FORMAT}\nnode-id {node}\ncluster {cluster}\n"));
             (&lock).write_all(text.as_bytes()).and_then(|()| lock.sync_all()).map_err(io)?;
             File::open(path).and_then(|d| d.sync_all()).map_err(io)?;
         } else {
             check_identity(path, &text, node, cluster)?;
         }
         Ok(DataDir { path: path.into(), _lock: lock })
+    }
+
+    /// Opens a directory that nobody uses, to look at it: nothing is written. Tells node and cluster.
+    pub fn inspect(path: &Path) -> Result<(DataDir, NodeId, String), DataDirError> {
+        let io = |e: io::Error| DataDirError::Io(path.into(), e);
+        let lock = File::open(path.join(IDENTITY)).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => DataDirError::Absent(path.into()),
+            _ => io(e),
+        })?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared)
+            .map_err(|_| DataDirError::Locked(path.into()))?;
+        let text = fs::read_to_string(path.join(IDENTITY)).map_err(|e| match e.kind() {
+            io::ErrorKind::InvalidData => DataDirError::Damaged(path.into(), "not text".into()),
+            _ => io(e),
+        })?;
+        let fields = Fields { path, text: &text };
+        fields.check_format()?;
+        let (node, cluster) = (NodeId(fields.number("node-id")?), fields.text("cluster")?.to_owned());
+        Ok((DataDir { path: path.into(), _lock: lock }, node, cluster))
     }
 
     pub fn path(&self) -> &Path {
@@ -77,24 +98,50 @@ impl DataDir {
     }
 }
 
-fn check_identity(path: &Path, text: &str, node: NodeId, cluster: &str) -> Result<(), DataDirError> {
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '))
-            .ok_or_else(|| DataDirError::Damaged(path.into(), format!("no line '{name}'")))
-    };
-    let number = |name: &str| {
-        field(name)?.parse::<u64>().map_err(|_| DataDirError::Damaged(path.into(), format!("'{name}' is no number")))
-    };
-    let format = number("look-data-format")?;
-    if format > DIRECTORY_FORMAT.into() {
-        return Err(DataDirError::Newer(path.into(), format as u32));
+/// The text with a last line that holds its checksum.
+fn sealed(text: String) -> String {
+    let sum = crate::disk::crc32c(text.as_bytes());
+    format!("{text}crc32c {sum:08x}\n")
+}
+
+/// The lines of an identity file.
+struct Fields<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl<'a> Fields<'a> {
+    fn text(&self, name: &str) -> Result<&'a str, DataDirError> {
+        let value = self.text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        value.ok_or_else(|| DataDirError::Damaged(self.path.into(), format!("no line '{name}'")))
     }
-    let owner = NodeId(number("node-id")?);
+
+    fn number(&self, name: &str) -> Result<u64, DataDirError> {
+        let damaged = |_| DataDirError::Damaged(self.path.into(), format!("'{name}' is no number"));
+        self.text(name)?.parse::<u64>().map_err(damaged)
+    }
+
+    fn check_format(&self) -> Result<(), DataDirError> {
+        let format = self.number("look-data-format")?;
+        if format > DIRECTORY_FORMAT.into() {
+            return Err(DataDirError::Newer(self.path.into(), format as u32));
+        }
+        let body = self.text.rfind("crc32c ").map(|at| &self.text[..at]);
+        match body.is_some_and(|body| sealed(body.to_owned()) == self.text) {
+            true => Ok(()),
+            false => Err(DataDirError::Damaged(self.path.into(), "its checksum does not match".into())),
+        }
+    }
+}
+
+fn check_identity(path: &Path, text: &str, node: NodeId, cluster: &str) -> Result<(), DataDirError> {
+    let fields = Fields { path, text };
+    fields.check_format()?;
+    let owner = NodeId(fields.number("node-id")?);
     if owner != node {
         return Err(DataDirError::OtherNode(path.into(), owner, node));
     }
-    let founded = field("cluster")?;
+    let founded = fields.text("cluster")?;
     if founded != cluster {
         return Err(DataDirError::OtherCluster(path.into(), founded.into(), cluster.into()));
     }
@@ -119,6 +166,20 @@ mod tests {
         assert!(matches!(DataDir::open(&path, NodeId(1), "alone"), Err(DataDirError::Newer(_, 99))));
         fs::write(path.join(IDENTITY), "look-data-format 1\n").unwrap();
         assert!(matches!(DataDir::open(&path, NodeId(1), "alone"), Err(DataDirError::Damaged(..))));
+    }
+
+    #[test]
+    fn every_bit_of_the_identity_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d");
+        drop(DataDir::open(&path, NodeId(1), "alone").unwrap());
+        let good = fs::read(path.join(IDENTITY)).unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            fs::write(path.join(IDENTITY), bad).unwrap();
+            assert!(DataDir::open(&path, NodeId(1), "alone").is_err(), "bit {bit}");
+        }
     }
 
     #[test]

@@ -77,7 +77,7 @@ fn meta_of(applied: &Applied) -> Meta {
 }
 
 /// What a checkpoint says of itself.
-fn frontier_of(record: &RootRecord) -> Result<Frontier, KeeperError> {
+pub fn frontier_of(record: &RootRecord) -> Result<Frontier, KeeperError> {
     let (last, _) = decode_position(&record.meta.applied)
         .ok_or_else(|| KeeperError::Other("a checkpoint does not say which entry it shows".into()))?;
     let membership = decode_position(&record.meta.membership).map(|(at, bytes)| (at, Bytes::copy_from_slice(bytes)));

@@ -7,17 +7,16 @@ use crate::apply::runner::{Runner, unchanged};
 use crate::base::words::{BytesWord, ListWord};
 use crate::base::{Clock, mix64};
 use crate::command::args::for_each_key;
-use crate::command::{Command, Table};
+use crate::command::{Command, LARGE_READ_OPS, Table};
 use crate::gateway::backend::{Place, Ran, Reads};
+use crate::lang::env::Ended;
 use crate::lang::grammar::Grammar;
-use crate::lang::poly::{Place as Where, Stored, blocks};
+use crate::lang::poly::{Place as Where, Stored};
 use crate::resp::ReplyBuf;
-use crate::store::{Read, Reader, Value};
+use crate::store::{Read, Reader};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// A read whose bound is above this many operations (about a millisecond) goes to a thread that may take its time.
-const LARGE_OPS: u64 = 100_000;
 /// Reads that a connection counts before it adds its counters to the node's.
 const COUNTED: u32 = 1024;
 
@@ -117,10 +116,16 @@ pub fn run_plan<R: Read>(
                         return Ran::Full;
                     }
                     let Some((call, next)) = rider(&plan.riders.words, place.word) else { break };
-                    if !patient && inside == 0 && is_large(table, state, &call, &plan.riders.blob) {
-                        return Ran::Large;
+                    let blob = &plan.riders.blob;
+                    let may_leave = !patient && inside == 0;
+                    let at_once = if may_leave { patience(table, state, &call, blob) } else { Some(u64::MAX) };
+                    let Some(at_once) = at_once else { return Ran::Large };
+                    if runner.read_words(state, call.handler, call.db, call.words, blob, at_once, out) == Ended::Large {
+                        if is_large(table, state, &call, blob) {
+                            return Ran::Large;
+                        }
+                        runner.read_words(state, call.handler, call.db, call.words, blob, u64::MAX, out);
                     }
-                    runner.read_words(state, call.handler, call.db, call.words, &plan.riders.blob, out);
                     place.word = next;
                     place.done += 1;
                 }
@@ -168,13 +173,20 @@ fn pass_over(plan: &Plan, place: &mut Place, steps: u32) {
     }
 }
 
+/// The largest value that a call may meet and run on. None: its bound is large already. Where the value under the key is all
+/// that makes a call large, the call's own lookup finds that out, and the key is looked up once.
+fn patience<R: Read>(table: &Table, state: &R, call: &Rider<'_>, blob: &[u8]) -> Option<u64> {
+    match table.by_handler(call.handler).map(|n| &table[n]) {
+        Some(Command { always_cheap: false, large_from: Some(extent), .. }) => Some(*extent),
+        Some(Command { always_cheap: false, large_from: None, .. }) if is_large(table, state, call, blob) => None,
+        _ => Some(u64::MAX),
+    }
+}
+
 fn is_large<R: Read>(table: &Table, state: &R, call: &Rider<'_>, blob: &[u8]) -> bool {
     let Some(command) = table.by_handler(call.handler).map(|n| &table[n]) else { return false };
-    if command.always_cheap {
-        return false;
-    }
     let stored = Sizes { state, db: call.db, blob, grammar: &command.grammar };
-    command.cost.ops.eval(call.words, &stored) > LARGE_OPS
+    command.cost.ops.eval(call.words, &stored) > LARGE_READ_OPS
 }
 
 /// Sizes of what a call's keys hold, for its bound.
@@ -190,12 +202,7 @@ impl<R: Read> Sizes<'_, R> {
         let (Some(&word), Some(&hash)) = (words.get(slot), words.get(slot + 1)) else { return 0 };
         let word = BytesWord(word);
         let key = self.blob.get(word.offset()..word.offset() + word.len()).unwrap_or_default();
-        self.state.find(self.db, hash, key).map_or(0, |entry| match entry.value() {
-            Value::Int(_) => 1,
-            Value::Str(s) => blocks(s.len()),
-            Value::Rope(rope) => rope.len.div_ceil(64),
-            Value::List(c) | Value::Set(c) | Value::Hash(c) | Value::Zset(c) | Value::Stream(c) => c.len,
-        })
+        self.state.find(self.db, hash, key).map_or(0, |entry| entry.value().extent())
     }
 }
 

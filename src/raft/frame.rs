@@ -73,7 +73,8 @@ impl Hello {
         b.extend(VERSION.to_le_bytes());
         b.extend([0; 4]);
         [self.cluster, self.from, self.to].iter().for_each(|w| b.extend(w.to_le_bytes()));
-        out.write_all(&b).await
+        out.write_all(&b).await?;
+        out.flush().await
     }
 
     pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Hello> {

@@ -1,6 +1,9 @@
-//! One TCP connection to a peer, made when needed and made again when it broke; many requests may be on their way.
+//! One connection to a peer, over TLS if the cluster has it, made when needed and made again when it broke; many requests
+//! may be on their way.
 
 use super::frame::{self, Builder, Frame, Hello, Kind};
+use super::tls::PeerTls;
+use crate::base::Seldom;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
@@ -16,8 +19,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// After a failed attempt, the next waits this long at least, doubling up to the maximum.
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 
-/// What a link runs over: TCP now, TLS over it later.
+/// What a link runs over: TCP, or TLS over it.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
@@ -85,6 +89,8 @@ struct Inner {
     addr: String,
     hello: Hello,
     host: Arc<dyn Host>,
+    tls: Option<PeerTls>,
+    complaints: Seldom,
     next_id: AtomicU64,
     state: tokio::sync::Mutex<State>,
 }
@@ -94,8 +100,9 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
-    pub fn new(addr: String, hello: Hello, host: Arc<dyn Host>) -> Link {
-        Link(Arc::new(Inner { addr, hello, host, next_id: AtomicU64::new(1), state: Default::default() }))
+    pub fn new(addr: String, hello: Hello, host: Arc<dyn Host>, tls: Option<PeerTls>) -> Link {
+        let (complaints, next_id) = (Seldom::new(COMPLAINT_EVERY), AtomicU64::new(1));
+        Link(Arc::new(Inner { addr, hello, host, tls, complaints, next_id, state: Default::default() }))
     }
 
     /// Sends a request and waits for its response. Requests go out in the order in which calls were first polled.
@@ -139,6 +146,10 @@ impl Link {
         match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(connection) => *state = State { connection: Some(connection), ..State::default() },
             Err(e) => {
+                // Reached, but not the node that was meant, or it will have nothing to do with this one
+                if e.kind() == io::ErrorKind::InvalidData && self.0.complaints.may_pass() {
+                    tracing::warn!("node {} at {}: {e}", self.0.hello.to, self.0.addr);
+                }
                 state.back_off = (state.back_off * 2).clamp(BACK_OFF_MIN, BACK_OFF_MAX);
                 state.not_before = Some(tokio::time::Instant::now() + state.back_off);
                 return Err(e);
@@ -148,8 +159,12 @@ impl Link {
     }
 
     async fn shake_hands(&self) -> io::Result<Connection> {
-        let mut stream = self.0.host.connect(&self.0.addr).await?;
+        let stream = self.0.host.connect(&self.0.addr).await?;
         let hello = self.0.hello;
+        let mut stream: Box<dyn Stream> = match &self.0.tls {
+            None => stream,
+            Some(tls) => Box::new(tls.connect(stream, hello.to).await?),
+        };
         hello.write(&mut stream).await?;
         let answer = Hello::read(&mut stream).await?;
         if answer != (Hello { from: hello.to, to: hello.from, ..hello }) {

@@ -17,7 +17,10 @@ mod network;
 mod runtime;
 mod server;
 mod tasks;
+mod tls;
 mod types;
+
+pub use tls::{PeerTls, PeerTlsError};
 
 use crate::apply::machine::{Applied, Committed, LogPosition, StateMachine};
 use crate::base::batch::{Batch, Chunk};
@@ -51,6 +54,8 @@ pub struct RaftConfig {
     pub initial: Vec<(NodeId, String)>,
     /// Where this node listens for peers; `None`: alone.
     pub listen: Option<std::net::SocketAddr>,
+    /// `None`: peers speak in clear.
+    pub tls: Option<PeerTls>,
     pub log: LogOptions,
     pub heartbeat: Duration,
     /// A follower that hears no leader for the end of this range, and a time in it besides, stands for election.
@@ -67,6 +72,7 @@ impl RaftConfig {
             node,
             initial: vec![(node, String::new())],
             listen: None,
+            tls: None,
             log,
             heartbeat: Duration::from_millis(100),
             election: Duration::from_millis(500)..Duration::from_millis(800),
@@ -150,6 +156,7 @@ type OpenRaft = openraft::Raft<Types, Machine>;
 struct Node {
     id: u64,
     cluster: u64,
+    tls: Option<PeerTls>,
     raft: OpenRaft,
     store: LogStore,
     progress: Arc<Progress>,
@@ -457,12 +464,13 @@ impl Parts {
             }
             None => None,
         };
-        let peers = network::Peers { cluster, node: id, host: self.host.clone() };
+        let peers = network::Peers { cluster, node: id, host: self.host.clone(), tls: config.tls.clone() };
         let raft = OpenRaft::new(id, openraft_config(&config)?, peers, self.store.clone(), self.machine);
         let raft = raft.await.map_err(|e| StartError::Raft(e.to_string()))?;
         let node = Arc::new(Node {
             id,
             cluster,
+            tls: config.tls.clone(),
             raft,
             store: self.store,
             progress: self.progress,
@@ -629,7 +637,7 @@ impl Node {
         let mut links = lock(&self.links);
         if links.get(&to).is_none_or(|l| l.addr != addr) {
             let hello = Hello { cluster: self.cluster, from: self.id, to };
-            let link = || Link::new(addr.clone(), hello, self.host.clone());
+            let link = || Link::new(addr.clone(), hello, self.host.clone(), self.tls.clone());
             let (chunks, reads) = (link(), link());
             links.insert(to, Links { addr, chunks, reads });
         }

@@ -3,6 +3,7 @@
 use super::frame::{self, Builder, Hello, Kind};
 use super::link::{Host, Link, blocking, parsed};
 use super::machine::SnapshotData;
+use super::tls::PeerTls;
 use super::types::{RaftVote, Reader, Types, membership_bytes};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BasicNode;
@@ -24,6 +25,7 @@ pub struct Peers {
     pub cluster: u64,
     pub node: u64,
     pub host: Arc<dyn Host>,
+    pub tls: Option<PeerTls>,
 }
 
 impl RaftNetworkFactory<Types> for Peers {
@@ -31,7 +33,7 @@ impl RaftNetworkFactory<Types> for Peers {
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
         let hello = Hello { cluster: self.cluster, from: self.node, to: target };
-        Peer(Link::new(node.addr.clone(), hello, self.host.clone()), self.host.clone())
+        Peer(Link::new(node.addr.clone(), hello, self.host.clone(), self.tls.clone()), self.host.clone())
     }
 }
 

@@ -3,31 +3,40 @@
 use super::frame::{self, Builder, Frame, Hello, Kind};
 use super::link::{Stream, blocking, failed, parsed};
 use super::machine::SnapshotData;
+use super::tls::Passport;
 use super::types::{RaftLogId, RaftStored, RaftVote, Reader, parse_membership};
 use super::{Node, ReadError};
 use crate::apply::machine::Receive;
-use crate::base::NodeId;
 use crate::base::batch::Chunk;
+use crate::base::{NodeId, Seldom};
 use bytes::Bytes;
 use openraft::storage::{Snapshot, SnapshotMeta};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
+/// Until a stranger has said who it is, the handshake of TLS with it.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Strangers can cause lines in the log: no more than one in this time.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 
 /// Takes connections until the node stops. No error of one connection, and none of `accept`, ends it.
 pub async fn serve(listener: TcpListener, node: Arc<Node>) {
+    let complaints = Arc::new(Seldom::new(COMPLAINT_EVERY));
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
                 let _ = stream.set_nodelay(true);
-                let node = node.clone();
+                let (node, complaints) = (node.clone(), complaints.clone());
                 tokio::spawn(async move {
-                    if let Err(e) = connection(Box::new(stream), node).await {
-                        tracing::debug!("peer connection from {from}: {e}");
+                    match meet(stream, node).await {
+                        Err(e) if e.kind() == io::ErrorKind::InvalidData && complaints.may_pass() => {
+                            tracing::warn!("refused a peer's connection from {from}: {e}");
+                        }
+                        Err(e) => tracing::debug!("peer connection from {from}: {e}"),
+                        Ok(()) => {}
                     }
                 });
             }
@@ -40,13 +49,24 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>) {
     }
 }
 
-pub async fn connection(mut stream: Box<dyn Stream>, node: Arc<Node>) -> io::Result<()> {
+async fn meet(stream: TcpStream, node: Arc<Node>) -> io::Result<()> {
+    let Some(tls) = &node.tls else { return connection(Box::new(stream), None, node).await };
+    let stream = tokio::time::timeout(HELLO_TIMEOUT, tls.accept(stream)).await??;
+    let passport = Passport::of(&stream);
+    connection(Box::new(stream), Some(passport), node).await
+}
+
+pub async fn connection(mut stream: Box<dyn Stream>, passport: Option<Passport>, node: Arc<Node>) -> io::Result<()> {
     let hello = tokio::time::timeout(HELLO_TIMEOUT, Hello::read(&mut stream)).await??;
     let ours = Hello { cluster: node.cluster, from: node.id, to: hello.from };
     // Sent in any case: the other side tells its operator whom it reached
     ours.write(&mut stream).await?;
     if hello.cluster != node.cluster || hello.to != node.id || hello.from == node.id {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a stranger: {hello:?}")));
+    }
+    if passport.is_some_and(|passport| !passport.is_of(hello.from)) {
+        let text = format!("it says it is node {0}, but its certificate is not for node{0}", hello.from);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     let mut session = Session { node, from: hello.from, receiving: None };
     while let Some(request) = frame::read(&mut stream).await? {

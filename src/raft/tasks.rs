@@ -53,7 +53,7 @@ impl Raft {
     pub fn serve_peer(&self, stream: Box<dyn Stream>) {
         let node = self.node.clone();
         self.node.runtime.spawn(async move {
-            if let Err(e) = server::connection(stream, node).await {
+            if let Err(e) = server::connection(stream, None, node).await {
                 tracing::debug!("peer connection: {e}");
             }
         });

@@ -15,6 +15,9 @@ const LINE_BYTES_MAX: usize = limits::INLINE_BYTES_MAX;
 /// Longest inline request. Redis looks at its limit only between reads of 16 KiB, so that a line may be that much longer.
 const INLINE_BYTES_MAX: usize = limits::INLINE_BYTES_MAX + 16 * 1024;
 
+/// The first byte that a TLS client sends. No command begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// What a request may be at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -55,7 +58,10 @@ pub enum ProtocolError {
     Quotes,
     #[error("ERR Protocol error: request exceeds client-query-buffer-limit")]
     RequestBytes,
-    /// Not printable: TLS or another binary protocol.
+    /// The first byte of a TLS handshake.
+    #[error("ERR Protocol error: this looks like TLS, and this port is not; use the server's tls-port")]
+    Tls,
+    /// Not printable: another binary protocol.
     #[error("ERR Protocol error: expected '*' or an inline command")]
     Binary,
 }
@@ -237,6 +243,9 @@ impl Decoder {
     #[cold]
     fn inline(&mut self, input: &[u8]) -> Result<Progress, ProtocolError> {
         let first = input[0];
+        if first == TLS_HANDSHAKE {
+            return Err(ProtocolError::Tls);
+        }
         if !first.is_ascii_graphic() && !is_space(first) && first != 0 {
             return Err(ProtocolError::Binary);
         }
@@ -291,6 +300,13 @@ impl Decoder {
             }
         }
     }
+}
+
+/// The words of a line with quotes, as an inline request has them; None when a quote is not closed.
+pub fn split_words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut decoder = Decoder::default();
+    decoder.split_quoted(line)?;
+    Some(Request { source: &decoder.unquoted, ranges: &decoder.ranges }.iter().map(<[u8]>::to_vec).collect())
 }
 
 fn is_space(b: u8) -> bool {
@@ -529,7 +545,8 @@ mod tests {
             (&vec![b'a'; INLINE_BYTES_MAX + 1], "too big inline request"),
             (&long_line, "too big mbulk count string"),
             (&long_length, "too big bulk count string"),
-            (b"\x16\x03\x01", "expected '*' or an inline command"),
+            (b"\x16\x03\x01", "this looks like TLS, and this port is not; use the server's tls-port"),
+            (b"\x01\x03\x01", "expected '*' or an inline command"),
         ] {
             assert_eq!(error(input), format!("ERR Protocol error: {text}"), "{:?}", String::from_utf8_lossy(input));
         }

@@ -81,6 +81,16 @@ impl<'a> Value<'a> {
             Value::Stream(_) => ValueKind::Stream,
         }
     }
+    /// How large it is, as bounds count: entries of a collection, 64-byte blocks of a string.
+    #[inline]
+    pub fn extent(&self) -> u64 {
+        match *self {
+            Value::Int(_) => 1,
+            Value::Str(s) => s.len().div_ceil(64) as u64,
+            Value::Rope(rope) => rope.len.div_ceil(64),
+            Value::List(c) | Value::Set(c) | Value::Hash(c) | Value::Zset(c) | Value::Stream(c) => c.len,
+        }
+    }
     /// The collection, of whatever kind.
     pub fn coll(&self) -> Option<Coll> {
         match *self {

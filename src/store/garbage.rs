@@ -32,10 +32,9 @@ pub struct DeadList {
 }
 
 /// A point of the dead list to which it can be cut back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct DeadMark {
     pushed: u64,
-    bytes: u64,
 }
 
 impl DeadList {
@@ -78,9 +77,9 @@ impl DeadList {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
-    /// Entries that ever came here.
-    pub fn pushed(&self) -> u64 {
-        self.pushed
+    /// Entries that came here since `mark`.
+    pub fn since(&self, mark: DeadMark) -> u64 {
+        self.pushed - mark.pushed
     }
     /// Entries that wait here.
     pub fn entries(&self) -> u64 {
@@ -88,18 +87,22 @@ impl DeadList {
     }
 
     pub fn mark(&self) -> DeadMark {
-        DeadMark { pushed: self.pushed, bytes: self.bytes }
+        DeadMark { pushed: self.pushed }
     }
 
     /// Forgets deaths since `mark`: they did not happen.
-    pub fn truncate(&mut self, mark: DeadMark) {
+    pub fn truncate(&mut self, arena: &Arena, mark: DeadMark) {
         while self.pushed > mark.pushed {
             match self.chunks.back_mut().and_then(Vec::pop) {
-                Some(_) => self.pushed -= 1,
+                Some(entry) => {
+                    self.pushed -= 1;
+                    if entry.is_resident() && entry.0 & TREE == 0 {
+                        self.bytes = self.bytes.saturating_sub(arena.node(entry).capacity() as u64);
+                    }
+                }
                 None => self.drop_last_chunk(),
             }
         }
-        self.bytes = mark.bytes;
         while self.segments.back().is_some_and(|s| s.1 > mark.pushed) {
             self.segments.pop_back();
         }

@@ -15,6 +15,7 @@
 //! | [`pins`], [`window`] | publish, pin, and the versions kept |
 //! | [`tree`] | counted B+trees: lists, the order of sorted sets |
 //! | [`page`], [`checkpoint`], [`recovery`] | versions on disk: layout, writing and deleting, opening and transfer |
+//! | [`verify`] | whether a page store is whole |
 //! | [`kinds`] | where each kind of node keeps its children |
 //!
 //! Promises: a version, once published, never changes while anybody can reach it. The same calls give the same content and
@@ -39,6 +40,7 @@ pub mod slots;
 pub mod snapshot;
 pub mod tree;
 pub mod trie;
+pub mod verify;
 pub mod window;
 pub mod writer;
 

@@ -234,9 +234,21 @@ impl Mutator {
         while let Some(at) = self.made.pop() {
             self.heap.free(&self.arena, at);
         }
-        self.dead.truncate(mark.dead);
+        self.dead.truncate(&self.arena, mark.dead);
         self.digest = mark.digest;
         self.changes += 1;
+    }
+
+    /// Forgets everything since `dead`, an open mark with it. Nodes made since then stay allocated: what left them half
+    /// linked is a bug, and freeing along its traces could free twice.
+    pub(super) fn forget(&mut self, dead: DeadMark, digest: u64) {
+        self.marked = false;
+        self.made.clear();
+        self.unmade.clear();
+        self.dead.truncate(&self.arena, dead);
+        self.digest = digest;
+        self.changes += 1;
+        self.next_sub_batch();
     }
 
     /// Frees what no root from `oldest` on reaches, at most `budget` nodes.

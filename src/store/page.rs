@@ -125,6 +125,23 @@ pub fn links(key: PageId, bytes: &[u8]) -> Result<Vec<PageId>, PagesError> {
     Page::parse(bytes).map(|page| page.links().collect()).map_err(|_| PagesError::Damaged(key))
 }
 
+/// Whether a page is one, down to the headers of its nodes. Tells the keys of the pages that it refers to.
+pub fn check(key: PageId, bytes: &[u8]) -> Result<Vec<PageId>, PagesError> {
+    let whole = |part: &[u8]| {
+        let mut at = 0;
+        while at < part.len() {
+            at += node_header(part, at)?.1.next_multiple_of(UNIT);
+        }
+        Ok::<(), &'static str>(())
+    };
+    let page = Page::parse(bytes).map_err(|_| PagesError::Damaged(key))?;
+    let parts_are_whole = (0..page.parts).all(|i| page.part(i).is_some_and(|part| whole(part).is_ok()));
+    match page.parts == parts(key) && parts_are_whole {
+        true => Ok(page.links().collect()),
+        false => Err(PagesError::Damaged(key)),
+    }
+}
+
 /// Loads pages on demand from a page store.
 pub struct Source(pub Arc<dyn PageStore>);
 

@@ -5,10 +5,11 @@
 
 use super::arena::{Arena, ArenaError, PageSource, Ref};
 use super::entry::{Coll, Draft, Entry, KEY_INLINE_MAX, STR_INLINE_MAX, Value};
+use super::garbage::DeadMark;
 use super::map::{self, MapRoot};
 use super::mutator::{Mutator, MutatorMark};
 use super::read::{Read, deletion_slot};
-use super::root::{DBS, DbState, RootState, SYSTEM_DB};
+use super::root::{DBS, DbState, RootState, RootView, SYSTEM_DB};
 use super::rope::{self, Rope};
 use super::snapshot::{OwnedSnapshot, Store};
 use super::trie::{self, End, Path};
@@ -54,7 +55,8 @@ pub struct Writer {
     stamp: u64,
     saved: Option<(RootState, MutatorMark)>,
     old_roots: VecDeque<(SubBatch, Ref)>,
-    dead_before: u64,
+    /// The dead list at the last publication.
+    dead_before: DeadMark,
     scratch: Vec<u8>,
     /// The published store; a private replay holds the version it began at instead.
     home: Home,
@@ -119,7 +121,7 @@ impl Read for Writer {
 impl Writer {
     fn new(m: Mutator, state: RootState, home: Home) -> Writer {
         let (saved, old_roots) = (None, VecDeque::new());
-        Writer { m, state, stamp: 1, saved, old_roots, dead_before: 0, scratch: Vec::new(), home }
+        Writer { m, state, stamp: 1, saved, old_roots, dead_before: DeadMark::default(), scratch: Vec::new(), home }
     }
 
     /// A writer on top of a version that nobody else will ever see: to replay calls after it. Dropping it gives its memory back.
@@ -537,12 +539,23 @@ impl Writer {
             self.let_go(shared.window.release_one(0));
         }
         shared.window.push(kept);
-        let died = (self.m.dead().pushed() - self.dead_before) as usize;
-        self.dead_before = self.m.dead().pushed();
+        let died = self.m.dead().since(self.dead_before) as usize;
+        self.dead_before = self.m.dead().mark();
         self.collect(COLLECT_EXTRA + 2 * died);
         shared.live_bytes.store(self.m.live_bytes(), Ordering::Relaxed);
         shared.dead_bytes.store(self.m.dead().bytes(), Ordering::Relaxed);
         shared.dead_entries.store(self.m.dead().entries(), Ordering::Relaxed);
+    }
+
+    /// Goes back to the newest published root, whatever state the sub-batch is in: a helper that panicked may have left it half
+    /// changed. Published nodes never change, so that root is whole; the memory of the nodes made since then is lost.
+    pub fn return_to_root(&mut self) {
+        let Home::Store(store) = &self.home else { unreachable!("a private replay has no root to return to") };
+        let root = RootView(store.arena().node(Ref(store.0.published.root()))).state();
+        self.m.forget(self.dead_before, root.digest);
+        self.state = root;
+        self.saved = None;
+        self.stamp += 1;
     }
 
     fn let_go(&mut self, root: Option<KeptRoot>) {

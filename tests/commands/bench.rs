@@ -85,6 +85,54 @@ impl Bench {
     pub fn run(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
         self.calls += 1;
         let mut reply = ReplyBuf::new(self.version);
+        let (program, command, builder) = match self.parsed(words) {
+            Ok(parsed) => parsed,
+            Err(text) => {
+                reply.error(text);
+                return reply.into_bytes();
+            }
+        };
+        let call = self.call(program, &builder, u64::MAX);
+        let bound = self.bound(&command, &call);
+        self.writer.set_epoch(Epoch(self.calls));
+        self.writer.mark();
+        match self.env.write(&self.code, &call, &mut self.writer, &mut reply) {
+            Ended::Done => self.writer.commit(),
+            _ => self.writer.rollback(),
+        }
+        let spent = (self.env.ops(), self.env.locs());
+        assert!(
+            spent.0 <= bound.0 && spent.1 <= bound.1,
+            "{}: spent {spent:?}, bound {bound:?}: {}",
+            command.name,
+            command.cost_text()
+        );
+        reply.into_bytes()
+    }
+
+    /// Runs a reading command line with so much patience (see [`Call::patience`]).
+    pub fn read(&mut self, words: &[Vec<u8>], patience: u64) -> (Ended, Vec<u8>) {
+        let (program, _, builder) = self.parsed(words).unwrap_or_else(|e| panic!("{e}"));
+        let call = self.call(program, &builder, patience);
+        let mut reply = ReplyBuf::new(self.version);
+        let ended = self.env.read(&self.code, &call, &self.writer, &mut reply);
+        (ended, reply.into_bytes())
+    }
+
+    fn call<'a>(&self, program: usize, builder: &'a ChunkBuilder, patience: u64) -> Call<'a> {
+        Call {
+            program,
+            db: 0,
+            words: &builder.words[1..],
+            blob: &builder.blob,
+            now: self.now,
+            epoch: Epoch(self.calls),
+            seed: self.calls,
+            patience,
+        }
+    }
+
+    fn parsed(&self, words: &[Vec<u8>]) -> Result<(usize, look::lang::module::Command, ChunkBuilder), String> {
         let mut source = Vec::new();
         let mut spans = Vec::new();
         for word in words {
@@ -99,42 +147,16 @@ impl Bench {
             None => (1, self.commands.get(&first).unwrap_or_else(|| panic!("no command {first}"))),
         };
         let (program, command) = found;
-        let mut builder = ChunkBuilder::default();
-        builder.begin(1, 0);
         let arity = command.grammar.arity;
         let len = words.len() as i32;
         if (arity >= 0 && len != arity) || len < -arity {
-            reply.error(args::arity_error(&first));
-            return reply.into_bytes();
+            return Err(args::arity_error(&first));
         }
+        let mut builder = ChunkBuilder::default();
+        builder.begin(1, 0);
         let request = Request::new(&source, &spans).skip(name_words);
-        if let Err(text) = args::parse(&command.grammar, &first, request, &self.hasher, &mut builder) {
-            reply.error(text);
-            return reply.into_bytes();
-        }
-        let call = Call {
-            program: *program,
-            db: 0,
-            words: &builder.words[1..],
-            blob: &builder.blob,
-            now: self.now,
-            epoch: Epoch(self.calls),
-            seed: self.calls,
-        };
-        let bound = self.bound(command, &call);
-        self.writer.set_epoch(Epoch(self.calls));
-        self.writer.mark();
-        match self.env.write(&self.code, &call, &mut self.writer, &mut reply) {
-            Ended::Done => self.writer.commit(),
-            _ => self.writer.rollback(),
-        }
-        let spent = (self.env.ops(), self.env.locs());
-        assert!(
-            spent.0 <= bound.0 && spent.1 <= bound.1,
-            "{first}: spent {spent:?}, bound {bound:?}: {}",
-            command.cost_text()
-        );
-        reply.into_bytes()
+        args::parse(&command.grammar, &first, request, &self.hasher, &mut builder)?;
+        Ok((*program, command.clone(), builder))
     }
 
     /// What the call may cost at most, by what is stored now.

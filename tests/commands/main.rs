@@ -5,6 +5,7 @@ mod cli;
 
 use bench::Bench;
 use look::lang::engine::Engine;
+use look::lang::env::Ended;
 
 /// Every example of every command, in a fresh store, on one engine.
 fn examples_hold(engine: Engine) {
@@ -38,4 +39,18 @@ fn examples_hold_when_interpreted() {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn examples_hold_when_compiled() {
     examples_hold(Engine::Jit);
+}
+
+/// The way of a large read: its own lookup finds the size out, and nothing is answered on the connection's thread.
+#[test]
+fn a_read_that_meets_a_value_beyond_its_patience_answers_nothing() {
+    for engine in [Engine::Jit, Engine::Interp] {
+        let mut bench = Bench::new(engine);
+        bench.run(&cli::words("SET k 123456789012345678901234567890123456789012345678901234567890123456789"));
+        let get = cli::words("GET k");
+        assert_eq!(bench.read(&get, 1), (Ended::Large, Vec::new()));
+        let (ended, reply) = bench.read(&get, 2);
+        assert_eq!((ended, reply.len()), (Ended::Done, 76));
+        assert_eq!(bench.read(&cli::words("GET absent"), 0).0, Ended::Done);
+    }
 }

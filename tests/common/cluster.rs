@@ -9,14 +9,22 @@ pub struct Cluster {
     /// By node id - 1; `None` while a node is down.
     pub nodes: Vec<Option<Server>>,
     ports: Vec<(u16, u16)>,
+    /// More flags, by node id - 1.
+    flags: Vec<Vec<String>>,
     dir: PathBuf,
 }
 
 impl Cluster {
     /// Starts `n` nodes and waits until each of them takes a write.
     pub fn start(dir: &Path, n: usize) -> Result<Cluster, String> {
+        Cluster::start_with(dir, vec![Vec::new(); n])
+    }
+
+    /// As [`Cluster::start`], a node for each set of more flags.
+    pub fn start_with(dir: &Path, flags: Vec<Vec<String>>) -> Result<Cluster, String> {
+        let n = flags.len();
         let ports = (0..n).map(|_| (free_port(), free_port())).collect();
-        let mut cluster = Cluster { nodes: (0..n).map(|_| None).collect(), ports, dir: dir.to_owned() };
+        let mut cluster = Cluster { nodes: (0..n).map(|_| None).collect(), ports, flags, dir: dir.to_owned() };
         for id in 1..=n {
             cluster.launch(id)?;
         }
@@ -32,7 +40,7 @@ impl Cluster {
             self.ports.iter().enumerate().map(|(i, (_, peer))| format!("{}=127.0.0.1:{peer}", i + 1)).collect();
         let (port, peer) = self.ports[id - 1];
         let dir = self.dir.join(format!("node{id}"));
-        let flags = [
+        let mut flags = vec![
             "--dir".to_string(),
             dir.join("data").display().to_string(),
             "--bind".into(),
@@ -43,13 +51,21 @@ impl Cluster {
             format!("127.0.0.1:{peer}"),
             "--initial-cluster".into(),
             peers.join(","),
+            "--set".into(),
+            "enable-debug-command=yes".into(),
         ];
+        flags.extend_from_slice(&self.flags[id - 1]);
         self.nodes[id - 1] = Some(Server::launch(&look_binary(), &dir, port, &flags)?);
         Ok(())
     }
 
     pub fn node(&self, id: usize) -> &Server {
         self.nodes[id - 1].as_ref().unwrap_or_else(|| panic!("node {id} is down"))
+    }
+
+    /// Where its peers reach it.
+    pub fn peer_port(&self, id: usize) -> u16 {
+        self.ports[id - 1].1
     }
 
     pub fn up(&self) -> Vec<usize> {

@@ -2,6 +2,7 @@
 //! random numbers. Promises that no process and no directory outlives its test.
 #![allow(dead_code, unused_imports)] // each test binary uses its own part
 
+pub mod certs;
 pub mod cluster;
 pub mod ledger;
 pub mod random;

@@ -64,6 +64,7 @@ impl Server {
 
     pub fn look_at(dir: &Path, port: u16, flags: &[String]) -> Result<Server, String> {
         let mut all = vec!["--dir".into(), dir.join("data").display().to_string()];
+        all.extend(["--set".to_owned(), "enable-debug-command=yes".to_owned()]);
         all.extend_from_slice(flags);
         Server::start(&look_binary(), dir, port, &all)
     }

@@ -7,6 +7,7 @@
 //! Pages keep the ids of the node they come from, and would collide with those that are here. So they go into a directory
 //! of their own, which counts from the moment in which `CURRENT` is renamed into place.
 
+use super::scratch::Scratch;
 use super::{FjallPages, PageStore, PagesError, PagesOptions, crc};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -40,6 +41,12 @@ impl Generations {
     pub fn new(directory: &Path, options: PagesOptions) -> Result<Generations, PagesError> {
         fs::create_dir_all(directory)?;
         Ok(Generations { directory: directory.to_path_buf(), options })
+    }
+
+    /// The page store in `directory` that counts, to look at: nothing in it is changed. `scratch` holds copies of its small files.
+    pub fn inspect(directory: &Path, scratch: &Path) -> Result<Scratch, PagesError> {
+        let all = Generations { directory: directory.to_path_buf(), options: PagesOptions::default() };
+        Scratch::open(&all.path(all.current()?), scratch)
     }
 
     fn path(&self, number: u64) -> PathBuf {

@@ -2,8 +2,8 @@
 
 use super::entries::ENTRIES;
 use super::{Context, Entry, SYNTAX, help, is, table};
+use crate::base::glob;
 use crate::gateway::backend::{Argument, Backend, Code, Description, KeyAt, KeySpec};
-use crate::gateway::glob;
 use crate::resp::{ReplyBuf, Request};
 
 pub fn answer<B: Backend>(

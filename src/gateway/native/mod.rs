@@ -3,6 +3,7 @@
 //! A family a file. Each is told the request, whose arity and subcommand the table has checked, and appends one reply.
 
 mod command;
+pub mod config;
 mod connection;
 mod entries;
 mod info;
@@ -45,6 +46,7 @@ pub async fn wait<B: Backend>(
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         }
+        "config|set" => config::set(context, request, out).await,
         "wait" => server::wait(context, request, out).await,
         "waitaof" => server::waitaof(context, request, out).await,
         "save" => server::save(context, out).await,
@@ -74,6 +76,7 @@ pub fn answer<B: Backend>(
     match entry.name.split_once('|').map_or(entry.name, |(family, _)| family) {
         "auth" | "hello" | "quit" | "reset" | "client" => connection::answer(context, entry, request, out),
         "command" => command::answer(context, entry, request, out),
+        "config" => config::answer(context, entry, request, out),
         "info" => info::answer(context, request, out),
         family if family.starts_with("look.") => look::answer(context, entry, request, out),
         _ => server::answer(context, entry, request, out),

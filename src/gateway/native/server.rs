@@ -1,12 +1,10 @@
-//! CONFIG, MEMORY, SLOWLOG, LATENCY, MONITOR, TIME, LASTSAVE, SAVE, BGSAVE, WAIT, WAITAOF, SHUTDOWN, DEBUG.
+//! MEMORY, SLOWLOG, LATENCY, MONITOR, TIME, LASTSAVE, SAVE, BGSAVE, WAIT, WAITAOF, SHUTDOWN, DEBUG.
 
 use super::{Context, Entry, NOT_INT, SYNTAX, help, is, text};
 use crate::base::Epoch;
 use crate::gateway::backend::{Backend, Consistency, NodeFacts};
 use crate::resp::number::parse_int;
 use crate::resp::{ReplyBuf, Request};
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub fn answer<B: Backend>(
@@ -34,10 +32,6 @@ pub fn answer<B: Backend>(
         // Within MULTI nothing can be waited for.
         "wait" => out.int(backend.replicas_with(context.session.last_epoch) as i64),
         "waitaof" => durable(backend.replicas_with(context.session.last_epoch), out),
-        "config" | "config|get" | "config|set" | "config|resetstat" | "config|rewrite" => {
-            config(context, entry, request, out)
-        }
-        "config|help" => help(out, "CONFIG", CONFIG_HELP),
         "slowlog|get" | "slowlog|len" | "slowlog|reset" => slow_log(context, entry, request, out),
         "slowlog|help" => help(out, "SLOWLOG", SLOWLOG_HELP),
         "latency|latest" | "latency|history" => out.array(0),
@@ -54,64 +48,6 @@ pub fn answer<B: Backend>(
         "memory|help" => help(out, "MEMORY", MEMORY_HELP),
         _ => out.error(SYNTAX),
     }
-}
-
-fn config<B: Backend>(context: &mut Context<'_, B>, entry: &'static Entry, request: Request<'_>, out: &mut ReplyBuf) {
-    let shared = context.shared;
-    match entry.name {
-        "config|get" => {
-            let patterns: Vec<&[u8]> = request.iter().skip(2).collect();
-            let found = shared.config.matching(&patterns);
-            out.map(found.len());
-            for (name, value) in found {
-                out.bulk(name.as_bytes());
-                out.bulk(value.as_bytes());
-            }
-        }
-        "config|set" if !request.len().is_multiple_of(2) => out.error(SYNTAX),
-        "config|set" => {
-            let pairs: Vec<_> = (2..request.len()).step_by(2).map(|i| (request.arg(i), request.arg(i + 1))).collect();
-            match shared.config.set(&pairs, |name, value| shared.backend.configure(name, value)) {
-                Ok(()) => out.ok(),
-                Err(error) => out.error(error),
-            }
-        }
-        "config|resetstat" => {
-            shared.totals.reset();
-            shared.backend.reset_stats();
-            out.ok();
-        }
-        _ => match rewrite(&shared.backend.facts().config_file, shared.config.lines()) {
-            Ok(()) => out.ok(),
-            Err(error) => out.error(error),
-        },
-    }
-}
-
-/// Replaces the values in the configuration file, keeps its comments and order, appends what it did not name.
-fn rewrite(file: &str, lines: Vec<(&'static str, String)>) -> Result<(), String> {
-    if file.is_empty() {
-        return Err("ERR The server is running without a config file".into());
-    }
-    let failed = |e: std::io::Error| format!("ERR Rewriting config file: {e}");
-    let old = std::fs::read_to_string(file).map_err(failed)?;
-    let mut left: BTreeMap<&str, String> = lines.into_iter().collect();
-    let mut new = String::new();
-    for line in old.lines() {
-        let name = line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
-        match left.remove_entry(name.as_str()) {
-            Some((name, value)) => new += &setting(name, &value),
-            None => new += &format!("{line}\n"),
-        }
-    }
-    left.iter().for_each(|(name, value)| new += &setting(name, value));
-    // Whole or not at all: written beside it, then moved over it.
-    let beside = Path::new(file).with_extension("rewrite");
-    std::fs::write(&beside, new).and_then(|()| std::fs::rename(&beside, file)).map_err(failed)
-}
-
-fn setting(name: &str, value: &str) -> String {
-    if value.is_empty() { format!("{name} \"\"\n") } else { format!("{name} {value}\n") }
 }
 
 fn slow_log<B: Backend>(context: &Context<'_, B>, entry: &'static Entry, request: Request<'_>, out: &mut ReplyBuf) {
@@ -292,11 +228,21 @@ fn bgsave<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &
     out.simple(b"Background saving started");
 }
 
-/// Only for clients on this machine.
-pub async fn debug<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+/// `enable-debug-command`: for nobody, for clients on this machine, for all.
+fn may_debug<B: Backend>(context: &Context<'_, B>) -> bool {
     let addr = &context.session.client.addr;
-    if !addr.ends_with(":0") && !addr.parse::<std::net::SocketAddr>().is_ok_and(|a| a.ip().to_canonical().is_loopback())
-    {
+    let local = || {
+        addr.ends_with(":0") || addr.parse::<std::net::SocketAddr>().is_ok_and(|a| a.ip().to_canonical().is_loopback())
+    };
+    match context.shared.config.get("enable-debug-command").as_str() {
+        "yes" => true,
+        "local" => local(),
+        _ => false,
+    }
+}
+
+pub async fn debug<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    if !may_debug(context) {
         return out.error(
             "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local \
              connection, otherwise you need to set this option in the configuration file, and then restart the server.",
@@ -337,16 +283,6 @@ const LATENCY_DOCTOR: &str = "Dave, I've observed the system during my uptime an
 monitoring is disabled in this Look instance.\n";
 const MEMORY_DOCTOR: &str =
     "Hi Sam, I can't find any memory issue in your instance. I can only account for what occurs on this base.\n";
-const CONFIG_HELP: &[&str] = &[
-    "GET <pattern>",
-    "    Return parameters matching the glob-like <pattern> and their values.",
-    "SET <directive> <value>",
-    "    Set the configuration <directive> to <value>.",
-    "RESETSTAT",
-    "    Reset statistics reported by the INFO command.",
-    "REWRITE",
-    "    Rewrite the configuration file.",
-];
 const SLOWLOG_HELP: &[&str] = &[
     "GET [<count>]",
     "    Return top <count> entries from the slowlog (default: 10, -1 mean all).",

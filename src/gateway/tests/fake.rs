@@ -2,6 +2,7 @@
 //! wants patience). Writes are applied on a thread of their own, so that chunks are really in flight.
 
 use crate::apply::pending::{Outcome, Pending, Plan, Step, Watch};
+use crate::apply::system::SystemState;
 use crate::base::batch::{ChunkBuilder, handler};
 use crate::base::words::BytesWord;
 use crate::base::{Clock, Epoch, Millis, SystemClock};
@@ -23,6 +24,7 @@ pub struct State {
     changed: BTreeMap<(u8, Vec<u8>), Epoch>,
     once: HashMap<Vec<u8>, (u64, Vec<u8>)>,
     epoch: Epoch,
+    system: SystemState,
 }
 
 #[derive(Clone)]
@@ -91,6 +93,18 @@ fn run(state: &mut State, calls: &mut Calls<'_>, stamp: Option<Epoch>, out: &mut
             }
         }
         return;
+    }
+    if id == handler::SYSTEM {
+        state.epoch = stamp.unwrap_or(state.epoch.next());
+        if state.system.version.0 > words[1] {
+            return out.nil();
+        }
+        for change in words[2..].chunks_exact(2) {
+            let value = (change[1] != handler::SYSTEM_REMOVE).then(|| calls.bytes(change[1]).to_vec());
+            state.system.set(calls.bytes(change[0]).to_vec(), value);
+        }
+        state.system.version = state.epoch;
+        return out.ok();
     }
     let key = words.first().map(|w| (db, calls.bytes(*w).to_vec())).unwrap_or_default();
     let epoch = if NAMES[id as usize].2 { stamp.unwrap_or(state.epoch.next()) } else { state.epoch };
@@ -324,6 +338,12 @@ impl Backend for Fake {
     }
     fn now_ms(&self) -> Millis {
         SystemClock::default().now_ms()
+    }
+    fn system(&self) -> Arc<SystemState> {
+        Arc::new(locked(&self.state).system.clone())
+    }
+    fn system_version(&self) -> Epoch {
+        locked(&self.state).system.version
     }
     async fn submit(&self, records: ChunkBuilder, _: u64, pending: Pending) {
         self.chunks.fetch_add(1, Relaxed);

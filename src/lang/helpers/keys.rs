@@ -87,6 +87,12 @@ impl Env {
             Held::Write(writer) => Found::Write(unsafe { &*writer.as_ptr() }.find_slot(db, hash, key)),
             _ => Found::Read(self.version()?.entry(db, hash, key)),
         };
+        if let Found::Read(Some(entry)) = &found
+            && self.patience != u64::MAX
+            && entry.value().extent() > self.patience
+        {
+            return Err(Trap::Large);
+        }
         let depth = depth(self.db_len(db)?);
         self.charge(20 + blocks(key.len()), depth);
         self.slots.push(SlotState { db, hash, key: NonNull::from(key), found });
@@ -301,6 +307,14 @@ helpers! {
         env.charge(30 + blocks(bytes.len()), 2);
         let value = if bytes.len() <= 20 { number::int(bytes).map(Value::Int) } else { None };
         env.put(slot, value.unwrap_or(Value::Str(bytes)), due)?;
+        Ok(0)
+    }
+    /// As `put_str`, with a panic behind the write when the key is the planted one.
+    fn put_str_then_panic(env, slot, value, tag, due) {
+        let due = optional(tag, due);
+        let bytes = env.stable_bytes(value)?;
+        env.put(slot, Value::Str(bytes), due)?;
+        assert!(env.slot(slot)?.key() != env.panic_key, "planted panic");
         Ok(0)
     }
     /// Stores a number.

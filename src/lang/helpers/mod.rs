@@ -2,7 +2,7 @@
 //!
 //! Small, general operations over the store, bytes, numbers and replies; composite logic belongs in `.look`. This file gathers the rows
 //! of the table. [`keys`], [`collections`], [`walk`], [`text`] and [`replies`] hold rows and the functions behind them;
-//! [`bits`], [`glob`], [`lcs`], [`longdouble`], [`number`] and [`rdb`] are plain algorithms over byte slices.
+//! [`bits`], [`lcs`], [`longdouble`], [`number`] and [`rdb`] are plain algorithms over byte slices.
 //!
 //! The edge ([`edge`]): a helper receives a pointer to the machine's head and casts it to its [`Env`](super::env::Env). Every helper
 //! catches its own panics, since unwinding through compiled frames would abort the process.
@@ -11,7 +11,6 @@ pub mod bits;
 pub mod collections;
 mod edge;
 mod encoding;
-pub mod glob;
 pub mod keys;
 pub mod lcs;
 pub mod longdouble;
@@ -56,6 +55,16 @@ pub fn table() -> &'static Table {
 /// The helpers' addresses, by number.
 pub fn calls() -> &'static [HelperFn] {
     &table().calls
+}
+
+/// The same with a panic behind the write of one key: what tests of surviving a panic plant.
+pub(super) fn calls_with_panic() -> &'static [HelperFn] {
+    static CALLS: LazyLock<Vec<HelperFn>> = LazyLock::new(|| {
+        let mut calls = calls().to_vec();
+        table().named("Slot.put_str").for_each(|row| calls[row.number as usize] = keys::put_str_then_panic);
+        calls
+    });
+    &CALLS
 }
 
 /// A value's tag in the type `Value`.

@@ -22,6 +22,7 @@ pub const ROWS: &[Row] = &[
     Row::reply("reply_pair()", "6", "0", pair),
     Row::reply("reply_open() -> int", "6", "0", open),
     Row::reply("reply_close(mark: int, n: int)", "6", "0", close),
+    Row::reply("reply_bool(x: bool)", "6", "0", bool),
 ];
 
 helpers! {
@@ -40,6 +41,8 @@ helpers! {
     }
     /// An integer.
     fn int(env, x) { value(env, 6, |r| r.int(x as i64)) }
+    /// A truth: RESP2 has only 1 and 0 for it.
+    fn bool(env, x) { value(env, 6, |r| r.bool(x != 0)) }
     /// A float.
     fn double(env, x) { value(env, 12, |r| r.double(f64::from_bits(x))) }
     /// A bulk string; a rope goes out piece by piece.

@@ -2,7 +2,8 @@
 
 use super::edge::{blocks, helpers};
 use super::lcs::{lcs as longest_common, table_bytes};
-use super::{bits, glob, longdouble, number};
+use super::{bits, longdouble, number};
+use crate::base::glob;
 use crate::base::limits::BULK_BYTES_MAX;
 use crate::lang::env::{Env, View};
 use crate::lang::ir::Trap;
@@ -43,6 +44,7 @@ pub const ROWS: &[Row] = &[
     Row::pure("random(n: int) -> int", "6", "0", random).bound("n"),
     Row::pure("batch.now -> time", "1", "0", now),
     Row::pure("batch.epoch -> int", "1", "0", epoch),
+    Row::pure("wait()", "1", "0", wait).fails(),
 ];
 
 helpers! {
@@ -254,6 +256,11 @@ helpers! {
     fn epoch(env) {
         env.charge(1, 0);
         Ok(env.epoch.0)
+    }
+    /// `wait`: ends the call until a key that it blocks on is written.
+    fn wait(env) {
+        env.charge(1, 0);
+        Err(Trap::Wait)
     }
 }
 

@@ -321,6 +321,15 @@ impl Masm for A64 {
         asm!(self ; ldr x0, [sp, at(s)] ; scvtf d0, x0 ; str d0, [sp, at(d)]);
     }
 
+    fn sqrt(&mut self, d: Reg, s: Reg, exits: &Exits) {
+        asm!(self
+            ; ldr d0, [sp, at(s)]
+            ; fsqrt d0, d0
+            ; fcmp d0, d0
+            ; b.vs =>exits.nan
+            ; str d0, [sp, at(d)]);
+    }
+
     fn select(&mut self, d: Reg, c: Reg, a: Reg, b: Reg) {
         self.load_pair(a, b);
         asm!(self ; ldr x2, [sp, at(c)] ; cmp x2, #0 ; csel x0, x0, x1, ne);

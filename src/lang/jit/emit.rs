@@ -140,6 +140,7 @@ impl<M: Masm> Body<'_, M> {
             Op::CmpFloat { rel, d, a, b } => masm.compare_float(rel, d, a, b),
             Op::Not { d, s } => masm.not(d, s),
             Op::IntToFloat { d, s } => masm.int_to_float(d, s),
+            Op::Sqrt { d, s } => masm.sqrt(d, s, exits),
             Op::Select { d, c, a, b } => masm.select(d, c, a, b),
             Op::Call { d, helper, n, args } => masm.call(d, helper, &args[..n as usize], exits),
             Op::If { .. }

@@ -54,6 +54,7 @@ pub trait Masm {
     fn compare_float(&mut self, rel: Rel, d: Reg, a: Reg, b: Reg);
     fn not(&mut self, d: Reg, s: Reg);
     fn int_to_float(&mut self, d: Reg, s: Reg);
+    fn sqrt(&mut self, d: Reg, s: Reg, exits: &Exits);
     fn select(&mut self, d: Reg, c: Reg, a: Reg, b: Reg);
     /// Calls through the head's table; a non-zero status goes to `exits.helper`.
     fn call(&mut self, d: Reg, helper: u16, args: &[Reg], exits: &Exits);

@@ -287,6 +287,14 @@ impl Masm for X64 {
             ; movsd [rsp + at(d)], xmm0);
     }
 
+    fn sqrt(&mut self, d: Reg, s: Reg, exits: &Exits) {
+        asm!(self
+            ; sqrtsd xmm0, [rsp + at(s)]
+            ; ucomisd xmm0, xmm0
+            ; jp =>exits.nan
+            ; movsd [rsp + at(d)], xmm0);
+    }
+
     fn select(&mut self, d: Reg, c: Reg, a: Reg, b: Reg) {
         asm!(self
             ; mov rax, [rsp + at(a)]

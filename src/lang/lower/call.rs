@@ -53,6 +53,12 @@ impl<'a> Lower<'a> {
                 self.push(Op::IntToFloat { d, s });
                 Val::new(Type::Float, [Word::at(Loc::Reg(d))])
             }
+            ("sqrt", [x]) if x.ty == Type::Float => {
+                let s = self.in_reg(x, span)?;
+                let d = self.reg(span)?;
+                self.push(Op::Sqrt { d, s });
+                Val::new(Type::Float, [Word::at(Loc::Reg(d))])
+            }
             ("some", [v]) => {
                 let ty = v.ty.clone().optional();
                 coerce(v.clone(), &ty).map_err(|v| mismatch(span, &ty, &v.ty))?

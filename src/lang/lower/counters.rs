@@ -68,7 +68,7 @@ impl Found {
                 self.block(body);
             }
             StmtKind::Reply(ReplySyntax::Word { args, .. }) => args.iter().for_each(|a| self.expr(a)),
-            StmtKind::Break | StmtKind::Return(None) | StmtKind::Fail(_) => {}
+            StmtKind::Break | StmtKind::Wait | StmtKind::Return(None) | StmtKind::Fail(_) => {}
         }
     }
 

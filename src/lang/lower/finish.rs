@@ -72,7 +72,9 @@ fn pure_result(op: &Op) -> Option<Reg> {
 
 fn each_read(op: &Op, f: &mut impl FnMut(Reg)) {
     match *op {
-        Op::Mov { s, .. } | Op::Not { s, .. } | Op::IntToFloat { s, .. } | Op::Switch { s } => f(s),
+        Op::Mov { s, .. } | Op::Not { s, .. } | Op::IntToFloat { s, .. } | Op::Sqrt { s, .. } | Op::Switch { s } => {
+            f(s)
+        }
         Op::Elem { index, .. } => f(index),
         Op::Int { a, b, .. }
         | Op::Float { a, b, .. }
@@ -216,7 +218,7 @@ fn abort_walk(ops: &[Emitted], at: &mut usize, written: &mut bool) -> bool {
                 let traps = match op {
                     _ if matches!(e.note, Note::Counts) => false,
                     Op::Int { op, .. } => !matches!(op, IntOp::Min | IntOp::Max),
-                    Op::Float { .. } | Op::Fail { .. } => true,
+                    Op::Float { .. } | Op::Sqrt { .. } | Op::Fail { .. } => true,
                     _ => false,
                 };
                 // an element at a loop's own counter is always there; one at a computed index is noted

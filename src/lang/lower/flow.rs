@@ -128,6 +128,7 @@ fn retarget(op: &mut Op, from: Reg, to: Reg) -> bool {
         | Op::CmpFloat { d, .. }
         | Op::Not { d, .. }
         | Op::IntToFloat { d, .. }
+        | Op::Sqrt { d, .. }
         | Op::Select { d, .. }
         | Op::Call { d, .. } => d,
         _ => return false,

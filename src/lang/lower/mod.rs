@@ -220,6 +220,9 @@ pub struct Lower<'a> {
     counters: BTreeSet<String>,
     pub effects: Effects,
     everything: Poly,
+    /// The command's header says what it blocks on.
+    blocks: bool,
+    waits: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -268,6 +271,8 @@ impl<'a> Lower<'a> {
             counters: BTreeSet::new(),
             effects: Effects::default(),
             everything: everything(grammar),
+            blocks: false,
+            waits: false,
         };
         for p in &grammar.params {
             let val = l.parameter(p.slot, &p.kind, p.ty());
@@ -279,7 +284,16 @@ impl<'a> Lower<'a> {
     /// Lowers the body and finishes the program.
     pub fn command(mut self, def: &'a CommandDef) -> Low<(Finished, Effects)> {
         self.counters = counters::counters(&def.body);
+        self.blocks = def.blocks.is_some();
         self.unit_block(&def.body)?;
+        if let (Some((keys, _)), false) = (&def.blocks, self.waits) {
+            return Err(Diagnostic::new(
+                Code::Misplaced,
+                keys.span,
+                "this command blocks, but nothing in its body waits",
+            )
+            .help("`wait` ends the call until the key is written; or drop the clause"));
+        }
         let mut program = Program::default();
         for e in &def.errors {
             let text = Some(self.text_number(&e.text));

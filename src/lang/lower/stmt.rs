@@ -99,6 +99,10 @@ impl<'a> Lower<'a> {
                 self.push(Op::Fail { text });
                 return Ok(Val::never());
             }
+            StmtKind::Wait => {
+                self.wait(stmt.span)?;
+                return Ok(Val::never());
+            }
             StmtKind::Require { condition, text } => self.require(condition, text)?,
             StmtKind::Reply(reply) => self.reply_stmt(reply, stmt.span)?,
             StmtKind::Expr(e) => {
@@ -145,6 +149,22 @@ impl<'a> Lower<'a> {
         self.push(Op::Else);
         self.push(Op::Fail { text });
         self.push(Op::End);
+        Ok(())
+    }
+
+    /// Ends the call without effects or reply; it is proposed again when one of its keys was written.
+    fn wait(&mut self, span: Span) -> Low<()> {
+        if !self.blocks {
+            return Err(Diagnostic::new(
+                Code::Misplaced,
+                span,
+                "`wait` in a command that does not say what it waits for",
+            )
+            .help("declare it in the header: `blocks on key until timeout`"));
+        }
+        self.waits = true;
+        self.helper("wait", Vec::new(), false, span)?;
+        self.push(Op::Return);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Glob patterns as KEYS, SCAN and CONFIG GET take them: `*`, `?`, `[a-z]`, `[^x]`, `\x`.
+//! Glob patterns as KEYS, SCAN, CONFIG GET and ACL rules take them: `*`, `?`, `[a-z]`, `[^x]`, `\x`.
 //!
 //! Redis recurses at every `*` (exponential on `a*a*a*…b`); here only the last `*` is ever retried, which finds the same
 //! matches in at most pattern × text steps, and a step cap bounds even that.
