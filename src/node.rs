@@ -207,6 +207,8 @@ impl Base {
 
     /// Starts the batcher; in a new cluster it offers a hash seed.
     pub fn batcher(&self, config: &Config, raft: &Raft) -> Batcher {
+        let (watched, failing) = (raft.clone(), self.state.clone());
+        raft.spawn(async move { failing.fail(watched.failed().await) });
         let interval = Duration::from_millis(config.batch_interval_ms);
         let batcher_config = BatcherConfig { interval, ..BatcherConfig::default() };
         let batcher = Batcher::start(raft.clone(), self.clock.clone(), (self.random)(), batcher_config);

@@ -1,10 +1,10 @@
-//! Nodes that apply the same log come to the same state: through panics, and through random choices that riders stand between.
+//! Nodes that apply the same log come to the same state, through panics and whatever stands between; one that does not is found.
 
 mod common;
 
 use common::server::{skip, subject_is_redis};
 use common::{Cluster, Connection, Reply, words};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -89,4 +89,67 @@ fn random_choices_do_not_depend_on_riders() {
         pipeline(&mut client, &["GET a", "SPOP s", "GET b", "RANDOMKEY", "SPOP s", "SPOP s 2"]);
     }
     assert_equal_state(&cluster, &mut client);
+}
+
+/// Asks until the reply is an error of this kind; tells how long that took.
+fn until_error(connection: &mut Connection, line: &str, kind: &str) -> Duration {
+    let begin = Instant::now();
+    loop {
+        let reply = connection.line(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        if reply.is_error() {
+            assert!(reply.text().starts_with(kind), "{line}: {reply:?}");
+            return begin.elapsed();
+        }
+        assert!(begin.elapsed() < PATIENCE, "{line} is still answered: {reply:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn a_divergence_is_found(wrong: impl Fn(&Cluster) -> usize) {
+    let Some((_dir, cluster)) = start() else { return };
+    let wrong = wrong(&cluster);
+    let mut at_wrong = cluster.node(wrong).connect();
+    at_wrong.line("LOOK.CONSISTENCY eventual").expect("a reply");
+    let mut client = cluster.node(1 + wrong % 3).connect();
+    client.line("SET x 1").expect("a write");
+    assert_eq!(at_wrong.line("DEBUG PLANT-DIVERGENCE").expect("a reply").text(), "OK");
+    client.line("SET x 2").expect("the write that carries the divergence");
+    let found = until_error(&mut at_wrong, "GET x", "DIVERGED");
+    eprintln!("digests: found after {found:?}");
+    assert!(found < Duration::from_secs(1), "found after {found:?}");
+    assert!(cluster.node(wrong).output().contains("is not the majority's"), "{}", cluster.node(wrong).output());
+    for line in ["SET x 3", "LOOK.AT 1 GET x"] {
+        let refused = at_wrong.line(line).expect("a reply");
+        assert!(refused.is_error() && refused.text().contains("DIVERGED"), "{line}: {refused:?}");
+    }
+    // The others go on
+    let begin = Instant::now();
+    while client.line("INCR n").map_or(true, |r| r.is_error()) {
+        assert!(begin.elapsed() < PATIENCE, "the others take no writes:\n{}", cluster.output());
+        client = cluster.node(1 + wrong % 3).connect();
+    }
+    assert!(!client.line("GET x").expect("a strong read").is_error());
+}
+
+#[test]
+fn a_follower_that_differs_stops_within_a_second() {
+    a_divergence_is_found(follower);
+}
+
+#[test]
+fn a_leader_that_differs_stops_within_a_second() {
+    a_divergence_is_found(|cluster| cluster.leader().expect("a leader"));
+}
+
+#[test]
+fn planting_needs_the_debug_command() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let flags = ["--set".to_owned(), "enable-debug-command=no".to_owned()];
+    let server = common::Server::look(dir.path(), &flags).unwrap_or_else(|why| panic!("{why}"));
+    let mut client = server.connect();
+    for line in ["DEBUG PLANT-PANIC k", "DEBUG PLANT-DIVERGENCE", "DEBUG SLEEP 0"] {
+        let reply = client.line(line).expect("a reply");
+        assert!(reply.text().starts_with("ERR DEBUG command not allowed"), "{line}: {reply:?}");
+    }
+    assert!(!client.line("SET k v").expect("a reply").is_error());
 }

@@ -1,5 +1,6 @@
 //! What the log hands to apply, in plain words: no room below `raft` knows openraft.
 
+use super::digests::Digests;
 use crate::base::LogIndex;
 use crate::base::batch::Batch;
 use bytes::Bytes;
@@ -40,6 +41,10 @@ pub struct Applied {
 pub trait StateMachine: Send + 'static {
     /// What recovery restored.
     fn applied(&self) -> Applied;
+    /// Digests of its newest states, for peers to compare. None at all: there is nothing to compare.
+    fn digests(&self) -> Arc<Digests> {
+        Arc::default()
+    }
     /// Entries without gaps, in order, each once per start. An error stops the node's writes.
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String>;
     /// The newest durable checkpoint, to send to a peer that lags behind the log.

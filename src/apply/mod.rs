@@ -6,12 +6,13 @@
 //! (replies are written for the own gateway's chunks only and never read back).
 //!
 //! [`machine`] is what the log hands over, [`runner`] runs calls, [`ledger`] remembers what was applied, [`pending`] is what a gateway waits
-//! for, [`positions`] tells history where each root lies in the log, [`system`] is the replicated state that is no client's, [`planted`] holds
-//! bugs for tests.
+//! for, [`positions`] tells history where each root lies in the log, [`system`] is the replicated state that is no client's,
+//! [`digests`] is what nodes compare, [`planted`] holds bugs for tests.
 //!
 //! A panic in a helper fails its call on every node alike: calls that keep no undo are run again from the newest root, with undo
 //! for each (see `Applier::run_again`).
 
+pub mod digests;
 pub mod ledger;
 pub mod machine;
 pub mod pending;
@@ -26,6 +27,7 @@ use crate::base::{Epoch, GatewayId, KeyHasher, LogIndex, Millis};
 use crate::command::{Counter, Table};
 use crate::store::{Read, Store, Value, Writer};
 use arc_swap::ArcSwap;
+use digests::Digests;
 use ledger::Ledger;
 use machine::{Applied, Body, Committed};
 use pending::{Outcome, Pending};
@@ -46,16 +48,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Chunks of this node's gateway that are on their way through the log, in order of sequence.
 #[derive(Default)]
-pub struct Waiting(Mutex<VecDeque<(u64, Pending)>>);
+pub struct Waiting(Mutex<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    pending: VecDeque<(u64, Pending)>,
+    abandoned: bool,
+}
 
 impl Waiting {
     /// Sequences must come in order: call it where they are given out.
     pub fn register(&self, sequence: u64, pending: Pending) {
-        lock(&self.0).push_back((sequence, pending));
+        let mut queue = lock(&self.0);
+        if !queue.abandoned {
+            queue.pending.push_back((sequence, pending));
+        }
     }
 
     fn take(&self, sequence: u64) -> Option<Pending> {
-        let mut all = lock(&self.0);
+        let all = &mut lock(&self.0).pending;
         while all.front().is_some_and(|(s, _)| *s < sequence) {
             all.pop_front();
         }
@@ -65,9 +76,11 @@ impl Waiting {
         all.pop_front().map(|(_, p)| p)
     }
 
-    /// Drops all: their clients learn that the outcome is unknown.
+    /// Drops all, those to come too: their clients learn that the outcome is unknown.
     pub fn abandon(&self) {
-        lock(&self.0).clear();
+        let mut queue = lock(&self.0);
+        queue.abandoned = true;
+        queue.pending.clear();
     }
 }
 
@@ -95,6 +108,8 @@ pub struct Progress {
     system: ArcSwap<SystemState>,
     system_version: AtomicU64,
     counters: Mutex<Vec<Counter>>,
+    /// What peers compare.
+    pub digests: Arc<Digests>,
     pub planted: Planted,
 }
 
@@ -193,6 +208,7 @@ impl Applier {
             index: frontier.applied.last.index,
             chunks: usize::MAX,
         });
+        progress.digests.begin(frontier.applied.last.index, writer.digest());
         *lock(&progress.frontier) = frontier.clone();
         Applier {
             writer,
@@ -373,6 +389,7 @@ impl Applier {
             *frontier = Frontier { applied: self.applied.clone(), epoch: self.runner.epoch, now: self.runner.now };
         }
         self.rooted();
+        self.progress.digests.note(place.index, self.writer.digest());
         self.progress.now.store(self.runner.now, Ordering::Release);
         self.progress.positions.push(place);
         self.progress.positions.release(self.store.since());

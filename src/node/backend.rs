@@ -68,6 +68,11 @@ impl NodeBackend {
         &self.0.code.table
     }
 
+    /// Why this node must answer nothing, if so.
+    fn diverged(&self) -> Option<Refused> {
+        self.0.raft.diverged().map(|why| Refused(format!("DIVERGED {why}").into()))
+    }
+
     /// Makes a checkpoint and lets the log go of what it covers. Blocks.
     pub fn checkpoint_now(&self) -> Result<(), KeeperError> {
         if let Some((position, made)) = self.0.keeper.run(&self.0.state)? {
@@ -127,6 +132,10 @@ impl Backend for NodeBackend {
     }
 
     async fn submit(&self, mut records: ChunkBuilder, code_version: u64, pending: Pending) {
+        if let Some(why) = self.0.state.failure.get() {
+            let text = format!("MISCONF this node takes no more writes: {why}");
+            return pending.finish(Epoch::ZERO, Outcome::Refused(self.diverged().map_or(text.into(), |e| e.0)));
+        }
         let chunk = records.finish(GatewayId(0), 0, code_version);
         let mut pending = Some(pending);
         loop {
@@ -151,6 +160,9 @@ impl Backend for NodeBackend {
     }
 
     async fn fence(&self, consistency: Consistency, last: Epoch) -> Result<(), Refused> {
+        if let Some(refused) = self.diverged() {
+            return Err(refused);
+        }
         match consistency {
             Consistency::Eventual => Ok(()),
             Consistency::Strong if self.0.raft.reads_are_local() => Ok(()),
@@ -178,6 +190,9 @@ impl Backend for NodeBackend {
         mut reply: ReplyBuf,
     ) -> Result<(ReplyBuf, Plan), (PastError, Plan)> {
         let node = self.0.clone();
+        if let Some(Refused(why)) = self.diverged() {
+            return Err((PastError::Unreadable(why.into_owned()), plan));
+        }
         // Most reads of the window need no replay and no disk: they end before a blocking thread would have woken.
         let task = move || {
             let keys = keys_of_plan(&code.table, &plan);

@@ -2,6 +2,7 @@
 
 use super::keeper::Keeper;
 use super::state::SharedState;
+use crate::apply::digests::Digests;
 use crate::apply::machine::{Applied, Checkpoint, Committed, Receive, StateMachine};
 use crate::apply::{Applier, Frontier};
 use crate::command::Table;
@@ -37,6 +38,10 @@ fn applier(store: Store, writer: Writer, frontier: Frontier, state: &SharedState
 impl StateMachine for NodeMachine {
     fn applied(&self) -> Applied {
         self.applier.applied()
+    }
+
+    fn digests(&self) -> Arc<Digests> {
+        self.state.progress.digests.clone()
     }
 
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String> {

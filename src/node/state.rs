@@ -14,6 +14,8 @@ pub struct SharedState {
     pub progress: Arc<Progress>,
     pub waiting: Arc<Waiting>,
     pub own: Arc<OnceLock<Own>>,
+    /// Why this node takes no writes any more, if so.
+    pub failure: OnceLock<String>,
 }
 
 impl SharedState {
@@ -24,6 +26,7 @@ impl SharedState {
             progress: Arc::default(),
             waiting: Arc::default(),
             own: Arc::default(),
+            failure: OnceLock::new(),
         }
     }
 
@@ -39,6 +42,12 @@ impl SharedState {
     pub fn replace(&self, store: Store) {
         self.store.store(Arc::new(store));
         self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// This node takes no more writes; nobody is to wait for those that are on their way.
+    pub fn fail(&self, why: String) {
+        let _ = self.failure.set(why);
+        self.waiting.abandon();
     }
 
     /// Hash of keys under the cluster's seed (0 before the first batch is applied; nobody is served then).

@@ -36,13 +36,16 @@ pub enum Kind {
     SnapshotEnd = 6,
     Forward = 7,
     ReadIndex = 8,
+    /// `index u64`, answered with the digest of the state after that entry, or nothing.
+    Digest = 32,
     Failed = 255,
 }
 
 impl Kind {
     fn from_u8(b: u8) -> Option<Kind> {
         use Kind::*;
-        let all = [Append, Vote, PreVote, SnapshotBegin, SnapshotPiece, SnapshotEnd, Forward, ReadIndex, Failed];
+        let all =
+            [Append, Vote, PreVote, SnapshotBegin, SnapshotPiece, SnapshotEnd, Forward, ReadIndex, Digest, Failed];
         all.into_iter().find(|k| *k as u8 == b)
     }
 }

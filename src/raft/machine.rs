@@ -66,7 +66,13 @@ impl Progress {
         self.term.store(to.term, Ordering::Release);
         self.index.send_replace(to.index);
     }
-    fn fail(&self, why: String) {
+    /// Returns when the state can go no further, and says why.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await;
+        failed.ok().and_then(|why| why.clone()).unwrap_or_default()
+    }
+    pub fn fail(&self, why: String) {
         tracing::error!("apply stopped: {why}");
         self.failure.send_replace(Some(why));
     }

@@ -9,6 +9,7 @@
 //! `look-apply` owns the state machine; `look-log` writes the log. One write costs the hand-overs gateway → raft → log →
 //! raft → apply → gateway, each once a batch.
 
+mod agreement;
 mod frame;
 mod link;
 mod log_store;
@@ -22,6 +23,7 @@ mod types;
 
 pub use tls::{PeerTls, PeerTlsError};
 
+use crate::apply::digests::Digests;
 use crate::apply::machine::{Applied, Committed, LogPosition, StateMachine};
 use crate::base::batch::{Batch, Chunk};
 use crate::base::{LogIndex, NodeId, mix64};
@@ -160,6 +162,9 @@ struct Node {
     raft: OpenRaft,
     store: LogStore,
     progress: Arc<Progress>,
+    digests: Arc<Digests>,
+    /// Why this node must not serve, if so.
+    diverged: OnceLock<String>,
     pieces: Pieces,
     host: Arc<dyn Host>,
     leadership: watch::Sender<Leadership>,
@@ -244,6 +249,7 @@ impl Raft {
     pub fn start(config: RaftConfig, disk: Arc<dyn Disk>, machine: Box<dyn StateMachine>) -> Result<Raft, StartError> {
         let store = LogStore::new(Log::open(disk, config.log.clone())?);
         check_state_reaches_log(&store, &machine.applied())?;
+        let digests = machine.digests();
         let (apply, progress, applied) = ApplyThread::start(machine)?;
         let (machine, pieces) = (apply.machine(progress.clone(), applied), apply.pieces());
         let (stop, stopped) = oneshot::channel();
@@ -251,7 +257,8 @@ impl Raft {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let main = async move {
-            let parts = Parts { config, store, progress, pieces, machine, handle, host: Arc::new(link::Machine) };
+            let host = Arc::new(link::Machine);
+            let parts = Parts { config, store, progress, digests, pieces, machine, handle, host };
             match parts.start().await {
                 Ok(node) => {
                     let _ = ready.send(Ok(node.clone()));
@@ -307,6 +314,14 @@ impl Raft {
     /// Why this node takes no writes any more, if so.
     pub fn failure(&self) -> Option<String> {
         self.node.progress.failure().or_else(|| self.node.store.log().failure().map(|f| f.to_string()))
+    }
+    /// Why this node must answer nobody, if so: a majority has another state.
+    pub fn diverged(&self) -> Option<&str> {
+        self.node.diverged.get().map(String::as_str)
+    }
+    /// Returns when this node can apply no more, and says why.
+    pub async fn failed(&self) -> String {
+        self.node.progress.failed().await
     }
     /// Waits until `index` is applied here.
     pub async fn wait_applied(&self, index: LogIndex) -> Result<(), ReadError> {
@@ -447,6 +462,7 @@ struct Parts {
     config: RaftConfig,
     store: LogStore,
     progress: Arc<Progress>,
+    digests: Arc<Digests>,
     pieces: Pieces,
     machine: Machine,
     handle: tokio::runtime::Handle,
@@ -474,6 +490,8 @@ impl Parts {
             raft,
             store: self.store,
             progress: self.progress,
+            digests: self.digests.clone(),
+            diverged: OnceLock::new(),
             pieces: self.pieces,
             host: self.host,
             leadership: watch::Sender::new(Leadership::default()),
@@ -489,6 +507,7 @@ impl Parts {
             tokio::spawn(server::serve(listener, node.clone()));
         }
         tokio::spawn(observe(node.clone()));
+        tokio::spawn(agreement::watch(node.clone(), self.digests));
         node.begin(&config).await?;
         Ok(node)
     }
@@ -542,6 +561,18 @@ impl Node {
             self.raft.trigger().elect(false).await.map_err(|e| error(&e))?;
         }
         Ok(())
+    }
+
+    /// A majority has another state than this node at entry `index`: it takes part no more.
+    async fn diverged(&self, index: LogIndex) {
+        let why = format!(
+            "the state of this node is not the majority's at entry {index}; it serves no more. Start it with an empty \
+             directory, so that it takes the state from its peers"
+        );
+        let _ = self.diverged.set(why.clone());
+        self.progress.fail(why);
+        let _ = self.raft.shutdown().await;
+        self.end();
     }
 
     /// The raft thread ends: nobody must wait for it.

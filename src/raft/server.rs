@@ -8,7 +8,7 @@ use super::types::{RaftLogId, RaftStored, RaftVote, Reader, parse_membership};
 use super::{Node, ReadError};
 use crate::apply::machine::Receive;
 use crate::base::batch::Chunk;
-use crate::base::{NodeId, Seldom};
+use crate::base::{LogIndex, NodeId, Seldom};
 use bytes::Bytes;
 use openraft::storage::{Snapshot, SnapshotMeta};
 use std::io;
@@ -130,6 +130,12 @@ impl Session {
                 let index = self.node.read_round().await.map_err(io::Error::other)?;
                 let mut b = Builder::new(Kind::ReadIndex, id, 8);
                 b.u64(index.0);
+                Ok(b)
+            }
+            Kind::Digest => {
+                let index = LogIndex(parsed(Reader(&payload).u64())?);
+                let mut b = Builder::new(Kind::Digest, id, 8);
+                self.node.digests.at(index).map(|digest| b.u64(digest));
                 Ok(b)
             }
             Kind::Failed => Err(super::link::malformed()),

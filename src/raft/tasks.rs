@@ -34,13 +34,13 @@ impl Raft {
         let (log, writer) = Log::open_by_hand(disk, config.log.clone(), Box::new(move || wake.notify_one()))?;
         tokio::spawn(write(writer, work, log_delay));
         let store = LogStore::new(log);
-        let applied = machine.applied();
+        let (applied, digests) = (machine.applied(), machine.digests());
         super::check_state_reaches_log(&store, &applied)?;
         let (apply, turns, progress) = ApplyThread::by_hand(machine);
         tokio::spawn(turns.run_as_task(apply_delay));
         let (machine, pieces) = (apply.machine(progress.clone(), applied), apply.pieces());
         let handle = tokio::runtime::Handle::current();
-        let node = Parts { config, store, progress, pieces, machine, handle, host }.start().await?;
+        let node = Parts { config, store, progress, digests, pieces, machine, handle, host }.start().await?;
         Ok(Raft { node, threads: Arc::new(Mutex::new(None)) })
     }
 

@@ -128,6 +128,14 @@ impl Env {
         Ok(())
     }
 
+    #[inline]
+    fn put_string(&mut self, slot: u64, value: u64, due: Option<i64>) -> Result<(), Trap> {
+        let bytes = self.stable_bytes(value)?;
+        self.charge(30 + blocks(bytes.len()), 2);
+        let value = if bytes.len() <= 20 { number::int(bytes).map(Value::Int) } else { None };
+        self.put(slot, value.unwrap_or(Value::Str(bytes)), due)
+    }
+
     /// Writes a value back whose trees are the old ones, changed.
     pub(super) fn put_back(&mut self, slot: u64, value: Value<'_>, due: Option<i64>) -> Result<(), Trap> {
         let state = self.slot(slot)?;
@@ -302,18 +310,12 @@ helpers! {
     }
     /// Stores a string; integers in canonical spelling are kept as numbers.
     fn put_str(env, slot, value, tag, due) {
-        let due = optional(tag, due);
-        let bytes = env.stable_bytes(value)?;
-        env.charge(30 + blocks(bytes.len()), 2);
-        let value = if bytes.len() <= 20 { number::int(bytes).map(Value::Int) } else { None };
-        env.put(slot, value.unwrap_or(Value::Str(bytes)), due)?;
+        env.put_string(slot, value, optional(tag, due))?;
         Ok(0)
     }
     /// As `put_str`, with a panic behind the write when the key is the planted one.
     fn put_str_then_panic(env, slot, value, tag, due) {
-        let due = optional(tag, due);
-        let bytes = env.stable_bytes(value)?;
-        env.put(slot, Value::Str(bytes), due)?;
+        env.put_string(slot, value, optional(tag, due))?;
         assert!(env.slot(slot)?.key() != env.panic_key, "planted panic");
         Ok(0)
     }
