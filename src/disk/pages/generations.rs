@@ -128,7 +128,6 @@ fn parse(read: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::PageStore;
     use super::*;
     use crate::base::PageId;
 
