@@ -1,7 +1,7 @@
 //! The `look` program: arguments in, exit code out; everything else is the library.
 
 use clap::{Args, Parser, Subcommand};
-use look::node::{self, config::Config, config::ConfigError};
+use look::node::{self, backup, config::Config, config::ConfigError};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,11 +29,68 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Check every checksum of a stopped node's data directory; never writes to it
+    /// Check every checksum of a backup or of a stopped node's data directory; never writes to it
     Verify {
-        /// Data directory
+        /// Data directory or backup
         dir: PathBuf,
     },
+    /// Add a copy of a running node to a backup directory: everything the first time, then what changed
+    #[command(disable_help_flag = true)]
+    Backup(Backup),
+    /// Make the data directory of a new cluster from a backup
+    Restore(Restore),
+}
+
+#[derive(Args)]
+struct Backup {
+    /// Backup directory; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Any node of the cluster
+    #[arg(short = 'h', value_name = "HOST", default_value = "127.0.0.1")]
+    host: String,
+    /// Its port for clients
+    #[arg(short = 'p', value_name = "PORT", default_value_t = 6379)]
+    port: u16,
+    /// User to authenticate as
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Password; better in the environment, where other users do not see it
+    #[arg(short = 'a', value_name = "PASSWORD", env = "REDISCLI_AUTH", hide_env_values = true)]
+    password: Option<String>,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+#[derive(Args)]
+struct Restore {
+    /// Backup directory
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    /// Data directory to make; empty or not there yet
+    #[arg(long, value_name = "DIR")]
+    dir: String,
+    /// Epoch to show [default: the newest in the backup]
+    #[arg(long, value_name = "EPOCH")]
+    at: Option<u64>,
+    /// Number of the node that will use it [default: 1]
+    #[arg(long, value_name = "N")]
+    node_id: Option<String>,
+    /// Voters of the new cluster, "1=A:P,2=A:P,3=A:P"; restore the same for each of them
+    #[arg(long, value_name = "NODES")]
+    initial_cluster: Option<String>,
+}
+
+impl Restore {
+    fn run(self) -> Result<String, String> {
+        let mut config = Config::default();
+        let flags = [("dir", Some(self.dir)), ("node-id", self.node_id), ("initial-cluster", self.initial_cluster)];
+        for (name, value) in flags {
+            value.map_or(Ok(()), |value| config.set(name, &value)).map_err(|e| e.to_string())?;
+        }
+        backup::restore(&self.from, &backup::Target { config: &config, at: self.at }).map_err(|e| e.to_string())
+    }
 }
 
 #[derive(Args, Default)]
@@ -95,19 +152,36 @@ impl Serve {
     }
 }
 
+/// What was done to standard output, or why it was not to standard error.
+fn told(result: Result<String, String>) -> ExitCode {
+    match result {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("look: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Check { files }) => return node::check_files(&files),
         Some(Command::Verify { dir }) => return node::verify::run(&dir),
+        Some(Command::Backup(Backup { to, host, port, user, password, .. })) => {
+            return told(
+                backup::backup(&to, &backup::Server { host, port, user, password }).map_err(|e| e.to_string()),
+            );
+        }
+        Some(Command::Restore(restore)) => return told(restore.run()),
         Some(Command::Serve(serve)) => serve.into_config(),
         None => cli.serve.into_config(),
     };
     match result.map_err(|e| e.to_string()).and_then(|config| node::serve(config).map_err(|e| e.to_string())) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("look: {message}");
-            ExitCode::FAILURE
-        }
+        Err(message) => told(Err(message)),
     }
 }

@@ -5,9 +5,11 @@
 //! gateway asks of a node is in [`backend`], what the log asks in [`machine`].
 
 pub mod backend;
+pub mod backup;
 pub mod code;
 pub mod config;
 pub mod datadir;
+pub mod digest;
 pub mod keeper;
 pub mod machine;
 pub mod reads;
@@ -16,7 +18,7 @@ pub mod tls;
 pub mod verify;
 
 use crate::base::batch::{ChunkBuilder, handler};
-use crate::base::{Clock, GatewayId, KeyHasher, SystemClock, mix64};
+use crate::base::{Clock, GatewayId, KeyHasher, NodeId, SystemClock, random};
 use crate::batch::{Batcher, BatcherConfig};
 use crate::command::{Table, builtin};
 use crate::disk::{LogOptions, RealDisk};
@@ -61,13 +63,6 @@ pub enum NodeError {
     Bind(String),
     #[error("{0}")]
     Io(#[from] std::io::Error),
-}
-
-/// Random bits from the operating system.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    let seed = || std::hash::RandomState::new().build_hasher().finish();
-    mix64(seed() ^ mix64(seed() ^ std::process::id() as u64))
 }
 
 /// Runs a node until it is told to stop.
@@ -156,7 +151,7 @@ fn start(config: &Config, peers: Option<PeerTls>, data: &DataDir) -> Result<Arc<
     let table = Arc::new(builtin::table(engine)?);
     let opened = Keeper::open(&data.pages_dir())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let (base, machine) = Base::new(config, opened, table, clock, random);
+    let (base, machine) = Base::new(config, opened, table, clock);
     let disk = Arc::new(RealDisk::open(data.log_dir())?);
     let raft = Raft::start(raft_config(config, peers), disk, Box::new(machine))?;
     let batcher = base.batcher(config, &raft);
@@ -176,7 +171,6 @@ pub struct Base {
     keeper: Arc<Keeper>,
     table: Arc<Table>,
     clock: Arc<dyn Clock>,
-    random: fn() -> u64,
 }
 
 impl Base {
@@ -186,7 +180,6 @@ impl Base {
         opened: keeper::Opened,
         table: Arc<Table>,
         clock: Arc<dyn Clock>,
-        random: fn() -> u64,
     ) -> (Base, NodeMachine) {
         let settings = opened.store.settings();
         settings.ms.store(config.window_ms as i64, Ordering::Relaxed);
@@ -202,7 +195,7 @@ impl Base {
             keeper.clone(),
             table.clone(),
         );
-        (Base { state, keeper, table, clock, random }, machine)
+        (Base { state, keeper, table, clock }, machine)
     }
 
     /// Starts the batcher; in a new cluster it offers a hash seed.
@@ -211,19 +204,19 @@ impl Base {
         raft.spawn(async move { failing.fail(watched.failed().await) });
         let interval = Duration::from_millis(config.batch_interval_ms);
         let batcher_config = BatcherConfig { interval, ..BatcherConfig::default() };
-        let batcher = Batcher::start(raft.clone(), self.clock.clone(), (self.random)(), batcher_config);
+        let batcher = Batcher::start(raft.clone(), self.clock.clone(), random(), batcher_config);
         let own = batcher.clone();
         let on_applied = Box::new(move |sequence| own.on_applied(sequence));
         let _ = self.state.own.set(crate::apply::Own { gateway: batcher.gateway(), on_applied });
         if self.state.progress.hash_seed().is_none() {
-            let _ = batcher.submit(hash_seed_chunk((self.random)(), self.table.version()));
+            let _ = batcher.submit(hash_seed_chunk(random(), self.table.version()));
         }
         batcher
     }
 
     /// The whole node, once the cluster's hash seed is known.
     pub fn finish(self, config: &Config, raft: Raft, batcher: Batcher, hasher: KeyHasher, data: &Path) -> Arc<Node> {
-        let Base { state, keeper, table, clock, random } = self;
+        let Base { state, keeper, table, clock } = self;
         let max_write_cost = Arc::new(AtomicU64::new(config.max_write_cost));
         let log = Arc::new(RaftLog(raft.clone()));
         let history = History::new(table.clone(), state.progress.clone(), log, keeper.clone());
@@ -241,8 +234,17 @@ impl Base {
             data_dir: data.to_path_buf(),
             config_file: config.file.clone(),
             stop: tokio::sync::Notify::new(),
+            backups: backup::Backups::default(),
             reads: AtomicU64::new(random()),
         })
+    }
+}
+
+/// The nodes that a new cluster begins with.
+fn founders(config: &Config) -> Vec<(NodeId, String)> {
+    match config.initial_cluster.is_empty() {
+        true => vec![(config.node_id, String::new())],
+        false => config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect(),
     }
 }
 
@@ -250,8 +252,8 @@ fn raft_config(config: &Config, peers: Option<PeerTls>) -> RaftConfig {
     let mut log = LogOptions::new(config.node_id.0, random());
     log.history_bytes = config.history_bytes;
     let mut raft = RaftConfig::alone(config.node_id, log);
+    raft.initial = founders(config);
     if !config.initial_cluster.is_empty() {
-        raft.initial = config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect();
         raft.listen = config.peer_addr;
         raft.tls = peers;
     }

@@ -56,6 +56,13 @@ id!(
     SubBatch
 );
 
+/// Random bits from the operating system, for names and seeds. Not for the rooms where everything is deterministic.
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let seed = || std::hash::RandomState::new().build_hasher().finish();
+    mix64(seed() ^ mix64(seed()))
+}
+
 /// Wall-clock milliseconds since 1970-01-01 UTC.
 pub type Millis = i64;
 

@@ -6,6 +6,7 @@
 
 use std::io;
 
+pub mod frames;
 pub mod highwater;
 pub mod log;
 pub mod pages;

@@ -47,6 +47,8 @@ pub enum PagesError {
     RootMissing(u64),
     #[error("the newest root record is {newest}, but {high} was durable once: checkpoints were lost")]
     RootLost { newest: u64, high: u64 },
+    #[error("{path} is damaged: {what}")]
+    Lineage { path: PathBuf, what: &'static str },
     #[error("{path} does not say which page store counts: {what}")]
     Current { path: PathBuf, what: &'static str },
     #[error("{path} is not a high-water file of this format: {what}")]
@@ -67,6 +69,8 @@ impl From<std::io::Error> for PagesError {
 
 /// Pages under fresh ids, root records under growing sequence numbers. All methods may block on the disk.
 pub trait PageStore: Send + Sync {
+    /// Names the history of page numbers: in stores of one lineage a number names one page at most.
+    fn lineage(&self) -> u64;
     /// The bytes of a page, verified.
     fn read(&self, id: PageId) -> Result<Vec<u8>, PagesError>;
     /// Adds pages. They are durable with the next [`commit_root`](Self::commit_root), and until then may be lost singly.
@@ -130,6 +134,7 @@ pub struct FjallPages {
     pages: Keyspace,
     roots: Keyspace,
     high: PathBuf,
+    lineage: u64,
     /// Held open to sync the directory after the high-water file was renamed into place.
     directory: File,
 }
@@ -153,7 +158,9 @@ impl FjallPages {
         };
         let pages = db.keyspace("pages", apart)?;
         let roots = db.keyspace("roots", || KeyspaceCreateOptions::default().manual_journal_persist(true))?;
-        let store = FjallPages { db, pages, roots, high: path.join("high-water"), directory: File::open(path)? };
+        let (high, directory) = (path.join("high-water"), File::open(path)?);
+        let lineage = generations::lineage(path, &directory)?;
+        let store = FjallPages { db, pages, roots, high, lineage, directory };
         store.check_high_water()?;
         Ok(store)
     }
@@ -226,6 +233,10 @@ fn keys(iter: fjall::Iter) -> Result<Vec<u64>, PagesError> {
 }
 
 impl PageStore for FjallPages {
+    fn lineage(&self) -> u64 {
+        self.lineage
+    }
+
     fn read(&self, id: PageId) -> Result<Vec<u8>, PagesError> {
         let value = self.pages.get(id.0.to_be_bytes())?.ok_or(PagesError::Missing(id))?;
         unseal(id.0, &value).map(<[u8]>::to_vec).ok_or(PagesError::Damaged(id))

@@ -263,6 +263,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn configure(&self, name: &str, value: &str) -> Result<(), String>;
     /// Forgets the counters that INFO shows.
     fn reset_stats(&self);
+    /// `LOOK.BACKUP`, whose words mean nothing here: what the backup's other end asks, and what it is told.
+    fn backup(&self, words: Vec<Vec<u8>>) -> impl Future<Output = Result<Vec<u8>, String>> + Send;
     /// Makes a checkpoint; returns when it is durable.
     fn checkpoint(&self) -> impl Future<Output = Result<(), String>> + Send;
     /// How many other nodes hold everything up to `epoch` on disk.

@@ -207,38 +207,52 @@ impl History {
         let mut runner = Runner::new(self.table.clone(), hasher, shown, now);
         runner.careful = careful;
         self.progress.planted.arm(&mut runner.env);
-        let mut ledger = Ledger::load(&writer);
         let last = self.progress.frontier().applied.last.index;
-        let mut index = if place.chunks == usize::MAX { place.index.next() } else { place.index };
-        while runner.epoch < epoch {
-            let entries = self.log.read(index, last).map_err(HistoryError::Log)?;
-            if entries.is_empty() {
-                return Err(HistoryError::Log(format!("entry {index} is missing")));
+        replay(&*self.log, last, &mut writer, &mut runner, place, epoch)?;
+        Ok(Version::Private(writer, runner, kept))
+    }
+}
+
+/// Runs the calls behind `place`, which `writer` shows, up to and including `epoch`; the log ends with entry `last`. Tells the last
+/// entry of which anything was run.
+pub fn replay(
+    log: &dyn LogReader,
+    last: LogIndex,
+    writer: &mut Writer,
+    runner: &mut Runner,
+    place: Place,
+    epoch: Epoch,
+) -> Result<LogIndex, HistoryError> {
+    let mut ledger = Ledger::load(writer);
+    let mut index = if place.chunks == usize::MAX { place.index.next() } else { place.index };
+    while runner.epoch < epoch {
+        let entries = log.read(index, last).map_err(HistoryError::Log)?;
+        if entries.is_empty() {
+            return Err(HistoryError::Log(format!("entry {index} is missing")));
+        }
+        for entry in entries {
+            index = entry.position.index.next();
+            let Body::Batch(batch) = &entry.body else { continue };
+            let shown = if entry.position.index == place.index { place.chunks } else { 0 };
+            if shown == 0 {
+                runner.begin_batch(writer, entry.position.index, batch);
+            } else {
+                runner.resume_batch(entry.position.index, batch);
             }
-            for entry in entries {
-                index = entry.position.index.next();
-                let Body::Batch(batch) = &entry.body else { continue };
-                let shown = if entry.position.index == place.index { place.chunks } else { 0 };
-                if shown == 0 {
-                    runner.begin_batch(&mut writer, entry.position.index, batch);
-                } else {
-                    runner.resume_batch(entry.position.index, batch);
-                }
-                for (number, chunk) in batch.chunks.iter().enumerate() {
-                    if runner.epoch >= epoch {
-                        break;
-                    }
-                    runner.begin_chunk(number, chunk)?;
-                    if ledger.admit(chunk.gateway, chunk.sequence, runner.now) && number >= shown {
-                        runner.run_until(&mut writer, chunk, epoch)?;
-                    }
-                }
+            for (number, chunk) in batch.chunks.iter().enumerate() {
                 if runner.epoch >= epoch {
                     break;
                 }
-                ledger.store(&mut writer, runner.now);
+                runner.begin_chunk(number, chunk)?;
+                if ledger.admit(chunk.gateway, chunk.sequence, runner.now) && number >= shown {
+                    runner.run_until(writer, chunk, epoch)?;
+                }
             }
+            if runner.epoch >= epoch {
+                break;
+            }
+            ledger.store(writer, runner.now);
         }
-        Ok(Version::Private(writer, runner, kept))
     }
+    Ok(LogIndex(index.0.saturating_sub(1)))
 }

@@ -58,6 +58,7 @@ pub struct Node {
     /// Told by `SHUTDOWN`; the flag says whether a checkpoint is wanted.
     pub stop: Notify,
     pub reads: AtomicU64,
+    pub backups: super::backup::Backups,
 }
 
 #[derive(Clone)]
@@ -339,6 +340,14 @@ impl Backend for NodeBackend {
         match request.arg(1).to_ascii_lowercase().as_slice() {
             b"set-active-expire" => out.ok(),
             b"digest" => match self.0.state.store().snapshot() {
+                // Reads everything
+                Ok(snapshot) => {
+                    let digest = tokio::task::block_in_place(|| super::digest::content(&snapshot));
+                    out.simple(format!("{digest:032x}").as_bytes());
+                }
+                Err(e) => out.error(e.to_string()),
+            },
+            b"effect-digest" => match self.0.state.store().snapshot() {
                 Ok(snapshot) => out.simple(format!("{:016x}", snapshot.digest()).as_bytes()),
                 Err(e) => out.error(e.to_string()),
             },
@@ -373,6 +382,12 @@ impl Backend for NodeBackend {
     fn reset_stats(&self) {
         self.0.state.progress.reset_counters();
         self.0.state.progress.expired_keys.store(0, Ordering::Relaxed);
+    }
+
+    async fn backup(&self, words: Vec<Vec<u8>>) -> Result<Vec<u8>, String> {
+        let this = self.clone();
+        let answer = tokio::task::spawn_blocking(move || this.0.backups.answer(&this, &words)).await;
+        answer.unwrap_or_else(|_| Err("the backup did not go on".into()))
     }
 
     async fn checkpoint(&self) -> Result<(), String> {
@@ -431,6 +446,7 @@ pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
     let mut last = Instant::now();
     while !stopped() {
         std::thread::sleep(Duration::from_millis(200));
+        node.backups.expire();
         let bytes = node.state.progress.log_bytes.load(Ordering::Relaxed);
         let since = bytes.saturating_sub(node.keeper.last_bytes.load(Ordering::Relaxed));
         let paced = (4 * node.keeper.last_page_bytes.load(Ordering::Relaxed)).min(LOG_BYTES_MAX);

@@ -9,7 +9,7 @@ use crate::base::{Epoch, LogIndex};
 use crate::disk::pages::PagesOptions;
 use crate::disk::pages::generations::{Fresh, Generations, PageStores};
 use crate::history::{OldState, OldStates};
-use crate::store::checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord};
+use crate::store::checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord, View};
 use crate::store::{self, Read, Store, Writer, page, recovery};
 use bytes::Bytes;
 use std::any::Any;
@@ -68,7 +68,7 @@ fn decode_position(bytes: &[u8]) -> Option<(LogPosition, &[u8])> {
     Some((LogPosition { term: u64::from_le_bytes(*term), index: LogIndex(u64::from_le_bytes(*index)) }, rest))
 }
 
-fn meta_of(applied: &Applied) -> Meta {
+pub fn meta_of(applied: &Applied) -> Meta {
     let membership = match &applied.membership {
         Some((at, bytes)) => [&encode_position(*at)[..], bytes].concat(),
         None => Vec::new(),
@@ -153,6 +153,12 @@ impl Keeper {
         self.last_bytes.store(bytes, Ordering::Relaxed);
         self.last_page_bytes.store(made.page_bytes, Ordering::Relaxed);
         Ok(Some((frontier.applied.last, made)))
+    }
+
+    /// The newest durable checkpoint, kept from deletion, and the checkpoints among which it is.
+    pub fn view_newest(&self) -> Option<(View, Arc<Checkpoints>)> {
+        let checkpoints = self.checkpoints();
+        checkpoints.view_newest().map(|view| (view, checkpoints))
     }
 
     /// The newest durable checkpoint as a stream.

@@ -1,8 +1,9 @@
 //! # `look verify DIR`: is everything that was durable still there, and itself?
 //!
-//! Reads every checksum of a data directory that no process uses, and never writes to it. Names what is damaged and what to do next.
+//! Reads every checksum of a data directory that no process uses, or of a backup, and never writes to it. Names what is damaged and what to do next.
 
-use super::datadir::DataDir;
+use super::backup;
+use super::datadir::{DataDir, DataDirError};
 use super::keeper::frontier_of;
 use crate::disk::RealDisk;
 use crate::disk::pages::generations::Generations;
@@ -73,8 +74,13 @@ pub fn bytes(n: u64) -> String {
 
 /// Checks `dir`. The exit code: 0 sound, 1 damaged or not to be read.
 pub fn run(dir: &Path) -> ExitCode {
-    match data_directory(dir) {
-        Ok(report) => report.end(),
+    let mut report = Report::default();
+    let read = match dir.join("BACKUP").exists() {
+        true => backup::check(dir, &mut report).map_err(|e| e.to_string()),
+        false => data_directory(dir, &mut report).map_err(|e| e.to_string()),
+    };
+    match read {
+        Ok(()) => report.end(),
         Err(error) => {
             eprintln!("look: {error}");
             ExitCode::FAILURE
@@ -82,16 +88,15 @@ pub fn run(dir: &Path) -> ExitCode {
     }
 }
 
-fn data_directory(dir: &Path) -> Result<Report, super::NodeError> {
+fn data_directory(dir: &Path, report: &mut Report) -> Result<(), DataDirError> {
     let (data, node, cluster) = DataDir::inspect(dir)?;
-    let mut report = Report::default();
     report.line("directory", format_args!("{}: node {node}, cluster {cluster}", dir.display()));
-    let log = check_log(&data, &mut report);
-    let pages = check_pages(&data, &mut report);
+    let log = check_log(&data, report);
+    let pages = check_pages(&data, report);
     if let (Some(log), Some(pages)) = (&log, &pages) {
-        check_gap(log, pages.records.last(), &mut report);
+        check_gap(log, pages.records.last(), report);
     }
-    Ok(report)
+    Ok(())
 }
 
 fn check_log(data: &DataDir, report: &mut Report) -> Option<LogChecked> {

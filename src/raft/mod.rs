@@ -210,6 +210,15 @@ struct Threads {
     apply: ApplyThread,
 }
 
+/// The membership of a new cluster, as a state keeps it.
+pub fn founding(initial: &[(NodeId, String)]) -> Result<bytes::Bytes, StartError> {
+    let ids = initial.iter().map(|(id, _)| id.0).collect();
+    let nodes: BTreeMap<u64, BasicNode> =
+        initial.iter().map(|(id, addr)| (id.0, BasicNode { addr: addr.clone() })).collect();
+    let membership = types::RaftMembership::new(vec![ids], nodes).map_err(|e| StartError::Raft(e.to_string()))?;
+    Ok(types::membership_bytes(&membership))
+}
+
 /// The same for all nodes that were started with the same initial cluster.
 pub fn cluster_id(initial: &[(NodeId, String)]) -> u64 {
     let mut sorted = initial.to_vec();

@@ -10,6 +10,7 @@
 //! mark reads about one page in a hundred, and nothing that a crash or a shared subtree could upset needs to be kept.
 
 use super::arena::{Arena, Ref};
+use super::entry::Seen;
 use super::map::MapRoot;
 use super::page::{self, Packer};
 use super::root::{DBS, DbState, RootState};
@@ -86,8 +87,28 @@ impl RootRecord {
         self.state.epoch
     }
 
+    /// A checksum of all of it.
+    pub fn check(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(&self.encode())
+    }
+
+    /// The keys of all pages that it reaches in `store`.
+    pub fn pages(&self, store: &dyn PageStore) -> Result<Vec<PageId>, CheckpointError> {
+        let mut pages = Vec::new();
+        reach(store, &self.roots(), |key, _| {
+            pages.push(key);
+            Ok(())
+        })?;
+        Ok(pages)
+    }
+
     pub(super) fn roots(&self) -> Vec<Ref> {
         roots(&self.state)
+    }
+
+    /// What encoded bytes say their sequence is.
+    pub fn sequence_of(bytes: &[u8]) -> u64 {
+        bytes.get(8..16).map_or(0, |word| word.iter().rev().fold(0, |all, &byte| all << 8 | byte as u64))
     }
 
     /// `sequence` is the key under which the bytes were found.
@@ -239,6 +260,15 @@ impl Checkpoints {
         lock(&self.records).kept.first().map(|record| record.state.epoch)
     }
 
+    /// Whether a record of that sequence and checksum was made here, as far as anybody still knows.
+    pub fn made(&self, sequence: u64, check: u64) -> bool {
+        let records = lock(&self.records);
+        match records.kept.iter().find(|record| record.sequence == sequence) {
+            Some(record) => record.check() == check,
+            None => records.kept.first().is_some_and(|oldest| sequence < oldest.sequence),
+        }
+    }
+
     /// Makes a version durable: `state` as its snapshot tells it, which the caller keeps pinned until this returns. Returns
     /// when all of it is synced, so that the log up to it may be purged.
     pub fn run(
@@ -251,17 +281,18 @@ impl Checkpoints {
         let mut progress = lock(&self.run);
         // Sweeping does not need them, but somebody must empty the list.
         arena.pages().take_freed();
-        let mut packer = Packer::new(arena, &*self.store, progress.next_page);
+        let mut packer = Packer::new(arena, &*self.store, progress.next_page, Seen(state.sub_batch));
         let packed = packer.pack(&roots(state));
         // Also after a failure: some pages may be there under these numbers.
         progress.next_page = packer.next();
+        let as_of = state.sub_batch;
         let state = with_roots(state, &packed?);
         let record = RootRecord { sequence: progress.next_sequence, next_page: packer.next(), state, meta };
         progress.next_sequence += 1;
         self.store.commit_root(record.sequence, &record.encode())?;
         let (nodes, pages, page_bytes) = (packer.nodes, packer.pages, packer.page_bytes);
         for (head, id) in packer.into_heads() {
-            arena.pages().mark(arena.node(head), id);
+            arena.pages().mark(arena.node(head), id, as_of);
         }
         lock(&self.records).kept.push(record.clone());
         progress.written += pages;
@@ -357,12 +388,22 @@ impl Drop for View {
 pub(super) fn reach(
     store: &dyn PageStore,
     roots: &[Ref],
+    visit: impl FnMut(PageId, Option<&[u8]>) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
+    reach_since(store, roots, 0, visit)
+}
+
+/// The same, leaving out pages whose number is below `first` (and what they refer to, which is older still).
+pub(super) fn reach_since(
+    store: &dyn PageStore,
+    roots: &[Ref],
+    first: u64,
     mut visit: impl FnMut(PageId, Option<&[u8]>) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
     let mut seen: HashSet<PageId> = HashSet::new();
     let mut open: Vec<PageId> = roots.iter().filter_map(|root| root.page()).map(page::key).collect();
     while let Some(key) = open.pop() {
-        if !seen.insert(key) {
+        if page::number(key) < first || !seen.insert(key) {
             continue;
         }
         if page::is_leaf(key) {

@@ -1,16 +1,24 @@
-//! # Entry: one key of the keyspace with its value
+//! # Entry: one version of one key of the keyspace, with its value
 //!
 //! ```text
-//! header | hash u64 | version u64 | meta u64 | due i64 (if DUE) | value words | key bytes (or blob cell, if KEY_OUT) | string bytes
+//! header | hash u64 | version u64 | meta u64 | past (if PAST) | due i64 (if DUE) | value words | key bytes (or blob cell, if KEY_OUT) | string bytes
 //! meta       = kind u8 | flags u8 | key bytes u16 | string bytes u32
+//! past       = earlier version u64 | milestone u64 | birth of the milestone : 40 | versions since the key came : 24
 //! value words: Int: i64.  Str: none.  Rope: root cell, len.  List, Set, Hash: root cell, len.  Zset, Stream: root cell, len, root cell
 //! ```
+//!
+//! The trie leads to a key's newest version, each version to the one before it. A reader takes the first that was born in
+//! its sub-batch or before ([`Entry::at`]); where a key was removed it finds a *tombstone* (GONE). `past` is followed only
+//! to versions that the reader's pin keeps alive: the version before one that is too young for the reader died younger
+//! still. It may dangle otherwise, is no child cell, and does not go to disk. Every 256th version is a milestone, so that
+//! a counter's way back of a million versions is some thousand steps.
 
 use super::arena::{Arena, Node, NodeMut, Ref};
 use super::blob;
 use super::map::{MapRoot, value_hash};
+use super::mutator::PRIVATE;
 use super::rope::Rope;
-use crate::base::{Epoch, Millis};
+use crate::base::{Epoch, Millis, SubBatch};
 
 /// Longest string inside an entry; beyond it is a rope. Bytes.
 pub const STR_INLINE_MAX: usize = 4096;
@@ -20,8 +28,51 @@ const HASH: usize = 8;
 const VERSION: usize = 16;
 const META: usize = 24;
 const BODY: usize = 32;
+const PAST_BYTES: usize = 24;
 const DUE: u8 = 1;
 const KEY_OUT: u8 = 2;
+const PAST: u8 = 4;
+const GONE: u8 = 8;
+/// Versions from one milestone to the next.
+const MILESTONE: u64 = 256;
+const BIRTH_BITS: u32 = 40;
+
+/// Where a value begins, behind what the flags announce.
+#[inline]
+fn value_offset(flags: u8) -> usize {
+    BODY + if flags & PAST != 0 { PAST_BYTES } else { 0 } + if flags & DUE != 0 { 8 } else { 0 }
+}
+
+/// The way from a version to the ones before it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Past {
+    /// The version before this one; null: there is none that anybody needs.
+    earlier: Ref,
+    milestone: Ref,
+    /// Birth of the milestone, and the number of this version: one word, as stored.
+    word: u64,
+}
+
+impl Past {
+    /// For the version that follows `old` in sub-batch `current`. A version of the same sub-batch is passed over: no root shows it.
+    pub fn after(old: Entry<'_>, current: SubBatch) -> Past {
+        let past = old.past();
+        if old.birth() == current {
+            return past;
+        }
+        let number = past.word >> BIRTH_BITS;
+        let next = (number + 1) << BIRTH_BITS;
+        if number % MILESTONE == 0 {
+            return Past { earlier: old.node.get(), milestone: old.node.get(), word: next | old.birth().0 };
+        }
+        let birth = past.word & ((1 << BIRTH_BITS) - 1);
+        Past { earlier: old.node.get(), milestone: past.milestone, word: next | birth }
+    }
+
+    fn milestone_birth(self) -> SubBatch {
+        SubBatch(self.word & ((1 << BIRTH_BITS) - 1))
+    }
+}
 
 /// What a value is, without looking at it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,6 +204,17 @@ fn words_of(kind: ValueKind) -> usize {
     }
 }
 
+/// What a version of everything shows: what was born up to a sub-batch, and what a private replay has made itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen(pub SubBatch);
+
+impl Seen {
+    #[inline]
+    pub(super) fn shows(self, birth: SubBatch) -> bool {
+        birth <= self.0 || birth >= PRIVATE
+    }
+}
+
 /// An entry, read in place.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
@@ -171,7 +233,45 @@ impl<'a> Entry<'a> {
     }
     #[inline]
     fn value_at(self) -> usize {
-        BODY + if self.flags() & DUE != 0 { 8 } else { 0 }
+        value_offset(self.flags())
+    }
+    /// The sub-batch that made this version.
+    #[inline]
+    pub(super) fn birth(self) -> SubBatch {
+        self.node.birth()
+    }
+    #[inline]
+    pub(super) fn get(self) -> Ref {
+        self.node.get()
+    }
+    /// Not a value: the key was removed here.
+    #[inline]
+    pub(super) fn is_gone(self) -> bool {
+        self.flags() & GONE != 0
+    }
+    #[inline]
+    fn past(self) -> Past {
+        match self.flags() & PAST {
+            0 => Past::default(),
+            _ => Past {
+                earlier: Ref(self.node.u64(BODY)),
+                milestone: Ref(self.node.u64(BODY + 8)),
+                word: self.node.u64(BODY + 16),
+            },
+        }
+    }
+    /// The version that a reader who sees `seen` finds here, if the key was there then.
+    #[inline]
+    pub(super) fn at(mut self, seen: Seen) -> Option<Entry<'a>> {
+        while !seen.shows(self.birth()) {
+            let past = self.past();
+            let next = if seen.shows(past.milestone_birth()) { past.earlier } else { past.milestone };
+            if next.is_null() {
+                return None;
+            }
+            self.node = self.arena.node(next);
+        }
+        (!self.is_gone()).then_some(self)
     }
     #[inline]
     fn key_at(self) -> usize {
@@ -189,7 +289,7 @@ impl<'a> Entry<'a> {
     /// When it expires.
     #[inline]
     pub fn due(self) -> Option<Millis> {
-        (self.flags() & DUE != 0).then(|| self.node.u64(BODY) as i64)
+        (self.flags() & DUE != 0).then(|| self.node.u64(self.value_at() - 8) as i64)
     }
     #[inline]
     pub fn kind(self) -> ValueKind {
@@ -264,10 +364,17 @@ fn value_cells(kind: ValueKind, at: usize, mut visit: impl FnMut(usize)) {
 pub(super) fn cells(node: Node<'_>, mut visit: impl FnMut(usize)) {
     let flags = node.u8(META + 1);
     let kind = kind_of(node.u8(META));
-    let at = BODY + if flags & DUE != 0 { 8 } else { 0 };
+    let at = value_offset(flags);
     value_cells(kind, at, &mut visit);
     if flags & KEY_OUT != 0 {
         visit(at + 8 * words_of(kind));
+    }
+}
+
+/// Makes the bytes of an entry's node forget its past: what goes to disk is one version.
+pub(super) fn forget_past(node: &mut [u8]) {
+    if node[META + 1] & PAST != 0 {
+        node[BODY..BODY + PAST_BYTES].fill(0);
     }
 }
 
@@ -279,25 +386,40 @@ pub(super) struct Draft<'a> {
     pub key_blob: Ref,
     pub value: Value<'a>,
     pub due: Option<Millis>,
+    /// What came before; none for a key that was not there.
+    pub past: Option<Past>,
+    /// A tombstone: `value` is an empty string.
+    pub gone: bool,
 }
 
 impl Draft<'_> {
+    fn flags(&self) -> u8 {
+        let flag = |on: bool, flag| if on { flag } else { 0 };
+        flag(self.due.is_some(), DUE)
+            | flag(!self.key_blob.is_null(), KEY_OUT)
+            | flag(self.past.is_some(), PAST)
+            | flag(self.gone, GONE)
+    }
+
     /// Bytes of the node that it needs.
     #[inline]
     pub fn bytes(&self) -> usize {
         let key = if self.key_blob.is_null() { self.key.len() } else { 8 };
         let string = if let Value::Str(s) = self.value { s.len() } else { 0 };
-        BODY + if self.due.is_some() { 8 } else { 0 } + 8 * self.value.words().1 + key + string
+        value_offset(self.flags()) + 8 * self.value.words().1 + key + string
     }
 
     #[inline]
     pub fn fill(&self, node: &mut NodeMut<'_>) {
-        let mut flags = 0;
-        let mut at = BODY;
+        let flags = self.flags();
+        let mut at = value_offset(flags);
+        if let Some(past) = self.past {
+            node.set_u64(BODY, past.earlier.0);
+            node.set_u64(BODY + 8, past.milestone.0);
+            node.set_u64(BODY + 16, past.word);
+        }
         if let Some(due) = self.due {
-            flags |= DUE;
-            node.set_u64(at, due as u64);
-            at += 8;
+            node.set_u64(at - 8, due as u64);
         }
         let (words, n) = self.value.words();
         for word in &words[..n] {
@@ -309,7 +431,6 @@ impl Draft<'_> {
             node.bytes_mut(at, key_len).copy_from_slice(self.key);
             at += key_len;
         } else {
-            flags |= KEY_OUT;
             key_len = 0;
             node.set_child(at, self.key_blob);
             at += 8;

@@ -9,7 +9,8 @@
 //! | [`mutator`] | copy-on-write: births, retirement, marks |
 //! | [`garbage`] | the dead list: when and how nodes are freed |
 //! | [`trie`], [`map`] | the hash trie: branches; maps of small buckets |
-//! | [`entry`], [`rope`], [`blob`] | a key with its value; long strings; long keys and fields |
+//! | [`keyspace`] | the trie of keys: shared branches, leaves that are chains of versions |
+//! | [`entry`], [`rope`], [`blob`] | a version of a key with its value; long strings; long keys and fields |
 //! | [`root`], [`slots`] | a version's top; last deletions |
 //! | [`read`], [`snapshot`], [`writer`] | reading any version; pinning one; making new ones |
 //! | [`pins`], [`window`] | publish, pin, and the versions kept |
@@ -18,7 +19,7 @@
 //! | [`verify`] | whether a page store is whole |
 //! | [`kinds`] | where each kind of node keeps its children |
 //!
-//! Promises: a version, once published, never changes while anybody can reach it. The same calls give the same content and
+//! Promises: a version, once published, shows the same for as long as anybody can reach it. The same calls give the same content and
 //! digest on every node. No heap allocation per call in steady state.
 
 pub mod arena;
@@ -26,6 +27,7 @@ pub mod blob;
 pub mod checkpoint;
 pub mod entry;
 pub mod garbage;
+pub mod keyspace;
 pub mod kinds;
 pub mod map;
 pub mod mutator;

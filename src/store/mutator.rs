@@ -2,15 +2,19 @@
 //!
 //! Copy-on-write without reference counts: a node carries the sub-batch that made it. Born in the current one it is
 //! *owned* and changes in place; else it is copied and the old one goes to the dead list.
+//!
+//! The keyspace is different: its branches are *shared* by all versions (see `keyspace.rs`). Their cells change in place,
+//! while readers read; a mark remembers what was in them, and what readers may have met is never freed at once.
 
 use super::arena::{Arena, Heap, NodeMut, Ref};
 use super::garbage::{DeadList, DeadMark};
 use super::kinds;
 use crate::base::{SubBatch, mix64};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-/// Births of a private replay have this bit, so that they never equal a published node's.
-const PRIVATE: u64 = 1 << 39;
+/// Births of a private replay begin here, so that they never equal a published node's.
+pub(super) const PRIVATE: SubBatch = SubBatch(1 << 39);
 
 pub struct Mutator {
     arena: Arc<Arena>,
@@ -22,6 +26,8 @@ pub struct Mutator {
     marked: bool,
     made: Vec<Ref>,
     unmade: Vec<Ref>,
+    /// Shared cells that changed since the last root, and what was in them.
+    changed: Vec<(Ref, u32, Ref)>,
     /// Grows with every change of structure: what was found before may have moved.
     changes: u64,
     digest: u64,
@@ -32,6 +38,7 @@ pub struct Mutator {
 pub struct MutatorMark {
     dead: DeadMark,
     digest: u64,
+    changed: usize,
 }
 
 impl Mutator {
@@ -42,7 +49,7 @@ impl Mutator {
 
     /// A mutator whose nodes vanish with it.
     pub fn private(arena: Arc<Arena>) -> Mutator {
-        Mutator::with_heap(arena, Heap::private(), SubBatch(PRIVATE), true)
+        Mutator::with_heap(arena, Heap::private(), PRIVATE, true)
     }
 
     fn with_heap(arena: Arc<Arena>, heap: Heap, current: SubBatch, private: bool) -> Mutator {
@@ -55,6 +62,7 @@ impl Mutator {
             marked: false,
             made: Vec::new(),
             unmade: Vec::new(),
+            changed: Vec::new(),
             changes: 0,
             digest: 0,
         }
@@ -185,6 +193,30 @@ impl Mutator {
         self.changes += 1;
     }
 
+    /// As [`Mutator::retire`], for a node that readers may have met in a shared cell already, even if it is of this sub-batch.
+    #[inline]
+    pub(super) fn retire_shared(&mut self, at: Ref) {
+        debug_assert!(!self.private);
+        self.dead.push(at, self.arena.node(at).capacity());
+        self.changes += 1;
+    }
+
+    /// Changes a cell of a shared branch. Readers of older versions find their way on from either child.
+    #[inline]
+    pub(super) fn store_shared(&mut self, branch: Ref, cell: usize, child: Ref) {
+        debug_assert!(!self.private);
+        let cell_at = self.arena.node(branch).cell(cell);
+        self.changed.push((branch, cell as u32, Ref(cell_at.load(Ordering::Relaxed))));
+        cell_at.store(child.0, Ordering::Release);
+        self.changes += 1;
+    }
+
+    /// Says that something below a shared branch changes in this sub-batch. False: that was known.
+    #[inline]
+    pub(super) fn stamp_shared(&self, branch: Ref) -> bool {
+        self.arena.node(branch).stamp(self.current)
+    }
+
     /// A node and everything below is no longer part of the newest version. O(1).
     pub fn retire_tree(&mut self, at: Ref) {
         if !at.is_null() && !self.private {
@@ -217,7 +249,7 @@ impl Mutator {
         assert!(!self.marked, "marks do not nest");
         self.next_sub_batch();
         self.marked = true;
-        MutatorMark { dead: self.dead.mark(), digest: self.digest }
+        MutatorMark { dead: self.dead.mark(), digest: self.digest, changed: self.changed.len() }
     }
 
     pub(super) fn commit(&mut self) {
@@ -231,20 +263,40 @@ impl Mutator {
     pub(super) fn rollback(&mut self, mark: MutatorMark) {
         self.marked = false;
         self.unmade.clear();
-        while let Some(at) = self.made.pop() {
-            self.heap.free(&self.arena, at);
-        }
+        self.restore_cells(mark.changed);
         self.dead.truncate(&self.arena, mark.dead);
+        while let Some(at) = self.made.pop() {
+            let node = self.arena.node(at);
+            match node.kind() {
+                // A reader may be passing through.
+                kinds::ENTRY | kinds::BRANCH | kinds::BLOB if !self.private => self.dead.push(at, node.capacity()),
+                _ => self.heap.free(&self.arena, at),
+            }
+        }
         self.digest = mark.digest;
         self.changes += 1;
     }
 
-    /// Forgets everything since `dead`, an open mark with it. Nodes made since then stay allocated: what left them half
+    /// Puts back what shared cells held when `changed` of them had changed.
+    fn restore_cells(&mut self, changed: usize) {
+        for (branch, cell, child) in self.changed.drain(changed..).rev() {
+            self.arena.node(branch).cell(cell as usize).store(child.0, Ordering::Release);
+        }
+    }
+
+    /// Everything since the last root is shown by a root now.
+    pub(super) fn rooted(&mut self) {
+        self.next_sub_batch();
+        self.changed.clear();
+    }
+
+    /// Forgets everything since the last root, at `dead`, an open mark with it. Nodes made since then stay allocated: what left them half
     /// linked is a bug, and freeing along its traces could free twice.
     pub(super) fn forget(&mut self, dead: DeadMark, digest: u64) {
         self.marked = false;
         self.made.clear();
         self.unmade.clear();
+        self.restore_cells(0);
         self.dead.truncate(&self.arena, dead);
         self.digest = digest;
         self.changes += 1;

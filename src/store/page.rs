@@ -17,7 +17,9 @@
 //! Distances, not offsets, so that a subtree moves between pages as plain bytes.
 
 use super::arena::{Arena, Heap, Node, NodeMut, PageError, PageSource, Ref};
+use super::entry::{self, Entry, Seen};
 use super::kinds;
+use super::trie::{self, BITMAP, CELLS};
 use crate::base::{PageId, SubBatch};
 use crate::disk::pages::{PageStore, PagesError};
 use smallvec::SmallVec;
@@ -208,6 +210,8 @@ fn connect(at: usize, node: &mut NodeMut<'_>, heads: &[(usize, Ref)]) -> Result<
 /// buffer holds at most 64 unfinished siblings a level: some MiB, however large the store is.
 pub(super) struct Packer<'a> {
     arena: &'a Arena,
+    /// The version that is packed.
+    seen: Seen,
     store: &'a dyn PageStore,
     next: u64,
     bytes: Vec<u8>,
@@ -248,9 +252,10 @@ struct OnDisk {
 
 impl<'a> Packer<'a> {
     /// Page numbers from `next` on are fresh.
-    pub fn new(arena: &'a Arena, store: &'a dyn PageStore, next: u64) -> Packer<'a> {
+    pub fn new(arena: &'a Arena, store: &'a dyn PageStore, next: u64, seen: Seen) -> Packer<'a> {
         Packer {
             arena,
+            seen,
             store,
             next,
             bytes: Vec::new(),
@@ -267,7 +272,9 @@ impl<'a> Packer<'a> {
     /// Writes everything under `roots`, and tells each root's page reference (null stays null).
     pub fn pack(&mut self, roots: &[Ref]) -> Result<Vec<Ref>, PagesError> {
         // The roots are the children of a node that is written nowhere.
-        let cells: SmallVec<[(usize, Ref); 64]> = roots.iter().enumerate().map(|(i, root)| (i * 8, *root)).collect();
+        let shown = |root: Ref| self.shown(root).unwrap_or(Ref::NULL);
+        let cells: SmallVec<[(usize, Ref); 64]> =
+            roots.iter().enumerate().map(|(i, root)| (i * 8, shown(*root))).collect();
         self.bytes.resize(roots.len() * 8, 0);
         let spans = self.children(0, &cells)?;
         self.cut(0, 0, spans, true)?;
@@ -296,13 +303,27 @@ impl<'a> Packer<'a> {
         Ok(())
     }
 
+    /// What this version shows in a cell: of a key its own version, if it has one.
+    fn shown(&self, child: Ref) -> Option<Ref> {
+        if !child.is_resident() {
+            return Some(child);
+        }
+        let node = self.arena.node(child);
+        match node.kind() {
+            kinds::ENTRY => Entry::new(self.arena, node).at(self.seen).map(Entry::get),
+            _ => Some(child),
+        }
+    }
+
     /// Appends a node with empty cells; tells what belongs in them.
     fn append(&mut self, node: Node<'_>) -> SmallVec<[(usize, Ref); 64]> {
+        self.nodes += 1;
+        if node.kind() == kinds::BRANCH {
+            return self.append_branch(node);
+        }
         let mut cells = SmallVec::new();
         kinds::cells(node, |offset| cells.push((offset, node.child(offset))));
-        let (start, size) = (self.bytes.len(), node.capacity());
-        self.bytes.extend_from_slice(&(node.kind() as u32).to_le_bytes());
-        self.bytes.extend_from_slice(&(size as u32).to_le_bytes());
+        let (start, size) = (self.begin_node(node.kind(), node.capacity()), node.capacity());
         if cells.is_empty() {
             self.bytes.extend_from_slice(node.bytes(NODE_HEADER, size - NODE_HEADER));
         } else {
@@ -312,9 +333,36 @@ impl<'a> Packer<'a> {
             }
             cells.iter().for_each(|&(offset, _)| self.set_cell(start + offset, 0));
         }
+        if node.kind() == kinds::ENTRY {
+            entry::forget_past(&mut self.bytes[start..]);
+        }
         self.bytes.resize(start + size.next_multiple_of(UNIT), 0);
-        self.nodes += 1;
         cells
+    }
+
+    /// A branch, with the children that this version shows.
+    fn append_branch(&mut self, node: Node<'_>) -> SmallVec<[(usize, Ref); 64]> {
+        let (all, mut bitmap) = (node.u64(BITMAP), 0u64);
+        let mut cells = SmallVec::new();
+        for n in 0..all.count_ones() as usize {
+            if let Some(child) = self.shown(node.child(CELLS + 8 * n)) {
+                cells.push((CELLS + 8 * cells.len(), child));
+                bitmap |= 1 << trie::nth_digit(all, n);
+            }
+        }
+        let size = (CELLS + 8 * cells.len()).next_multiple_of(UNIT);
+        let start = self.begin_node(kinds::BRANCH, size);
+        self.bytes.extend_from_slice(&bitmap.to_le_bytes());
+        self.bytes.resize(start + size, 0);
+        cells
+    }
+
+    /// Appends a node's header; tells where.
+    fn begin_node(&mut self, kind: u8, size: usize) -> usize {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&(kind as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&(size as u32).to_le_bytes());
+        start
     }
 
     /// Fills the cells of the node at `start`: references to what is on disk, distances to subtrees, which are appended.
@@ -375,10 +423,8 @@ impl<'a> Packer<'a> {
         if !child.is_resident() {
             return child.page();
         }
-        if !self.arena.node(child).is_page_head() {
-            return None;
-        }
-        self.arena.pages().page_of(child)
+        let node = self.arena.node(child);
+        if node.is_page_head() { self.arena.pages().page_of(node) } else { None }
     }
 
     fn set_cell(&mut self, at: usize, cell: u64) {

@@ -1,7 +1,7 @@
 //! Reading a version: the newest, an older one, or the writer's own. Expiry is the caller's business: an entry says when it is due.
 
 use super::arena::{Arena, Ref};
-use super::entry::Entry;
+use super::entry::{Entry, Seen};
 use super::map::{in_stretch, random_place, random_stretch};
 use super::root::{DbState, RootState};
 use super::trie::{self, Leaves};
@@ -13,6 +13,8 @@ pub trait Read {
     fn arena(&self) -> &Arena;
     fn db(&self, db: u8) -> DbState;
     fn deletions(&self) -> Ref;
+    /// Which versions of keys it shows.
+    fn seen(&self) -> Seen;
     /// The last epoch whose effects it shows.
     fn epoch(&self) -> Epoch;
     /// Log time of that epoch.
@@ -26,8 +28,8 @@ pub trait Read {
     #[inline]
     fn find(&self, db: u8, hash: u64, key: &[u8]) -> Option<Entry<'_>> {
         let leaf = trie::find_leaf(self.arena(), self.db(db).keys.root, hash, key)?;
-        let entry = Entry::new(self.arena(), leaf);
-        entry.is(hash, key).then_some(entry)
+        let newest = Entry::new(self.arena(), leaf);
+        if newest.is(hash, key) { newest.at(self.seen()) } else { None }
     }
     /// Brings the ways to these keys near, level by level and all together, so that their cache misses overlap. Best 16 to 64 at a time.
     fn prefetch(&self, keys: &[(u8, u64)]) {
@@ -104,8 +106,10 @@ impl Keys {
     }
     pub fn next<'a, R: Read + ?Sized>(&mut self, version: &'a R) -> Option<Entry<'a>> {
         loop {
-            let entry = Entry::new(version.arena(), self.leaves.next(version.arena())?);
-            if entry.hash() >= self.from {
+            let newest = Entry::new(version.arena(), self.leaves.next(version.arena())?);
+            if newest.hash() >= self.from
+                && let Some(entry) = newest.at(version.seen())
+            {
                 return Some(entry);
             }
         }

@@ -2,9 +2,10 @@
 //!
 //! Opening reads root records only, so it takes no longer for a billion keys than for one; pages come when they are read.
 
-use super::checkpoint::{CheckpointError, Checkpoints, RootRecord, View, reach};
+use super::checkpoint::{CheckpointError, Checkpoints, RootRecord, View, reach, reach_since};
 use super::page;
 use crate::base::PageId;
+use crate::disk::frames;
 use crate::disk::pages::{PageStore, PagesError};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -70,16 +71,12 @@ fn sweep_unfinished(store: &dyn PageStore, next_page: u64) -> Result<u64, Checkp
 
 /// Largest piece of a transfer, bytes.
 pub const PIECE_BYTES: usize = 1 << 20;
-const FRAME_HEADER: usize = 16;
 /// A frame's key when it carries the root record: the last frame.
-const RECORD_KEY: u64 = u64::MAX;
+pub const RECORD_KEY: u64 = u64::MAX;
 
 /// A version as a stream of pieces: every page it reaches, then its root record.
 ///
-/// ```text
-/// stream = frame ...      frame = key u64 | bytes u32 | crc32c u32 over key and bytes | bytes
-/// ```
-/// Frames run across pieces. The record comes last: without it the receiver has pages that nothing refers to.
+/// Made of [`frames`], which run across pieces. The record comes last: without it the receiver has pages that nothing refers to.
 pub struct Export {
     view: View,
     pages: VecDeque<PageId>,
@@ -91,8 +88,14 @@ pub struct Export {
 impl Export {
     /// Reads the internal pages to learn the names of all.
     pub fn new(view: View) -> Result<Export, CheckpointError> {
+        Export::since(view, 0)
+    }
+
+    /// Leaves out the pages whose number is below `next_page`: a version that was the newest when that was the next page's number has
+    /// them all, because pages refer to older ones only and a version has nothing from before the last one that the last one had not.
+    pub fn since(view: View, next_page: u64) -> Result<Export, CheckpointError> {
         let mut pages = VecDeque::new();
-        reach(&**view.store(), &view.record().roots(), |key, _| {
+        reach_since(&**view.store(), &view.record().roots(), next_page, |key, _| {
             pages.push_back(key);
             Ok(())
         })?;
@@ -107,16 +110,8 @@ impl Export {
     pub fn next_piece(&mut self) -> Result<Option<Vec<u8>>, CheckpointError> {
         while self.buffer.len() - self.sent < PIECE_BYTES && !self.record_sent {
             self.buffer.drain(..std::mem::take(&mut self.sent));
-            match self.pages.pop_front() {
-                Some(key) => {
-                    let bytes = self.view.store().read(key)?;
-                    self.frame(key.0, &bytes);
-                }
-                None => {
-                    let record = self.view.record().encode();
-                    self.frame(RECORD_KEY, &record);
-                    self.record_sent = true;
-                }
+            if let Some((key, bytes)) = self.next_frame()? {
+                frames::put(&mut self.buffer, key, &bytes);
             }
         }
         let piece = &self.buffer[self.sent..];
@@ -125,19 +120,14 @@ impl Export {
         Ok((!piece.is_empty()).then_some(piece))
     }
 
-    fn frame(&mut self, key: u64, bytes: &[u8]) {
-        self.buffer.extend_from_slice(&key.to_le_bytes());
-        self.buffer.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-        self.buffer.extend_from_slice(&checksum(key, bytes).to_le_bytes());
-        self.buffer.extend_from_slice(bytes);
+    /// The next frame's key and bytes; none at the end.
+    pub fn next_frame(&mut self) -> Result<Option<(u64, Vec<u8>)>, CheckpointError> {
+        if let Some(key) = self.pages.pop_front() {
+            return Ok(Some((key.0, self.view.store().read(key)?)));
+        }
+        let last = !std::mem::replace(&mut self.record_sent, true);
+        Ok(last.then(|| (RECORD_KEY, self.view.record().encode())))
     }
-}
-
-fn checksum(key: u64, bytes: &[u8]) -> u32 {
-    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
-    digest.update(&key.to_le_bytes());
-    digest.update(bytes);
-    digest.finalize() as u32
 }
 
 /// Receives a version into an empty page store.
@@ -162,27 +152,20 @@ impl Import {
         self.buffer.extend_from_slice(piece);
         let buffer = std::mem::take(&mut self.buffer);
         let mut rest = buffer.as_slice();
-        while let Some((header, body)) = rest.split_at_checked(FRAME_HEADER) {
-            let len = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
-            let Some((bytes, after)) = body.split_at_checked(len) else { break };
-            self.take(header, bytes)?;
+        while let Some((key, bytes, after)) = frames::take(rest).map_err(CheckpointError::Transfer)? {
+            self.take(key, bytes)?;
             rest = after;
         }
         self.buffer = rest.to_vec();
         Ok(())
     }
 
-    fn take(&mut self, header: &[u8], bytes: &[u8]) -> Result<(), CheckpointError> {
-        let key = header[..8].iter().rev().fold(0, |all, &byte| all << 8 | byte as u64);
-        if checksum(key, bytes).to_le_bytes() != header[12..] {
-            return Err(CheckpointError::Transfer("a frame's checksum does not match"));
-        }
+    fn take(&mut self, key: u64, bytes: &[u8]) -> Result<(), CheckpointError> {
         if self.record.is_some() {
             return Err(CheckpointError::Transfer("a frame behind the root record"));
         }
         if key == RECORD_KEY {
-            let sequence = bytes.get(8..16).map_or(0, |b| b.iter().rev().fold(0, |all, &byte| all << 8 | byte as u64));
-            self.record = Some(RootRecord::decode(sequence, bytes)?);
+            self.record = Some(RootRecord::decode(RootRecord::sequence_of(bytes), bytes)?);
             return Ok(());
         }
         self.pages_bytes += bytes.len();

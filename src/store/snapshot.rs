@@ -1,6 +1,7 @@
 //! Readers: pinned versions, and the store as readers share it.
 
 use super::arena::{Arena, PageError, Ref};
+use super::entry::Seen;
 use super::pins::{Pins, Published};
 use super::read::Read;
 use super::root::{DbState, RootState, RootView};
@@ -206,6 +207,10 @@ macro_rules! read_root {
             }
             fn deletions(&self) -> Ref {
                 self.view().deletions()
+            }
+            #[inline]
+            fn seen(&self) -> Seen {
+                Seen(self.sub_batch())
             }
             fn epoch(&self) -> Epoch {
                 self.view().epoch()

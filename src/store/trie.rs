@@ -66,8 +66,8 @@ pub fn cells(node: Node<'_>, mut visit: impl FnMut(usize)) {
 /// The branches passed on the way down, and the cell taken in each.
 #[derive(Clone, Copy)]
 pub struct Path {
-    nodes: [Ref; LEVELS_MAX],
-    cells: [u16; LEVELS_MAX],
+    pub(super) nodes: [Ref; LEVELS_MAX],
+    pub(super) cells: [u16; LEVELS_MAX],
     len: u8,
 }
 
@@ -199,20 +199,45 @@ pub fn insert(m: &mut Mutator, root: &mut Ref, path: &mut Path, hash: u64, key: 
 /// The branch with one child more: in place when it is owned and has room.
 fn branch_with(m: &mut Mutator, branch: Ref, digit: u32, leaf: Ref) -> Ref {
     let node = m.arena().node(branch);
+    if m.is_owned(branch) && CELLS + 8 * (node.u64(BITMAP).count_ones() as usize + 1) <= node.capacity() {
+        add_cell(m, branch, digit, leaf);
+        return branch;
+    }
+    let new = copy_with(m, branch, digit, leaf);
+    m.retire(branch);
+    new
+}
+
+/// A copy of the branch with one child more.
+pub(super) fn copy_with(m: &mut Mutator, branch: Ref, digit: u32, leaf: Ref) -> Ref {
+    let cells = m.arena().node(branch).u64(BITMAP).count_ones() as usize;
+    let new = m.copy_node(branch, CELLS + 8 * (cells + 1));
+    add_cell(m, new, digit, leaf);
+    new
+}
+
+fn add_cell(m: &mut Mutator, branch: Ref, digit: u32, leaf: Ref) {
+    let mut node = m.node_mut(branch);
     let bitmap = node.u64(BITMAP);
     let (cell, end) = (cell_of(bitmap, digit), CELLS + 8 * bitmap.count_ones() as usize);
-    let target = if m.is_owned(branch) && end + 8 <= node.capacity() {
-        branch
-    } else {
-        let new = m.copy_node(branch, end + 8);
-        m.retire(branch);
-        new
-    };
-    let mut node = m.node_mut(target);
     node.move_within(cell, cell + 8, end - cell);
     node.set_child(cell, leaf);
     node.set_u64(BITMAP, bitmap | 1 << digit);
-    target
+}
+
+/// A copy of the branch without one child.
+pub(super) fn copy_without(m: &mut Mutator, branch: Ref, cell: usize) -> Ref {
+    let new = m.copy_node(branch, m.arena().node(branch).capacity());
+    take_cell(m, new, cell);
+    new
+}
+
+fn take_cell(m: &mut Mutator, branch: Ref, cell: usize) {
+    let mut node = m.node_mut(branch);
+    let bitmap = node.u64(BITMAP);
+    let digit = nth_digit(bitmap, (cell - CELLS) / 8);
+    node.move_within(cell + 8, cell, CELLS + 8 * bitmap.count_ones() as usize - cell - 8);
+    node.set_u64(BITMAP, bitmap & !(1 << digit));
 }
 
 /// Takes the leaf at the path's end out of the trie. A branch that is left with one leaf gives way to it. The leaf is the caller's to retire.
@@ -237,13 +262,11 @@ pub fn remove(m: &mut Mutator, root: &mut Ref, path: &mut Path) {
             m.retire(branch);
             continue;
         }
-        let digit = nth_digit(bitmap, (cell - CELLS) / 8);
-        node.move_within(cell + 8, cell, CELLS + 8 * count - cell - 8);
-        node.set_u64(BITMAP, bitmap & !(1 << digit));
+        take_cell(m, branch, cell);
         if count > 2 {
             return;
         }
-        let only = Ref(node.cell(CELLS).load(Ordering::Relaxed));
+        let only = Ref(m.arena().node(branch).cell(CELLS).load(Ordering::Relaxed));
         // A child on disk stays where it is: the shape is nobody's business but speed's.
         if !only.is_resident() || m.arena().node(only).kind() == kinds::BRANCH {
             return;

@@ -4,17 +4,17 @@
 //! sub-batch in place; [`Writer::publish`] ends it and shows its root to readers.
 
 use super::arena::{Arena, ArenaError, PageSource, Ref};
-use super::entry::{Coll, Draft, Entry, KEY_INLINE_MAX, STR_INLINE_MAX, Value};
+use super::entry::{Coll, Draft, Entry, KEY_INLINE_MAX, Past, STR_INLINE_MAX, Seen, Value};
 use super::garbage::DeadMark;
 use super::map::{self, MapRoot};
-use super::mutator::{Mutator, MutatorMark};
+use super::mutator::{Mutator, MutatorMark, PRIVATE};
 use super::read::{Read, deletion_slot};
 use super::root::{DBS, DbState, RootState, RootView, SYSTEM_DB};
 use super::rope::{self, Rope};
 use super::snapshot::{OwnedSnapshot, Store};
 use super::trie::{self, End, Path};
 use super::window::KeptRoot;
-use super::{blob, slots};
+use super::{blob, keyspace, slots};
 use crate::base::limits::DATABASES;
 use crate::base::{Epoch, Millis, SubBatch, mix64};
 use std::collections::VecDeque;
@@ -31,12 +31,34 @@ const DUE_MAX: u64 = (1 << 48) - 1;
 pub struct Slot {
     pub db: u8,
     pub hash: u64,
-    /// The entry, or null.
-    entry: Ref,
-    /// What is in the way of a new entry: null for a hole.
-    other: Ref,
+    found: Found,
+    stamp: u64,
+}
+
+/// What lies at the end of a key's way.
+#[derive(Clone, Copy)]
+enum Found {
+    Hole,
+    /// Another key.
+    Other(Ref),
+    /// The key's tombstone.
+    Gone(Ref),
+    Entry(Ref),
+}
+
+/// Where the last lookup went, for the write that follows it. Of the trie as `stamp` names it.
+struct Way {
+    db: u8,
+    hash: u64,
     stamp: u64,
     path: Path,
+}
+
+/// A tombstone that may go once no version is older than `born`.
+#[derive(Clone, Copy)]
+struct Tombstone {
+    born: SubBatch,
+    at: Ref,
 }
 
 /// A key that is overdue.
@@ -53,7 +75,11 @@ pub struct Writer {
     state: RootState,
     /// Grows with every change of a keyspace trie.
     stamp: u64,
+    way: Way,
+    /// What [`Writer::rollback`] returns to.
     saved: Option<(RootState, MutatorMark)>,
+    /// In the order of their births.
+    tombstones: VecDeque<Tombstone>,
     old_roots: VecDeque<(SubBatch, Ref)>,
     /// The dead list at the last publication.
     dead_before: DeadMark,
@@ -104,6 +130,13 @@ impl Read for Writer {
     fn deletions(&self) -> Ref {
         self.state.deletions
     }
+    #[inline]
+    fn seen(&self) -> Seen {
+        match &self.home {
+            Home::Store(_) => Seen(PRIVATE),
+            Home::Private(from) => from.seen(),
+        }
+    }
     fn epoch(&self) -> Epoch {
         self.state.epoch
     }
@@ -120,8 +153,18 @@ impl Read for Writer {
 
 impl Writer {
     fn new(m: Mutator, state: RootState, home: Home) -> Writer {
-        let (saved, old_roots) = (None, VecDeque::new());
-        Writer { m, state, stamp: 1, saved, old_roots, dead_before: DeadMark::default(), scratch: Vec::new(), home }
+        Writer {
+            m,
+            state,
+            stamp: 1,
+            way: Way { db: 0, hash: 0, stamp: 0, path: Path::new() },
+            saved: None,
+            tombstones: VecDeque::new(),
+            old_roots: VecDeque::new(),
+            dead_before: DeadMark::default(),
+            scratch: Vec::new(),
+            home,
+        }
     }
 
     /// A writer on top of a version that nobody else will ever see: to replay calls after it. Dropping it gives its memory back.
@@ -158,34 +201,60 @@ impl Writer {
 
     /// Looks a key up, for reading and for writing.
     #[inline]
-    pub fn find_slot(&self, db: u8, hash: u64, key: &[u8]) -> Slot {
-        let mut slot = Slot { db, hash, entry: Ref::NULL, other: Ref::NULL, stamp: 0, path: Path::new() };
+    pub fn find_slot(&mut self, db: u8, hash: u64, key: &[u8]) -> Slot {
+        let mut slot = Slot { db, hash, found: Found::Hole, stamp: 0 };
         self.look(&mut slot, key);
         slot
     }
 
     #[inline]
-    fn look(&self, slot: &mut Slot, key: &[u8]) {
-        (slot.entry, slot.other, slot.stamp) = (Ref::NULL, Ref::NULL, self.stamp);
+    fn look(&mut self, slot: &mut Slot, key: &[u8]) {
+        // A replay stands in the past: what came after it is there, but does not count.
+        let seen = self.seen();
+        let (arena, way) = (self.m.arena(), &mut self.way);
+        (way.db, way.hash, way.stamp) = (slot.db, slot.hash, self.stamp);
+        slot.stamp = self.stamp;
         let root = self.state.dbs[slot.db as usize].keys.root;
-        if let End::Leaf(leaf) = trie::descend(self.m.arena(), root, slot.hash, key, &mut slot.path) {
-            let is_it = Entry::new(self.m.arena(), self.m.arena().node(leaf)).is(slot.hash, key);
-            *(if is_it { &mut slot.entry } else { &mut slot.other }) = leaf;
-        }
+        let End::Leaf(leaf) = trie::descend(arena, root, slot.hash, key, &mut way.path) else {
+            slot.found = Found::Hole;
+            return;
+        };
+        let newest = Entry::new(arena, arena.node(leaf));
+        slot.found = match newest.is(slot.hash, key) {
+            false => Found::Other(leaf),
+            true => newest.at(seen).map_or(Found::Gone(leaf), |entry| Found::Entry(entry.get())),
+        };
     }
 
     #[inline]
-    fn refresh(&self, slot: &mut Slot, key: &[u8]) {
+    fn refresh(&mut self, slot: &mut Slot, key: &[u8]) {
         if slot.stamp != self.stamp {
+            self.look(slot, key);
+        }
+    }
+
+    /// Refreshes the slot, and the way to it.
+    #[inline]
+    fn find_way(&mut self, slot: &mut Slot, key: &[u8]) {
+        let way = &self.way;
+        if slot.stamp != self.stamp || (way.stamp, way.hash, way.db) != (self.stamp, slot.hash, slot.db) {
             self.look(slot, key);
         }
     }
 
     /// The slot's entry now.
     #[inline]
-    pub fn entry(&self, slot: &mut Slot, key: &[u8]) -> Option<Entry<'_>> {
+    pub fn entry(&mut self, slot: &mut Slot, key: &[u8]) -> Option<Entry<'_>> {
         self.refresh(slot, key);
-        (!slot.entry.is_null()).then(|| Entry::new(self.m.arena(), self.m.arena().node(slot.entry)))
+        self.found(slot)
+    }
+
+    #[inline]
+    fn found(&self, slot: &Slot) -> Option<Entry<'_>> {
+        match slot.found {
+            Found::Entry(at) => Some(Entry::new(self.m.arena(), self.m.arena().node(at))),
+            _ => None,
+        }
     }
 
     /// Sets the key's value and deadline. What the old value's trees held is dropped.
@@ -210,84 +279,102 @@ impl Writer {
             Value::Str(long) if long.len() > STR_INLINE_MAX => Value::Rope(self.rope_of(&[long])),
             value => value,
         };
-        self.refresh(slot, key);
+        self.find_way(slot, key);
         self.m.fold(slot.hash ^ slot.db as u64, value.digest() ^ due.map_or(0, |d| mix64(d as u64)));
-        let mut draft = Draft { hash: slot.hash, version: self.state.epoch, key, key_blob: Ref::NULL, value, due };
-        if slot.entry.is_null() {
-            if key.len() > KEY_INLINE_MAX {
-                draft.key_blob = blob::put(&mut self.m, &[key]);
-            }
-            return self.insert(slot, draft);
-        }
-        let old = Entry::new(self.m.arena(), self.m.arena().node(slot.entry));
+        let draft = Draft {
+            hash: slot.hash,
+            version: self.state.epoch,
+            key,
+            key_blob: Ref::NULL,
+            value,
+            due,
+            past: None,
+            gone: false,
+        };
+        let Some(old) = self.found(slot) else { return self.insert(slot, draft) };
         let (old_due, old_roots) = (old.due(), old.roots_as_stored());
-        draft.key_blob = old.key_blob();
+        let key_blob = old.key_blob();
         if drop_old {
             self.drop_trees(old_roots);
         }
         if old_due != due {
             self.move_deadline(slot.db, slot.hash, old_due, due);
         }
-        self.replace(slot, &draft);
+        self.follow(slot, Draft { key_blob, ..draft });
     }
 
+    /// Puts a version before the one at the slot (an entry or a tombstone).
     #[inline]
-    fn replace(&mut self, slot: &mut Slot, draft: &Draft<'_>) {
-        let bytes = draft.bytes();
-        let old = self.m.arena().node(slot.entry);
-        if self.m.is_owned(slot.entry) && bytes <= old.capacity() && old.capacity() - bytes < 16 {
-            draft.fill(&mut self.m.node_mut(slot.entry));
-            return;
-        }
-        let mut node = self.m.alloc_node(bytes, super::kinds::ENTRY);
+    fn follow(&mut self, slot: &mut Slot, mut draft: Draft<'_>) {
+        let (Found::Entry(at) | Found::Gone(at)) = slot.found else { unreachable!("nothing to follow") };
+        let old = Entry::new(self.m.arena(), self.m.arena().node(at));
+        draft.past = Some(Past::after(old, self.m.current()));
+        let mut node = self.m.alloc_node(draft.bytes(), super::kinds::ENTRY);
         draft.fill(&mut node);
         let new = node.get();
-        trie::replace(&mut self.m, &mut self.state.dbs[slot.db as usize].keys.root, &mut slot.path, new);
-        self.m.retire(slot.entry);
-        slot.entry = new;
+        keyspace::replace(&mut self.m, &mut self.state.dbs[slot.db as usize].keys.root, &mut self.way.path, new);
+        self.retire_entry(at);
+        slot.found = if draft.gone { Found::Gone(new) } else { Found::Entry(new) };
         self.touched(slot, true);
     }
 
     #[inline]
-    fn insert(&mut self, slot: &mut Slot, draft: Draft<'_>) {
-        let mut node = self.m.alloc_node(draft.bytes(), super::kinds::ENTRY);
-        draft.fill(&mut node);
-        let new = node.get();
-        let db = &mut self.state.dbs[slot.db as usize];
-        db.keys.len += 1;
-        let root = &mut db.keys.root;
-        if slot.other.is_null() {
-            trie::insert(&mut self.m, root, &mut slot.path, slot.hash, draft.key, new);
-        } else {
-            let arena = self.m.shared_arena().clone();
-            let other = Entry::new(&arena, arena.node(slot.other));
-            let (a, b) = ((other.hash(), other.key(), slot.other), (slot.hash, draft.key, new));
-            let branch = trie::fork(&mut self.m, slot.path.len(), a, b);
-            trie::replace(&mut self.m, root, &mut slot.path, branch);
-        }
-        let forked = !slot.other.is_null();
-        (slot.entry, slot.other) = (new, Ref::NULL);
-        self.touched(slot, !forked);
-        if let Some(due) = draft.due {
-            self.move_deadline(slot.db, slot.hash, None, Some(due));
+    fn retire_entry(&mut self, at: Ref) {
+        match self.m.is_private() {
+            true => self.m.retire(at),
+            false => self.m.retire_shared(at),
         }
     }
 
-    /// Slots found before are stale; this one is not if its path is still right.
+    /// The key comes, or comes again.
+    #[inline]
+    fn insert(&mut self, slot: &mut Slot, mut draft: Draft<'_>) {
+        self.state.dbs[slot.db as usize].keys.len += 1;
+        if let Some(due) = draft.due {
+            self.move_deadline(slot.db, slot.hash, None, Some(due));
+        }
+        if let Found::Gone(at) = slot.found {
+            draft.key_blob = Entry::new(self.m.arena(), self.m.arena().node(at)).key_blob();
+            return self.follow(slot, draft);
+        }
+        if draft.key.len() > KEY_INLINE_MAX {
+            draft.key_blob = blob::put(&mut self.m, &[draft.key]);
+        }
+        let mut node = self.m.alloc_node(draft.bytes(), super::kinds::ENTRY);
+        draft.fill(&mut node);
+        let new = node.get();
+        let (root, path) = (&mut self.state.dbs[slot.db as usize].keys.root, &mut self.way.path);
+        let forked = if let Found::Other(at) = slot.found {
+            let arena = self.m.shared_arena().clone();
+            let other = Entry::new(&arena, arena.node(at));
+            let (a, b) = ((other.hash(), other.key(), at), (slot.hash, draft.key, new));
+            let branch = trie::fork(&mut self.m, path.len(), a, b);
+            keyspace::replace(&mut self.m, root, path, branch);
+            true
+        } else {
+            keyspace::insert(&mut self.m, root, path, slot.hash, draft.key, new);
+            false
+        };
+        slot.found = Found::Entry(new);
+        self.touched(slot, !forked);
+    }
+
+    /// Slots found before are stale; this one is not, and neither is the way to it if its path is still right.
     #[inline]
     fn touched(&mut self, slot: &mut Slot, path_is_right: bool) {
         self.stamp += 1;
-        slot.stamp = if path_is_right { self.stamp } else { 0 };
+        slot.stamp = self.stamp;
+        if path_is_right {
+            self.way.stamp = self.stamp;
+        }
     }
 
     /// Changes only the deadline.
     pub fn set_due(&mut self, slot: &mut Slot, key: &[u8], due: Option<Millis>) {
         self.refresh(slot, key);
-        if slot.entry.is_null() {
-            return;
-        }
+        let Found::Entry(at) = slot.found else { return };
         let arena = self.m.shared_arena().clone();
-        let value = Entry::new(&arena, arena.node(slot.entry)).value();
+        let value = Entry::new(&arena, arena.node(at)).value();
         if let Value::Str(s) = value {
             // The node that holds the bytes may be the one that is written.
             let bytes = self.copy_out(s);
@@ -311,32 +398,60 @@ impl Writer {
     }
 
     fn take_out(&mut self, slot: &mut Slot, key: &[u8], drop_value: bool) -> bool {
-        self.refresh(slot, key);
-        if slot.entry.is_null() {
-            return false;
-        }
-        let entry = Entry::new(self.m.arena(), self.m.arena().node(slot.entry));
+        self.find_way(slot, key);
+        let Some(entry) = self.found(slot) else { return false };
         let (due, roots, key_blob) = (entry.due(), entry.roots_as_stored(), entry.key_blob());
         self.m.fold(slot.hash ^ slot.db as u64, 0);
         if drop_value {
             self.drop_trees(roots);
         }
-        if !key_blob.is_null() {
-            self.m.retire(key_blob);
-        }
         if due.is_some() {
             self.move_deadline(slot.db, slot.hash, due, None);
         }
-        let db = &mut self.state.dbs[slot.db as usize];
-        db.keys.len -= 1;
-        trie::remove(&mut self.m, &mut db.keys.root, &mut slot.path);
-        self.m.retire(slot.entry);
-        slot.entry = Ref::NULL;
-        self.touched(slot, false);
+        self.state.dbs[slot.db as usize].keys.len -= 1;
+        let (hash, version, value) = (slot.hash, self.state.epoch, Value::Str(b""));
+        self.follow(slot, Draft { hash, version, key, key_blob, value, due: None, past: None, gone: true });
+        if let (Found::Gone(at), false) = (slot.found, self.m.is_private()) {
+            self.tombstones.push_back(Tombstone { born: self.m.current(), at });
+        }
         if slot.db != SYSTEM_DB {
             slots::note(&mut self.m, &mut self.state.deletions, deletion_slot(slot.db, slot.hash), self.state.epoch);
         }
         true
+    }
+
+    /// Takes tombstones out that no version needs, at most `budget`; tells the sub-batch of the first that is left.
+    fn clear_tombstones(&mut self, oldest: SubBatch, mut budget: usize) -> SubBatch {
+        while let Some(&Tombstone { born, at }) = self.tombstones.front() {
+            if born > oldest || budget == 0 {
+                return born.min(oldest);
+            }
+            budget -= 1;
+            self.tombstones.pop_front();
+            self.clear_tombstone(at);
+            self.stamp += 1;
+        }
+        oldest
+    }
+
+    /// The node is still there even if the key came back or its database was flushed: it died after its birth, and what died
+    /// after the birth of the oldest tombstone is not freed.
+    fn clear_tombstone(&mut self, at: Ref) {
+        let arena = self.m.shared_arena().clone();
+        let tombstone = Entry::new(&arena, arena.node(at));
+        let path = &mut self.way.path;
+        // SWAPDB may have moved it.
+        for db in &mut self.state.dbs {
+            let end = trie::descend(&arena, db.keys.root, tombstone.hash(), tombstone.key(), path);
+            if matches!(end, End::Leaf(leaf) if leaf == at) {
+                keyspace::remove(&mut self.m, &mut db.keys.root, path);
+                let key_blob = tombstone.key_blob();
+                if !key_blob.is_null() {
+                    self.m.retire_shared(key_blob);
+                }
+                return self.m.retire_shared(at);
+            }
+        }
     }
 
     fn drop_trees(&mut self, roots: [Ref; 2]) {
@@ -352,10 +467,8 @@ impl Writer {
     pub fn move_entry(&mut self, from: &mut Slot, from_key: &[u8], to: &mut Slot, to_key: &[u8]) -> bool {
         let arena = self.m.shared_arena().clone();
         self.refresh(from, from_key);
-        if from.entry.is_null() {
-            return false;
-        }
-        let entry = Entry::new(&arena, arena.node(from.entry));
+        let Found::Entry(at) = from.found else { return false };
+        let entry = Entry::new(&arena, arena.node(at));
         let due = entry.due();
         match entry.value() {
             Value::Str(s) => {
@@ -376,10 +489,8 @@ impl Writer {
     pub fn copy_entry(&mut self, from: &mut Slot, from_key: &[u8], to: &mut Slot, to_key: &[u8]) -> bool {
         let arena = self.m.shared_arena().clone();
         self.refresh(from, from_key);
-        if from.entry.is_null() {
-            return false;
-        }
-        let entry = Entry::new(&arena, arena.node(from.entry));
+        let Found::Entry(at) = from.found else { return false };
+        let entry = Entry::new(&arena, arena.node(at));
         let due = entry.due();
         match entry.value() {
             Value::Str(s) => {
@@ -486,6 +597,7 @@ impl Writer {
         match entry {
             Some(e)
                 if e.hash() == hash
+                    && !e.is_gone()
                     && e.due().is_some_and(|d| Self::due_order(d, hash) == Self::due_order(due, hash)) =>
             {
                 name.extend_from_slice(e.key());
@@ -519,6 +631,7 @@ impl Writer {
         if let Some((state, mark)) = self.saved.take() {
             self.m.rollback(mark);
             self.state = state;
+            self.forget_tombstones(self.m.current());
             self.stamp += 1;
         }
     }
@@ -527,13 +640,13 @@ impl Writer {
     /// A private writer only ends the sub-batch.
     pub fn publish(&mut self) {
         assert!(self.saved.is_none(), "a mark is open");
-        let Home::Store(store) = &self.home else { return self.m.next_sub_batch() };
+        let Home::Store(store) = &self.home else { return self.m.rooted() };
         let shared = store.0.clone();
         self.state.digest = self.m.digest();
         self.state.sub_batch = self.m.current();
         let root = self.state.write(&mut self.m);
         let kept = KeptRoot { root, sub_batch: self.m.current(), epoch: self.state.epoch, time: self.state.time };
-        self.m.next_sub_batch();
+        self.m.rooted();
         shared.published.publish(root.0, kept.sub_batch.0);
         while shared.window.is_full() {
             self.let_go(shared.window.release_one(0));
@@ -547,12 +660,21 @@ impl Writer {
         shared.dead_entries.store(self.m.dead().entries(), Ordering::Relaxed);
     }
 
+    /// Those born from `born` on were never made.
+    fn forget_tombstones(&mut self, born: SubBatch) {
+        while self.tombstones.back().is_some_and(|tombstone| tombstone.born >= born) {
+            self.tombstones.pop_back();
+        }
+    }
+
     /// Goes back to the newest published root, whatever state the sub-batch is in: a helper that panicked may have left it half
-    /// changed. Published nodes never change, so that root is whole; the memory of the nodes made since then is lost.
+    /// changed. Published nodes never change, but for shared cells, which are put back, so that root is whole; the memory of the
+    /// nodes made since then is lost.
     pub fn return_to_root(&mut self) {
         let Home::Store(store) = &self.home else { unreachable!("a private replay has no root to return to") };
         let root = RootView(store.arena().node(Ref(store.0.published.root()))).state();
         self.m.forget(self.dead_before, root.digest);
+        self.forget_tombstones(root.sub_batch.next());
         self.state = root;
         self.saved = None;
         self.stamp += 1;
@@ -579,6 +701,7 @@ impl Writer {
             self.old_roots.pop_front();
             self.m.free(root);
         }
-        self.m.collect(SubBatch(oldest), budget)
+        let oldest = self.clear_tombstones(SubBatch(oldest), budget);
+        self.m.collect(oldest, budget)
     }
 }

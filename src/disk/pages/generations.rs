@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/pages-1, DIR/pages-2, ...    page stores; one of them counts
 //! DIR/CURRENT                      its number, as text, with a checksum: "3 1a2b3c4d\n"
+//! DIR/pages-1/lineage              a random name of this store's page numbers, in the same form
 //! ```
 //! Pages keep the ids of the node they come from, and would collide with those that are here. So they go into a directory
 //! of their own, which counts from the moment in which `CURRENT` is renamed into place.
@@ -80,12 +81,7 @@ impl Generations {
     }
 
     fn point_at(&self, number: u64) -> Result<(), PagesError> {
-        let fresh = self.directory.join("CURRENT.new");
-        let mut file = File::create(&fresh)?;
-        file.write_all(text(number).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, self.directory.join("CURRENT"))?;
-        Ok(File::open(&self.directory)?.sync_all()?)
+        write_durably(&self.directory.join("CURRENT"), &File::open(&self.directory)?, &text(number))
     }
 }
 
@@ -115,6 +111,32 @@ impl PageStores for Generations {
         self.point_at(fresh.number)?;
         Ok(fresh.pages)
     }
+}
+
+/// The random name of the store in `path`, given when it is first opened.
+pub(super) fn lineage(path: &Path, directory: &File) -> Result<u64, PagesError> {
+    let file = path.join("lineage");
+    let damaged = |what| PagesError::Lineage { path: file.clone(), what };
+    match fs::read_to_string(&file) {
+        Ok(read) => parse(&read).ok_or(damaged("checksum does not match")),
+        Err(error) if error.kind() == ErrorKind::InvalidData => Err(damaged("not text")),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        Err(_) => {
+            let name = crate::base::random();
+            write_durably(&file, directory, &text(name))?;
+            Ok(name)
+        }
+    }
+}
+
+/// Replaces a small file, whole or not at all.
+fn write_durably(path: &Path, directory: &File, text: &str) -> Result<(), PagesError> {
+    let fresh = path.with_extension("new");
+    let mut file = File::create(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    Ok(directory.sync_all()?)
 }
 
 fn text(number: u64) -> String {

@@ -176,6 +176,10 @@ impl PageStores for MemoryGenerations {
 }
 
 impl PageStore for MemoryPages {
+    fn lineage(&self) -> u64 {
+        0
+    }
+
     fn read(&self, id: PageId) -> Result<Vec<u8>, PagesError> {
         let state = self.state();
         let value = state.seen.pages.get(&id).ok_or(PagesError::Missing(id))?;

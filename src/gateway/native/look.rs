@@ -103,6 +103,15 @@ pub async fn epoch<B: Backend>(context: &mut Context<'_, B>, request: Request<'_
     }
 }
 
+/// `LOOK.BACKUP <word …>`: spoken by `look backup` with the node's keeper of backups.
+pub async fn backup<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
+    let words = request.iter().skip(1).map(<[u8]>::to_vec).collect();
+    match context.shared.backend.backup(words).await {
+        Ok(bytes) => out.bulk(&bytes),
+        Err(error) => out.error(format!("ERR {error}")),
+    }
+}
+
 /// `LOOK.AT <epoch> <read command …>`
 pub async fn at<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
     let inner = request.skip(2);

@@ -51,6 +51,7 @@ pub async fn wait<B: Backend>(
         "waitaof" => server::waitaof(context, request, out).await,
         "save" => server::save(context, out).await,
         "debug" => server::debug(context, request, out).await,
+        "look.backup" => look::backup(context, request, out).await,
         "look.at" => look::at(context, request, out).await,
         "look.epoch" => look::epoch(context, request, out).await,
         "look.readat" => look::read_at(context, request, out).await,
@@ -62,7 +63,16 @@ pub async fn wait<B: Backend>(
 pub fn fits_multi(entry: &Entry) -> bool {
     !matches!(
         entry.name,
-        "watch" | "save" | "bgsave" | "monitor" | "look.at" | "look.once" | "look.readat" | "shutdown" | "client|reply"
+        "watch"
+            | "save"
+            | "bgsave"
+            | "monitor"
+            | "look.at"
+            | "look.backup"
+            | "look.once"
+            | "look.readat"
+            | "shutdown"
+            | "client|reply"
     )
 }
 

@@ -400,6 +400,9 @@ impl Backend for Fake {
         Ok(())
     }
     fn reset_stats(&self) {}
+    async fn backup(&self, words: Vec<Vec<u8>>) -> Result<Vec<u8>, String> {
+        Ok(words.concat())
+    }
     async fn checkpoint(&self) -> Result<(), String> {
         Ok(())
     }

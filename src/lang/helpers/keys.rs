@@ -84,7 +84,7 @@ impl Env {
         let key = self.bytes(key)?;
         let found = match self.held {
             // SAFETY: lent to `run` for the call; not a write.
-            Held::Write(writer) => Found::Write(unsafe { &*writer.as_ptr() }.find_slot(db, hash, key)),
+            Held::Write(writer) => Found::Write(unsafe { &mut *writer.as_ptr() }.find_slot(db, hash, key)),
             _ => Found::Read(self.version()?.entry(db, hash, key)),
         };
         if let Found::Read(Some(entry)) = &found
@@ -111,7 +111,7 @@ impl Env {
         let key = state.key();
         let found: Option<Entry<'e>> = match (&mut state.found, self.held) {
             // SAFETY: lent to `run` for the call; an entry is not kept across a write (see `Env::bytes`).
-            (Found::Write(slot), Held::Write(writer)) => unsafe { &*writer.as_ptr() }.entry(slot, key),
+            (Found::Write(slot), Held::Write(writer)) => unsafe { &mut *writer.as_ptr() }.entry(slot, key),
             (Found::Read(entry), _) => *entry,
             _ => return Err(Trap::Index),
         };

@@ -6,8 +6,9 @@
 //!
 //! What it promises: a [`Ref`] that was given out stays mapped until the arena is dropped, so that following a stale
 //! one reads garbage but never faults. What it relies upon: whoever follows a `Ref` holds a root that reaches it (a
-//! pinned snapshot, or the writer itself), and nobody changes a node after its root was published, with the one
-//! exception of a child cell that goes from "on disk" to the resident node of the same page, atomically.
+//! pinned snapshot, or the writer itself), and nobody changes a node after its root was published, but for child cells, which
+//! are atomic: one goes from "on disk" to the resident node of the same page, and the writer changes those of shared branches
+//! (`keyspace.rs`) and their births.
 //!
 //! All `unsafe` of the store is in this folder.
 
@@ -349,7 +350,7 @@ mod tests {
         assert_eq!(arena.child(&b).get(), first);
         assert_eq!(arena.node(first).u64(8), 4711);
         assert_eq!(a.load(Ordering::Relaxed), first.0);
-        assert_eq!(arena.pages().page_of(first), Some(PageId(7)));
+        assert_eq!(arena.pages().page_of(arena.node(first)), Some(PageId(7)));
     }
 
     #[test]

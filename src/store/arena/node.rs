@@ -131,6 +131,17 @@ impl<'a> Node<'a> {
         self.header_cell().fetch_or(flag, Ordering::AcqRel);
     }
 
+    /// Moves the birth of a node that is changed in place up to `birth`. False: it is there. Others may be setting flags meanwhile.
+    #[inline]
+    pub(in crate::store) fn stamp(self, birth: SubBatch) -> bool {
+        let stamped = self.birth() == birth;
+        if !stamped {
+            let with = |header: u64| Some(header & !BIRTH_MASK | birth.0);
+            let _ = self.header_cell().fetch_update(Ordering::AcqRel, Ordering::Relaxed, with);
+        }
+        !stamped
+    }
+
     #[inline]
     fn check(self, off: usize, len: usize) {
         debug_assert!(off + len <= self.capacity(), "{off}+{len} outside of a node of {} bytes", self.capacity());

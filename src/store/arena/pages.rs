@@ -5,7 +5,7 @@
 //! reported to the checkpoint: no version in memory needs it any more.
 
 use super::{Arena, Flags, Heap, Node, Ref, lock};
-use crate::base::PageId;
+use crate::base::{PageId, SubBatch};
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock};
 
@@ -44,7 +44,8 @@ pub struct Pages {
 #[derive(Default)]
 struct Table {
     head: HashMap<PageId, Ref>,
-    page: HashMap<Ref, PageId>,
+    /// Of each head, and the sub-batch up to which the page shows what is below it: branches of the keyspace change in place.
+    page: HashMap<Ref, (PageId, SubBatch)>,
     /// Ids that heads had before they were written again: an older version in memory may still name them.
     earlier: HashMap<Ref, Vec<PageId>>,
     freed: Vec<PageId>,
@@ -61,19 +62,20 @@ impl Pages {
         self.fault.get()
     }
 
-    /// Says that `head`, which the caller has pinned, is now on disk as `page`.
-    pub fn mark(&self, head: Node<'_>, page: PageId) {
+    /// Says that `head`, which the caller has pinned, is now on disk as `page`, as it was at the end of `as_of`.
+    pub fn mark(&self, head: Node<'_>, page: PageId, as_of: SubBatch) {
         let mut table = lock(&self.table);
         table.head.insert(page, head.get());
-        if let Some(earlier) = table.page.insert(head.get(), page) {
+        if let Some((earlier, _)) = table.page.insert(head.get(), (page, as_of)) {
             table.earlier.entry(head.get()).or_default().push(earlier);
         }
         head.set_flag(Flags::PAGE_HEAD);
     }
 
-    /// The page that `head` heads.
-    pub fn page_of(&self, head: Ref) -> Option<PageId> {
-        lock(&self.table).page.get(&head).copied()
+    /// The page that `head` heads, if nothing below it has changed since.
+    pub fn page_of(&self, head: Node<'_>) -> Option<PageId> {
+        let (page, as_of) = lock(&self.table).page.get(&head.get()).copied()?;
+        (head.birth() <= as_of).then_some(page)
     }
 
     /// The resident head of `page`, if it is loaded.
@@ -89,7 +91,7 @@ impl Pages {
     /// The writer frees a head.
     pub(in crate::store) fn forget_head(&self, head: Ref) {
         let mut table = lock(&self.table);
-        if let Some(page) = table.page.remove(&head) {
+        if let Some((page, _)) = table.page.remove(&head) {
             table.head.remove(&page);
             table.freed.push(page);
             for page in table.earlier.remove(&head).unwrap_or_default() {
@@ -123,7 +125,7 @@ impl Pages {
         };
         match loaded {
             Ok(head) => {
-                self.mark(arena.node(head), page);
+                self.mark(arena.node(head), page, SubBatch::ZERO);
                 head
             }
             Err(error) => {
