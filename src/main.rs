@@ -113,6 +113,12 @@ struct Serve {
     /// Voters of a new cluster: "1=A:P,2=A:P,3=A:P"
     #[arg(long, value_name = "NODES")]
     initial_cluster: Option<String>,
+    /// Join the cluster of the node at this peer address as a learner
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    join: Option<String>,
+    /// Secret that the nodes of a cluster share, so that others may join
+    #[arg(long, value_name = "TOKEN")]
+    join_token: Option<String>,
     /// Configuration file of `name value` lines; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -135,6 +141,8 @@ impl Serve {
             ("node-id", self.node_id),
             ("peer-addr", self.peer_addr),
             ("initial-cluster", self.initial_cluster),
+            ("join", self.join),
+            ("join-token", self.join_token),
         ];
         for (name, value) in flags {
             if let Some(value) = value {

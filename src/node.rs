@@ -17,7 +17,7 @@ pub mod state;
 pub mod tls;
 pub mod verify;
 
-use crate::base::batch::{ChunkBuilder, handler};
+use crate::base::batch::{Chunk, ChunkBuilder, handler};
 use crate::base::{Clock, GatewayId, KeyHasher, NodeId, SystemClock, random};
 use crate::batch::{Batcher, BatcherConfig};
 use crate::command::{Table, builtin};
@@ -29,7 +29,7 @@ use crate::raft::{PeerTls, Raft, RaftConfig};
 use backend::{Node, NodeBackend, RaftLog};
 use code::NodeCode;
 use config::{Config, EngineChoice};
-use datadir::DataDir;
+use datadir::{DataDir, DataDirError, JOINED, Owner};
 use keeper::Keeper;
 use machine::NodeMachine;
 use state::SharedState;
@@ -41,6 +41,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tls::Identity;
 
+/// How often a start that waits for its cluster says so.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long connections may finish what they have begun at a stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -61,12 +63,17 @@ pub enum NodeError {
     Builtin(#[from] builtin::BuiltinError),
     #[error("'{0}' is no address to listen on; give an IP address to --bind")]
     Bind(String),
+    #[error("cannot join the cluster at {0}: {1}")]
+    Join(String, std::io::Error),
+    /// The cluster wants this node no more.
+    #[error("{0}")]
+    Dismissed(String),
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
 
 /// Runs a node until it is told to stop.
-pub fn serve(config: Config) -> Result<(), NodeError> {
+pub fn serve(mut config: Config) -> Result<(), NodeError> {
     start_tracing();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get()).min(8))
@@ -78,13 +85,47 @@ pub fn serve(config: Config) -> Result<(), NodeError> {
     let peers = identity.filter(|_| config.tls_cluster).map(|i| i.for_peers(config.node_id)).transpose()?;
     runtime.block_on(async { check_ports(&options).await })?;
     let started = Instant::now();
-    let data = DataDir::open(&config.dir, config.node_id, &cluster_text(&config))?;
-    let node = start(&config, peers, &data)?;
-    let backend = NodeBackend(node);
-    runtime.block_on(run(backend, config, options, started))?;
+    let mut data = DataDir::open(&config.dir)?;
+    let owner = match data.owner() {
+        Some(owner) => known_owner(&config, owner)?,
+        None => data.claim(runtime.block_on(new_owner(&config))?)?,
+    };
+    config.node_id = owner.node;
+    let served = start(&config, &owner, peers, &data).and_then(|node| {
+        let backend = NodeBackend(node);
+        runtime.block_on(run(backend, config, options, started))
+    });
+    if let Err(NodeError::Dismissed(_)) = &served {
+        data.dismiss()?;
+    }
     drop(runtime);
     drop(data);
-    Ok(())
+    served
+}
+
+/// Whose the directory is, if this configuration may go on with it. A node that joined is told by its directory who it is.
+fn known_owner(config: &Config, owner: &Owner) -> Result<Owner, DataDirError> {
+    if owner.joined() && config.initial_cluster.is_empty() {
+        return Ok(owner.clone());
+    }
+    let founding = config.join.as_ref().map_or_else(|| cluster_text(config), |peer| format!("one to join at {peer}"));
+    owner.check(&config.dir, config.node_id, &founding).map(|()| owner.clone())
+}
+
+/// Of a new directory: a founder, or the node that a cluster lets in.
+async fn new_owner(config: &Config) -> Result<Owner, NodeError> {
+    let (Some(peer), Some(addr)) = (&config.join, config.peer_addr) else { return Ok(founder(config)) };
+    let joined = crate::raft::join(peer, &config.join_token, &addr.to_string()).await;
+    let joined = joined.map_err(|e| NodeError::Join(peer.clone(), e))?;
+    eprintln!("look: joined the cluster at {peer} as node {}, a learner", joined.node);
+    Ok(Owner { node: joined.node, cluster: JOINED.into(), cluster_id: joined.cluster, directory: random() | 1 })
+}
+
+/// A node that begins a cluster. Those that begin it together must give it the same name without having met.
+fn founder(config: &Config) -> Owner {
+    let together = !config.initial_cluster.is_empty();
+    let cluster_id = if together { crate::raft::cluster_id(&founders(config)) } else { random() };
+    Owner { node: config.node_id, cluster: cluster_text(config), cluster_id, directory: random() | 1 }
 }
 
 fn start_tracing() {
@@ -143,7 +184,7 @@ fn cluster_text(config: &Config) -> String {
 }
 
 /// Opens everything below the gateway.
-fn start(config: &Config, peers: Option<PeerTls>, data: &DataDir) -> Result<Arc<Node>, NodeError> {
+fn start(config: &Config, owner: &Owner, peers: Option<PeerTls>, data: &DataDir) -> Result<Arc<Node>, NodeError> {
     let engine = match config.engine {
         EngineChoice::Jit => Engine::Jit,
         EngineChoice::Interpreter => Engine::Interp,
@@ -153,15 +194,10 @@ fn start(config: &Config, peers: Option<PeerTls>, data: &DataDir) -> Result<Arc<
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let (base, machine) = Base::new(config, opened, table, clock);
     let disk = Arc::new(RealDisk::open(data.log_dir())?);
-    let raft = Raft::start(raft_config(config, peers), disk, Box::new(machine))?;
-    let batcher = base.batcher(config, &raft);
+    let raft = Raft::start(raft_config(config, owner, peers), disk, Box::new(machine))?;
+    let batcher = base.batcher(config, &raft, owner);
     eprintln!("look: waiting for a leader …");
-    let hasher = loop {
-        match backend::wait_for_seed(&base.state, Duration::from_secs(10)) {
-            Some(hasher) => break hasher,
-            None => eprintln!("look: still waiting for a quorum of {}", cluster_text(config)),
-        }
-    };
+    let hasher = wait_for_cluster(config, &base.state, &raft)?;
     Ok(base.finish(config, raft, batcher, hasher, data.path()))
 }
 
@@ -198,8 +234,8 @@ impl Base {
         (Base { state, keeper, table, clock }, machine)
     }
 
-    /// Starts the batcher; in a new cluster it offers a hash seed.
-    pub fn batcher(&self, config: &Config, raft: &Raft) -> Batcher {
+    /// Starts the batcher, with what this node has to tell the cluster first.
+    pub fn batcher(&self, config: &Config, raft: &Raft, owner: &Owner) -> Batcher {
         let (watched, failing) = (raft.clone(), self.state.clone());
         raft.spawn(async move { failing.fail(watched.failed().await) });
         let interval = Duration::from_millis(config.batch_interval_ms);
@@ -208,8 +244,8 @@ impl Base {
         let own = batcher.clone();
         let on_applied = Box::new(move |sequence| own.on_applied(sequence));
         let _ = self.state.own.set(crate::apply::Own { gateway: batcher.gateway(), on_applied });
-        if self.state.progress.hash_seed().is_none() {
-            let _ = batcher.submit(hash_seed_chunk(random(), self.table.version()));
+        if let Some(chunk) = first_chunk(&self.state, raft, owner, self.table.version()) {
+            let _ = batcher.submit(chunk);
         }
         batcher
     }
@@ -242,32 +278,62 @@ impl Base {
 
 /// The nodes that a new cluster begins with.
 fn founders(config: &Config) -> Vec<(NodeId, String)> {
+    let own = config.peer_addr.map(|at| at.to_string()).unwrap_or_default();
     match config.initial_cluster.is_empty() {
-        true => vec![(config.node_id, String::new())],
+        true => vec![(config.node_id, own)],
         false => config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect(),
     }
 }
 
-fn raft_config(config: &Config, peers: Option<PeerTls>) -> RaftConfig {
+fn raft_config(config: &Config, owner: &Owner, peers: Option<PeerTls>) -> RaftConfig {
     let mut log = LogOptions::new(config.node_id.0, random());
     log.history_bytes = config.history_bytes;
     let mut raft = RaftConfig::alone(config.node_id, log);
-    raft.initial = founders(config);
-    if !config.initial_cluster.is_empty() {
-        raft.listen = config.peer_addr;
-        raft.tls = peers;
-    }
+    raft.initial = if owner.joined() { Vec::new() } else { founders(config) };
+    raft.listen = config.peer_addr;
+    raft.cluster = Some(owner.cluster_id);
+    raft.directory = owner.directory;
+    raft.advertise = config.peer_addr.map(|at| at.to_string());
+    raft.join_token = config.join_token.clone();
+    raft.tls = peers;
     raft
 }
 
-/// The first batch of a cluster: its hash seed. Every node offers one; the first in the log wins.
-fn hash_seed_chunk(seed: u64, code_version: u64) -> crate::base::batch::Chunk {
+/// What this node has to tell the cluster before clients come: a hash seed (every node offers one), and its directory. Of each the
+/// first in the log wins.
+fn first_chunk(state: &SharedState, raft: &Raft, owner: &Owner, code_version: u64) -> Option<Chunk> {
     let mut records = ChunkBuilder::default();
-    records.begin(handler::SYSTEM, 0);
-    records.word(handler::SYSTEM_HASH_SEED);
-    records.word(seed);
-    let _ = records.end();
-    records.finish(GatewayId(0), 0, code_version)
+    let mut record = |words: &[u64]| {
+        records.begin(handler::SYSTEM, 0);
+        for word in words {
+            records.word(*word);
+        }
+        let _ = records.end();
+    };
+    if state.progress.hash_seed().is_none() {
+        record(&[handler::SYSTEM_HASH_SEED, random()]);
+    }
+    if !raft.roster().directories.contains_key(&owner.node) {
+        record(&[handler::SYSTEM_NODE, owner.node.0, owner.directory]);
+    }
+    (!records.is_empty()).then(|| records.finish(GatewayId(0), 0, code_version))
+}
+
+/// Until the cluster's first batch is applied here nobody can be served.
+fn wait_for_cluster(config: &Config, state: &SharedState, raft: &Raft) -> Result<KeyHasher, NodeError> {
+    let mut say_at = Instant::now() + PATIENCE;
+    loop {
+        if let Some(hasher) = backend::wait_for_seed(state, Duration::from_millis(500)) {
+            return Ok(hasher);
+        }
+        if let Some(why) = raft.dismissal() {
+            return Err(NodeError::Dismissed(why));
+        }
+        if Instant::now() > say_at {
+            eprintln!("look: still waiting for a quorum of {}", cluster_text(config));
+            say_at += PATIENCE;
+        }
+    }
 }
 
 /// Serves clients until a signal or `SHUTDOWN`, then stops in order.
@@ -281,14 +347,17 @@ async fn run(backend: NodeBackend, config: Config, options: GatewayOptions, star
             .name("look-checkpoint".into())
             .spawn(move || backend::checkpoint_loop(&backend, &|| stopping.load(Ordering::Relaxed)))?
     };
+    let mut dismissed = None;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
         () = gateway.stop_requested() => {}
         () = backend.0.stop.notified() => {}
+        why = backend.0.raft.dismissed() => dismissed = Some(why),
     }
     eprintln!("look: stopping");
+    backend.0.raft.hand_over().await;
     gateway.shutdown(GRACE).await;
     stopping.store(true, Ordering::Relaxed);
     let raft = backend.0.raft.clone();
@@ -298,7 +367,7 @@ async fn run(backend: NodeBackend, config: Config, options: GatewayOptions, star
     });
     let _ = stop.await;
     backend.0.state.waiting.abandon();
-    Ok(())
+    dismissed.map_or(Ok(()), |why| Err(NodeError::Dismissed(why)))
 }
 
 /// What the gateway is to know of the configuration.
@@ -325,6 +394,13 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("window-epochs", config.window_epochs.to_string()),
         ("window-bytes", config.window_bytes.to_string()),
         ("max-write-cost", config.max_write_cost.to_string()),
+        ("batch-interval", config.batch_interval_ms.to_string()),
+        ("checkpoint-bytes", config.checkpoint_bytes.to_string()),
+        ("history-bytes", config.history_bytes.to_string()),
+        ("engine", if config.engine == EngineChoice::Jit { "jit" } else { "interpreter" }.to_owned()),
+        ("node-id", config.node_id.to_string()),
+        ("peer-addr", config.peer_addr.map(|a| a.to_string()).unwrap_or_default()),
+        ("initial-cluster", if config.initial_cluster.is_empty() { String::new() } else { cluster_text(config) }),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()

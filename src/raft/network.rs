@@ -1,14 +1,17 @@
 //! openraft's network over [`Link`]s: what this node sends as leader or candidate.
 
-use super::frame::{self, Builder, Hello, Kind};
-use super::link::{Host, Link, blocking, parsed};
+use super::frame::{self, Builder, Kind};
+use super::identity::Identity;
+use super::link::{Link, blocking, parsed};
 use super::machine::SnapshotData;
-use super::tls::PeerTls;
 use super::types::{RaftVote, Reader, Types, membership_bytes};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BasicNode;
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
 use openraft::{OptionalSend, storage::Snapshot};
 use std::future::Future;
 use std::io;
@@ -21,23 +24,17 @@ const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Makes links to peers.
-pub struct Peers {
-    pub cluster: u64,
-    pub node: u64,
-    pub host: Arc<dyn Host>,
-    pub tls: Option<PeerTls>,
-}
+pub struct Peers(pub Arc<Identity>);
 
 impl RaftNetworkFactory<Types> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        let hello = Hello { cluster: self.cluster, from: self.node, to: target };
-        Peer(Link::new(node.addr.clone(), hello, self.host.clone(), self.tls.clone()), self.host.clone())
+        Peer(Link::new(node.addr.clone(), self.0.clone(), target), self.0.clone())
     }
 }
 
-pub struct Peer(Link, Arc<dyn Host>);
+pub struct Peer(Link, Arc<Identity>);
 
 fn rpc_error(e: io::Error) -> RPCError<Types> {
     match e.kind() {
@@ -82,6 +79,16 @@ impl RaftNetworkV2<Types> for Peer {
         parsed(frame::parse_vote_response(&frame.payload)).map_err(rpc_error)
     }
 
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let timeout = option.hard_ttl().max(Duration::from_millis(500));
+        let frame = self.0.call(frame::transfer_request(&request), timeout).await.map_err(rpc_error)?;
+        parsed(frame::parse_transfer_response(&frame.payload)).map_err(rpc_error)
+    }
+
     async fn full_snapshot(
         &mut self,
         vote: RaftVote,
@@ -117,7 +124,7 @@ impl Peer {
                 let piece = checkpoint.next();
                 (checkpoint, piece)
             };
-            let (back, piece) = blocking(&*self.1, read).await?;
+            let (back, piece) = blocking(&*self.1.host, read).await?;
             checkpoint = back;
             let Some(piece) = piece.map_err(io::Error::other)? else { break };
             let mut b = Builder::new(Kind::SnapshotPiece, 0, piece.len());
