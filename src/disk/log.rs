@@ -317,7 +317,7 @@ impl Log {
         segment.file.read_at(&mut bytes, place.offset as u64).map_err(LogError::io("read entry"))?;
         match parse_record(&bytes.into()) {
             Some((record, _, _)) if record.kind.is_entry() && record.index == index => Ok(Some(record)),
-            // The segment may have been recycled between the look-up and the read
+            // The segment may have been let go of between the look-up and the read
             _ if self.find(index).is_none_or(|(now, _)| now != place) => {
                 Err(LogError::Purged { oldest: self.oldest() })
             }
