@@ -11,6 +11,7 @@ pub mod batch;
 pub mod glob;
 pub mod limits;
 pub mod members;
+pub mod planted;
 pub mod words;
 
 macro_rules! id {

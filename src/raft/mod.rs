@@ -28,6 +28,7 @@ pub use tls::{PeerTls, PeerTlsError};
 use crate::apply::digests::Digests;
 use crate::apply::machine::{Applied, Committed, LogPosition, Roster, StateMachine};
 use crate::base::batch::{Batch, Chunk};
+use crate::base::planted::planted;
 use crate::base::{LogIndex, NodeId, mix64};
 use crate::disk::{Disk, Log, LogError, LogOptions};
 use frame::{Builder, Kind};
@@ -423,6 +424,9 @@ impl Raft {
     /// Waits until everything acknowledged before this call is applied here. One round for all that wait at the same time.
     pub async fn read_index(&self) -> Result<LogIndex, ReadError> {
         if self.node.reads_are_local() {
+            return Ok(self.applied());
+        }
+        if planted("a read asks nobody") {
             return Ok(self.applied());
         }
         let index = self.node.read_round().await?;
