@@ -17,6 +17,7 @@ pub mod state;
 pub mod tls;
 pub mod verify;
 
+use crate::admin::Admin;
 use crate::base::batch::{Chunk, ChunkBuilder, handler};
 use crate::base::{Clock, GatewayId, KeyHasher, NodeId, SystemClock, random};
 use crate::batch::{Batcher, BatcherConfig};
@@ -76,14 +77,14 @@ pub enum NodeError {
 pub fn serve(mut config: Config) -> Result<(), NodeError> {
     start_tracing();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get()).min(8))
+        .worker_threads(config.io_threads)
         .thread_name("look-gateway")
         .enable_all()
         .build()?;
     let identity = config.uses_tls().then(|| Identity::load(&config)).transpose()?;
     let options = gateway_options(&config, identity.as_ref())?;
     let peers = identity.filter(|_| config.tls_cluster).map(|i| i.for_peers(config.node_id)).transpose()?;
-    runtime.block_on(async { check_ports(&options).await })?;
+    runtime.block_on(async { check_ports(&options, config.admin_address()).await })?;
     let started = Instant::now();
     let mut data = DataDir::open(&config.dir)?;
     let owner = match data.owner() {
@@ -167,9 +168,9 @@ fn listen_addresses(config: &Config, port: u16) -> Result<Vec<SocketAddr>, NodeE
 }
 
 /// A port in use is said before the data is touched.
-async fn check_ports(options: &GatewayOptions) -> Result<(), NodeError> {
+async fn check_ports(options: &GatewayOptions, admin: Option<SocketAddr>) -> Result<(), NodeError> {
     let tls = options.tls.iter().flat_map(|tls| &tls.listen);
-    for address in options.listen.iter().chain(tls).filter(|a| a.port() != 0) {
+    for address in options.listen.iter().chain(tls).chain(&admin).filter(|a| a.port() != 0) {
         let bound = tokio::net::TcpListener::bind(address).await;
         bound.map_err(|e| crate::gateway::GatewayError::Listen(address.to_string(), e))?;
     }
@@ -293,6 +294,7 @@ fn raft_config(config: &Config, owner: &Owner, peers: Option<PeerTls>) -> RaftCo
     raft.listen = config.peer_addr;
     raft.cluster = Some(owner.cluster_id);
     raft.directory = owner.directory;
+    raft.keep_entries = config.log_keep_entries;
     raft.advertise = config.peer_addr.map(|at| at.to_string());
     raft.join_token = config.join_token.clone();
     raft.tls = peers;
@@ -339,7 +341,14 @@ fn wait_for_cluster(config: &Config, state: &SharedState, raft: &Raft) -> Result
 /// Serves clients until a signal or `SHUTDOWN`, then stops in order.
 async fn run(backend: NodeBackend, config: Config, options: GatewayOptions, started: Instant) -> Result<(), NodeError> {
     let gateway = Gateway::start(options, backend.clone()).await?;
+    let admin = match config.admin_address() {
+        None => None,
+        Some(address) => Some(admin(address, &gateway).await?),
+    };
     announce(&backend, &config, &gateway, started);
+    if let Some(admin) = &admin {
+        eprintln!("status page on http://{}/", admin.address());
+    }
     let stopping = Arc::new(AtomicBool::new(false));
     let checkpoints = {
         let (backend, stopping) = (backend.clone(), stopping.clone());
@@ -370,6 +379,11 @@ async fn run(backend: NodeBackend, config: Config, options: GatewayOptions, star
     dismissed.map_or(Ok(()), |why| Err(NodeError::Dismissed(why)))
 }
 
+async fn admin(listen: SocketAddr, gateway: &Gateway<NodeBackend>) -> Result<Admin, NodeError> {
+    let started = Admin::start(listen, gateway.shared().clone()).await;
+    started.map_err(|e| crate::gateway::GatewayError::Listen(format!("{listen} (admin-port)"), e).into())
+}
+
 /// What the gateway is to know of the configuration.
 fn parameters(config: &Config) -> Vec<(String, String)> {
     let yes_no = |b: bool| if b { "yes" } else { "no" }.to_owned();
@@ -377,6 +391,8 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("port", config.port.to_string()),
         ("bind", config.bind.join(" ")),
         ("dir", config.dir.display().to_string()),
+        ("admin-port", config.admin_port.to_string()),
+        ("admin-bind", config.admin_bind.to_string()),
         ("tls-port", config.tls_port.to_string()),
         ("tls-cert-file", config.tls_cert_file.display().to_string()),
         ("tls-key-file", config.tls_key_file.display().to_string()),
@@ -390,6 +406,7 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("protected-mode", yes_no(config.protected_mode)),
         ("enable-debug-command", config.enable_debug_command.clone()),
         ("maxclients", config.maxclients.to_string()),
+        ("io-threads", config.io_threads.to_string()),
         ("window-ms", config.window_ms.to_string()),
         ("window-epochs", config.window_epochs.to_string()),
         ("window-bytes", config.window_bytes.to_string()),

@@ -13,6 +13,7 @@ use super::recovery::{self, Place};
 use super::segment::{self, Segment};
 use super::writer::Writer;
 use super::{Disk, LogError};
+use crate::base::histogram::{Distribution, Histogram};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -113,6 +114,8 @@ pub(super) struct Shared {
     /// Called besides, where no thread waits.
     pub call: Option<Wake>,
     pub places: Mutex<Places>,
+    /// How long durable writes took; the writer's.
+    pub syncs: Histogram,
 }
 
 /// A poisoned lock means a panic in a few lines that do not panic; what they guard is whole all the same.
@@ -153,8 +156,13 @@ impl Log {
         let (writer, places, torn) = Writer::open(disk, options)?;
         let queue = Queue { state: places.state, asleep: call.is_some(), ..Queue::default() };
         let (queue, wake, places) = (Mutex::new(queue), Condvar::new(), Mutex::new(places));
-        let shared = Arc::new(Shared { queue, wake, call, places });
+        let shared = Arc::new(Shared { queue, wake, call, places, syncs: Histogram::default() });
         Ok((Log { shared, writer: None, torn }, writer))
+    }
+
+    /// How long durable writes took since the log was opened.
+    pub fn sync_times(&self) -> Distribution {
+        self.shared.syncs.copy()
     }
 
     /// Whether the last stop tore a write that nobody had been told of.

@@ -6,7 +6,7 @@
 use crate::base::NodeId;
 use crate::base::limits;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,9 @@ pub struct Config {
     pub tls_protocols: Vec<String>,
     /// Peers show each other certificates, named after their ids.
     pub tls_cluster: bool,
+    /// Port for metrics, health and the status page; 0 = none.
+    pub admin_port: u16,
+    pub admin_bind: IpAddr,
     pub unixsocket: Option<PathBuf>,
     /// Mode of the socket; 0 = for this user only.
     pub unixsocketperm: u32,
@@ -42,6 +45,8 @@ pub struct Config {
     /// Who may use DEBUG: `no`, `local` or `yes`.
     pub enable_debug_command: String,
     pub maxclients: usize,
+    /// Threads that serve connections.
+    pub io_threads: usize,
     /// Kept hot: younger than this, milliseconds …
     pub window_ms: u64,
     /// … or among this many last epochs (whichever keeps more) …
@@ -52,6 +57,8 @@ pub struct Config {
     pub batch_interval_ms: u64,
     /// A checkpoint starts after so many bytes of log …
     pub checkpoint_bytes: u64,
+    /// Entries kept behind a checkpoint, for followers that are a little late; others get the checkpoint.
+    pub log_keep_entries: u64,
     /// Purged log kept for past reads, bytes.
     pub history_bytes: u64,
     /// A write whose bound (ops) exceeds this is refused before the log.
@@ -97,6 +104,11 @@ pub enum ConfigError {
     Value(String),
 }
 
+/// One core is left to consensus, log and apply: a thread more than there are cores costs a hand-over at every turn.
+fn default_io_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).clamp(1, 8)
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -109,6 +121,8 @@ impl Default for Config {
             tls_auth_clients: AuthClients::Yes,
             tls_protocols: vec!["TLSv1.2".into(), "TLSv1.3".into()],
             tls_cluster: false,
+            admin_port: 0,
+            admin_bind: IpAddr::from([127, 0, 0, 1]),
             unixsocket: None,
             unixsocketperm: 0,
             dir: "look-data".into(),
@@ -121,11 +135,13 @@ impl Default for Config {
             protected_mode: true,
             enable_debug_command: "no".into(),
             maxclients: limits::CLIENTS_MAX,
+            io_threads: default_io_threads(),
             window_ms: 15_000,
             window_epochs: 1_000_000,
-            window_bytes: 1 << 30,
+            window_bytes: 512 << 20,
             batch_interval_ms: 0,
             checkpoint_bytes: 256 << 20,
+            log_keep_entries: 4096,
             history_bytes: 1 << 30,
             max_write_cost: 500_000_000,
             engine: EngineChoice::Jit,
@@ -164,6 +180,8 @@ impl Config {
             "tls-auth-clients" => self.tls_auth_clients = auth_clients(value)?,
             "tls-protocols" => self.tls_protocols = protocols(value)?,
             "tls-cluster" => self.tls_cluster = yes_no(name, value)?,
+            "admin-port" => self.admin_port = number(name, value, 0, u16::MAX.into())? as u16,
+            "admin-bind" => self.admin_bind = admin_bind(value)?,
             "unixsocket" => self.unixsocket = (!value.is_empty()).then(|| value.into()),
             "unixsocketperm" => self.unixsocketperm = mode(value)?,
             "dir" => self.dir = value.into(),
@@ -179,10 +197,12 @@ impl Config {
                 _ => return Err(ConfigError::Value(format!("{name} must be 'no', 'local' or 'yes', not '{value}'"))),
             },
             "maxclients" => self.maxclients = number(name, value, 1, u32::MAX.into())? as usize,
+            "io-threads" => self.io_threads = number(name, value, 1, 128)? as usize,
             "window-ms" => self.window_ms = number(name, value, 0, u64::MAX)?,
             "window-epochs" => self.window_epochs = number(name, value, 0, u64::MAX)?,
             "window-bytes" => self.window_bytes = memory(name, value)?,
             "batch-interval" => self.batch_interval_ms = number(name, value, 0, 60_000)?,
+            "log-keep-entries" => self.log_keep_entries = number(name, value, 0, u64::MAX)?,
             "checkpoint-bytes" => self.checkpoint_bytes = memory(name, value)?,
             "history-bytes" => self.history_bytes = memory(name, value)?,
             "max-write-cost" => self.max_write_cost = number(name, value, 1, u64::MAX)?,
@@ -239,6 +259,11 @@ impl Config {
 }
 
 impl Config {
+    /// Where metrics and the status page are to be had.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        (self.admin_port != 0).then_some(SocketAddr::new(self.admin_bind, self.admin_port))
+    }
+
     /// Whether anything here speaks TLS.
     pub fn uses_tls(&self) -> bool {
         self.tls_port != 0 || self.tls_cluster
@@ -299,6 +324,10 @@ fn protocols(value: &str) -> Result<Vec<String>, ConfigError> {
             "tls-protocols takes TLSv1.2, TLSv1.3, or both; older ones are not to be had".into(),
         )),
     }
+}
+
+fn admin_bind(value: &str) -> Result<IpAddr, ConfigError> {
+    value.parse().map_err(|_| ConfigError::Value(format!("admin-bind must be an IP address, not '{value}'")))
 }
 
 /// As `chmod` takes it.

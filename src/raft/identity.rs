@@ -11,6 +11,7 @@ use super::tls::PeerTls;
 use crate::apply::machine::Standing;
 use crate::base::NodeId;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 pub struct Identity {
     pub cluster: u64,
@@ -22,6 +23,8 @@ pub struct Identity {
     pub progress: Arc<Progress>,
     /// How bytes reach peers.
     pub host: Arc<dyn Host>,
+    /// Checkpoints on their way to peers: what comes behind them must stay in the log, or the next one would be due at once.
+    pub transfers: AtomicUsize,
 }
 
 /// What a node answers when it is asked about another one.

@@ -11,6 +11,7 @@
 use super::types::{RaftLogId, RaftStored, Types, applied_of, body_of, log_position, position, stored};
 use crate::apply::machine::{Applied, Checkpoint, Committed, LogPosition, Receive, Roster, StateMachine};
 use crate::base::LogIndex;
+use crate::base::histogram::Histogram;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::{OptionalSend, impls::BasicNode};
@@ -18,7 +19,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Sets of entries between raft and apply.
@@ -29,7 +30,7 @@ const SET_ENTRIES_MAX: usize = 64;
 enum ToApply {
     Entries(Vec<Committed>),
     Checkpoint(oneshot::Sender<Option<Box<dyn Checkpoint>>>),
-    Receive(oneshot::Sender<Result<Box<dyn Receive>, String>>),
+    Receive(u64, oneshot::Sender<Result<Box<dyn Receive>, String>>),
     Install(Applied, Box<dyn Receive>, oneshot::Sender<Result<(), String>>),
     Stop,
 }
@@ -40,6 +41,10 @@ pub struct Progress {
     term: AtomicU64,
     roster: watch::Sender<Arc<Roster>>,
     failure: watch::Sender<Option<String>>,
+    /// How long sets of entries took; the apply thread's.
+    pub applies: Histogram,
+    /// From a proposal until its entry goes to apply; the raft thread's.
+    pub commits: Histogram,
 }
 
 impl Progress {
@@ -49,6 +54,8 @@ impl Progress {
             index: watch::Sender::new(at.index),
             term: AtomicU64::new(at.term),
             failure: watch::Sender::new(None),
+            applies: Histogram::default(),
+            commits: Histogram::default(),
         }
     }
     pub fn index(&self) -> LogIndex {
@@ -182,7 +189,7 @@ impl Turns {
                 }
             }
             ToApply::Checkpoint(reply) => drop(reply.send(self.machine.checkpoint())),
-            ToApply::Receive(reply) => drop(reply.send(self.machine.receive())),
+            ToApply::Receive(source, reply) => drop(reply.send(self.machine.receive(source))),
             ToApply::Install(meta, received, reply) => {
                 let last = meta.last;
                 let result = self.machine.install(meta, received);
@@ -211,9 +218,11 @@ fn wait(receiver: &mut mpsc::Receiver<ToApply>, machine: &mut dyn StateMachine) 
 
 fn apply(machine: &mut dyn StateMachine, entries: Vec<Committed>, progress: &Progress) -> Result<(), String> {
     let Some(last) = entries.last().map(|e| e.position) else { return Ok(()) };
+    let begun = Instant::now();
     // A broken invariant in apply must stop this node's writes, not leave them hanging
     let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| machine.apply(entries)));
     applied.unwrap_or_else(|_| Err("panic in apply".into()))?;
+    progress.applies.record(begun.elapsed());
     progress.advance(last, machine.roster());
     Ok(())
 }
@@ -233,9 +242,9 @@ impl Pieces {
         rx.await.map_err(|_| stopped())
     }
 
-    pub async fn receive(&self) -> Result<Box<dyn Receive>, io::Error> {
+    pub async fn receive(&self, source: u64) -> Result<Box<dyn Receive>, io::Error> {
         let (tx, rx) = oneshot::channel();
-        self.0.send(ToApply::Receive(tx)).await.map_err(|_| stopped())?;
+        self.0.send(ToApply::Receive(source, tx)).await.map_err(|_| stopped())?;
         rx.await.map_err(|_| stopped())?.map_err(io::Error::other)
     }
 }
@@ -275,7 +284,7 @@ impl Machine {
 impl Machine {
     /// A checkpoint as if a peer had sent it.
     async fn copy(&self, mut checkpoint: Box<dyn Checkpoint>) -> Result<Box<dyn Receive>, io::Error> {
-        let mut received = Pieces(self.sender.clone()).receive().await?;
+        let mut received = Pieces(self.sender.clone()).receive(0).await?;
         while let Some(piece) = checkpoint.next().map_err(io::Error::other)? {
             received.piece(piece).map_err(io::Error::other)?;
         }
@@ -388,7 +397,7 @@ mod tests {
         fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
             None
         }
-        fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
+        fn receive(&mut self, _: u64) -> Result<Box<dyn Receive>, String> {
             Err("nothing to receive".into())
         }
         fn install(&mut self, _: Applied, _: Box<dyn Receive>) -> Result<(), String> {

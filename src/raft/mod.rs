@@ -23,11 +23,13 @@ mod tasks;
 mod tls;
 mod types;
 
+pub use frame::probe as probe_frames;
 pub use tls::{PeerTls, PeerTlsError};
 
 use crate::apply::digests::Digests;
 use crate::apply::machine::{Applied, Committed, LogPosition, Roster, StateMachine};
 use crate::base::batch::{Batch, Chunk};
+use crate::base::histogram::Distribution;
 use crate::base::planted::planted;
 use crate::base::{LogIndex, NodeId, mix64};
 use crate::disk::{Disk, Log, LogError, LogOptions};
@@ -42,10 +44,10 @@ use openraft::impls::BasicNode;
 use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 pub use tasks::Tasks;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use types::{Proposal, Slot, Types};
@@ -166,6 +168,16 @@ pub struct PeerStatus {
     pub matched: Option<LogIndex>,
     /// Entries it lacks.
     pub lag: Option<u64>,
+}
+
+/// What an entry's way takes.
+pub struct Times {
+    /// From its proposal, on the leader, until it goes to apply.
+    pub commit: Distribution,
+    /// A durable write of the log.
+    pub sync: Distribution,
+    /// A set of entries.
+    pub apply: Distribution,
 }
 
 /// Takes chunks that a follower's gateway sent here. False: this node does not lead `term`, or has no room.
@@ -394,7 +406,7 @@ impl Raft {
             let batch = batch.clone();
             Box::new(move || sink.iter().for_each(|sink| sink.refused(term, &batch)))
         };
-        let slot = Slot { permit: slot.0, refused };
+        let slot = Slot { permit: slot.0, refused, proposed: Instant::now(), progress: self.node.progress.clone() };
         let write = self.node.raft.write(Proposal(batch)).with_leader(leader).responder(slot);
         if let Err(e) = write.await {
             tracing::debug!("proposal refused: {e}");
@@ -436,6 +448,9 @@ impl Raft {
 
     /// Everything up to `position` is in a durable checkpoint: the log may let go of it.
     pub fn checkpointed(&self, position: LogPosition) {
+        if self.node.identity.transfers.load(Ordering::Acquire) > 0 {
+            return tracing::debug!("a checkpoint is on its way to a peer; the log stays until the next one");
+        }
         let raft = self.node.raft.clone();
         tracing::debug!("checkpoint at {position:?}");
         self.node.runtime.spawn(async move {
@@ -460,6 +475,16 @@ impl Raft {
     /// The oldest entry that [`Raft::history`] finds.
     pub fn history_since(&self) -> LogIndex {
         LogIndex(self.node.store.log().oldest())
+    }
+
+    /// What took how long since the start.
+    pub fn times(&self) -> Times {
+        let progress = &self.node.progress;
+        Times {
+            commit: progress.commits.copy(),
+            sync: self.node.store.log().sync_times(),
+            apply: progress.applies.copy(),
+        }
     }
 
     pub fn status(&self) -> Status {
@@ -524,6 +549,7 @@ impl Parts {
             tls: config.tls.clone(),
             progress: self.progress.clone(),
             host: self.host,
+            transfers: AtomicUsize::new(0),
         });
         let listener = match config.listen {
             Some(addr) => {

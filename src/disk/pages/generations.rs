@@ -33,6 +33,7 @@ pub struct Generations {
 }
 
 /// A generation that does not count yet.
+#[derive(Clone)]
 pub struct Fresh {
     pub pages: Arc<dyn PageStore>,
     pub(super) number: u64,
