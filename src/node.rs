@@ -21,7 +21,7 @@ use crate::admin::Admin;
 use crate::base::batch::{Chunk, ChunkBuilder, handler};
 use crate::base::{Clock, GatewayId, KeyHasher, NodeId, SystemClock, random};
 use crate::batch::{Batcher, BatcherConfig};
-use crate::command::builtin;
+use crate::command::{Table, builtin};
 use crate::disk::{LogOptions, RealDisk};
 use crate::gateway::{Gateway, GatewayOptions, TlsListen};
 use crate::history::History;
@@ -35,7 +35,7 @@ use keeper::Keeper;
 use machine::NodeMachine;
 use state::SharedState;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -192,49 +192,89 @@ fn start(config: &Config, owner: &Owner, peers: Option<PeerTls>, data: &DataDir)
     };
     let table = Arc::new(builtin::table(engine)?);
     let opened = Keeper::open(&data.pages_dir())?;
-    let settings = opened.store.settings();
-    settings.ms.store(config.window_ms as i64, Ordering::Relaxed);
-    settings.epochs.store(config.window_epochs, Ordering::Relaxed);
-    settings.bytes.store(config.window_bytes, Ordering::Relaxed);
-    let state = Arc::new(SharedState::new(opened.store.clone()));
-    let keeper = Arc::new(opened.keeper);
-    let machine =
-        NodeMachine::new(opened.store, opened.writer, opened.frontier, state.clone(), keeper.clone(), table.clone());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let (base, machine) = Base::new(config, opened, table, clock);
     let disk = Arc::new(RealDisk::open(data.log_dir())?);
     let raft = Raft::start(raft_config(config, owner, peers), disk, Box::new(machine))?;
-    let (watched, failing) = (raft.clone(), state.clone());
-    raft.spawn(async move { failing.fail(watched.failed().await) });
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let batcher_config =
-        BatcherConfig { interval: Duration::from_millis(config.batch_interval_ms), ..BatcherConfig::default() };
-    let batcher = Batcher::start(raft.clone(), clock.clone(), random(), batcher_config);
-    let own = batcher.clone();
-    let on_applied = Box::new(move |sequence| own.on_applied(sequence));
-    let _ = state.own.set(crate::apply::Own { gateway: batcher.gateway(), on_applied });
-    if let Some(chunk) = first_chunk(&state, &raft, owner, table.version()) {
-        let _ = batcher.submit(chunk);
-    }
+    let batcher = base.batcher(config, &raft, owner);
     eprintln!("look: waiting for a leader …");
-    let hasher = wait_for_cluster(config, &state, &raft)?;
-    let max_write_cost = Arc::new(AtomicU64::new(config.max_write_cost));
-    let history = History::new(table.clone(), state.progress.clone(), Arc::new(RaftLog(raft.clone())), keeper.clone());
-    Ok(Arc::new(Node {
-        state,
-        keeper,
-        raft,
-        batcher,
-        history: Arc::new(history),
-        code: Arc::new(NodeCode::new(table, hasher, max_write_cost.clone())),
-        clock,
-        max_write_cost,
-        checkpoint_bytes: AtomicU64::new(config.checkpoint_bytes),
-        run_id: format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32),
-        data_dir: data.path().to_path_buf(),
-        config_file: config.file.clone(),
-        stop: tokio::sync::Notify::new(),
-        backups: backup::Backups::default(),
-        reads: AtomicU64::new(random()),
-    }))
+    let hasher = wait_for_cluster(config, &base.state, &raft)?;
+    Ok(base.finish(config, raft, batcher, hasher, data.path()))
+}
+
+/// A node that is being started: what it has before its Raft runs. (The simulation starts its nodes from here, too.)
+pub struct Base {
+    pub state: Arc<SharedState>,
+    keeper: Arc<Keeper>,
+    table: Arc<Table>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Base {
+    /// Around what recovery found; with the state machine for [`Raft`].
+    pub fn new(
+        config: &Config,
+        opened: keeper::Opened,
+        table: Arc<Table>,
+        clock: Arc<dyn Clock>,
+    ) -> (Base, NodeMachine) {
+        let settings = opened.store.settings();
+        settings.ms.store(config.window_ms as i64, Ordering::Relaxed);
+        settings.epochs.store(config.window_epochs, Ordering::Relaxed);
+        settings.bytes.store(config.window_bytes, Ordering::Relaxed);
+        let state = Arc::new(SharedState::new(opened.store.clone()));
+        let keeper = Arc::new(opened.keeper);
+        let machine = NodeMachine::new(
+            opened.store,
+            opened.writer,
+            opened.frontier,
+            state.clone(),
+            keeper.clone(),
+            table.clone(),
+        );
+        (Base { state, keeper, table, clock }, machine)
+    }
+
+    /// Starts the batcher, with what this node has to tell the cluster first.
+    pub fn batcher(&self, config: &Config, raft: &Raft, owner: &Owner) -> Batcher {
+        let (watched, failing) = (raft.clone(), self.state.clone());
+        raft.spawn(async move { failing.fail(watched.failed().await) });
+        let interval = Duration::from_millis(config.batch_interval_ms);
+        let batcher_config = BatcherConfig { interval, ..BatcherConfig::default() };
+        let batcher = Batcher::start(raft.clone(), self.clock.clone(), random(), batcher_config);
+        let own = batcher.clone();
+        let on_applied = Box::new(move |sequence| own.on_applied(sequence));
+        let _ = self.state.own.set(crate::apply::Own { gateway: batcher.gateway(), on_applied });
+        if let Some(chunk) = first_chunk(&self.state, raft, owner, self.table.version()) {
+            let _ = batcher.submit(chunk);
+        }
+        batcher
+    }
+
+    /// The whole node, once the cluster's hash seed is known.
+    pub fn finish(self, config: &Config, raft: Raft, batcher: Batcher, hasher: KeyHasher, data: &Path) -> Arc<Node> {
+        let Base { state, keeper, table, clock } = self;
+        let max_write_cost = Arc::new(AtomicU64::new(config.max_write_cost));
+        let log = Arc::new(RaftLog(raft.clone()));
+        let history = History::new(table.clone(), state.progress.clone(), log, keeper.clone());
+        Arc::new(Node {
+            state,
+            keeper,
+            raft,
+            batcher,
+            history: Arc::new(history),
+            code: Arc::new(NodeCode::new(table, hasher, max_write_cost.clone())),
+            clock,
+            max_write_cost,
+            checkpoint_bytes: AtomicU64::new(config.checkpoint_bytes),
+            run_id: format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32),
+            data_dir: data.to_path_buf(),
+            config_file: config.file.clone(),
+            stop: tokio::sync::Notify::new(),
+            backups: backup::Backups::default(),
+            reads: AtomicU64::new(random()),
+        })
+    }
 }
 
 /// The nodes that a new cluster begins with.

@@ -12,6 +12,7 @@ pub mod glob;
 pub mod histogram;
 pub mod limits;
 pub mod members;
+pub mod planted;
 pub mod words;
 
 macro_rules! id {
@@ -62,7 +63,7 @@ id!(
 pub fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     let seed = || std::hash::RandomState::new().build_hasher().finish();
-    mix64(seed() ^ mix64(seed() ^ std::process::id() as u64))
+    mix64(seed() ^ mix64(seed()))
 }
 
 /// Wall-clock milliseconds since 1970-01-01 UTC.

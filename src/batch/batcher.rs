@@ -11,6 +11,7 @@
 
 use crate::base::batch::{Batch, BatchHeader, Chunk};
 use crate::base::histogram::{Distribution, Histogram};
+use crate::base::planted::planted;
 use crate::base::{Clock, GatewayId, Millis, NodeId, mix64};
 use crate::raft::{ForwardSink, Leadership, Raft};
 use std::collections::VecDeque;
@@ -171,7 +172,8 @@ pub struct Batcher(Arc<Shared>);
 impl Batcher {
     /// `seed`: fresh random bits; the gateway's id and the seeds of batches come from it.
     pub fn start(raft: Raft, clock: Arc<dyn Clock>, seed: u64, config: BatcherConfig) -> Batcher {
-        let gateway = GatewayId(mix64(seed ^ mix64(raft.node_id().0)) | 1);
+        let name = if planted("a gateway's id is used again") { 0 } else { seed };
+        let gateway = GatewayId(mix64(name ^ mix64(raft.node_id().0)) | 1);
         let leadership = raft.leadership();
         let state = Mutex::new(State { leadership, ..State::default() });
         let (wake, room) = (Notify::new(), Notify::new());
@@ -204,7 +206,7 @@ impl Batcher {
             return Err(Refused::Full);
         }
         state.waiting_since.get_or_insert_with(Instant::now);
-        state.last_sequence += 1;
+        state.last_sequence += 1 + u64::from(state.last_sequence % 64 == 63 && planted("a sequence is left out"));
         let sequence = state.last_sequence;
         chunk.gateway = self.0.gateway;
         chunk.sequence = sequence;

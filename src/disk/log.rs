@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How soon after the last write of a pause the high-water record follows.
 pub const HIGHWATER_IDLE: Duration = Duration::from_millis(20);
@@ -62,6 +62,9 @@ impl Payload for Bytes {
 
 /// Called once, on the writer's thread: must not block.
 pub type Completion = Box<dyn FnOnce(Result<(), LogError>) + Send>;
+
+/// Tells whoever runs the writer by hand that there is work.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// What the log says, counting what is queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -108,6 +111,8 @@ pub(super) struct Places {
 pub(super) struct Shared {
     pub queue: Mutex<Queue>,
     pub wake: Condvar,
+    /// Called besides, where no thread waits.
+    pub call: Option<Wake>,
     pub places: Mutex<Places>,
     /// How long durable writes took; the writer's.
     pub syncs: Histogram,
@@ -128,20 +133,31 @@ pub struct Log {
 impl Log {
     /// Opens the log in `disk`, or begins one if there is none.
     pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<Log, LogError> {
+        let (mut log, writer) = Log::open_without_thread(disk, options, None)?;
+        let shared = log.shared.clone();
+        let thread = std::thread::Builder::new().name("look-log".into()).spawn(move || writer.run(&shared));
+        log.writer = Some(thread.map_err(LogError::io("start log thread"))?);
+        Ok(log)
+    }
+
+    /// The same without a thread: whoever holds the [`WriterByHand`] takes its turns, and is told by `wake` when there is work.
+    /// The simulation's way.
+    pub fn open_by_hand(disk: Arc<dyn Disk>, options: LogOptions, wake: Wake) -> Result<(Log, WriterByHand), LogError> {
+        let (log, writer) = Log::open_without_thread(disk, options, Some(wake))?;
+        let shared = log.shared.clone();
+        Ok((log, WriterByHand { writer, shared }))
+    }
+
+    fn open_without_thread(
+        disk: Arc<dyn Disk>,
+        options: LogOptions,
+        call: Option<Wake>,
+    ) -> Result<(Log, Writer), LogError> {
         let (writer, places, torn) = Writer::open(disk, options)?;
-        let queue = Queue { state: places.state, ..Queue::default() };
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(queue),
-            wake: Condvar::new(),
-            places: Mutex::new(places),
-            syncs: Histogram::default(),
-        });
-        let run = {
-            let shared = shared.clone();
-            move || writer.run(&shared)
-        };
-        let thread = std::thread::Builder::new().name("look-log".into()).spawn(run);
-        Ok(Log { shared, writer: Some(thread.map_err(LogError::io("start log thread"))?), torn })
+        let queue = Queue { state: places.state, asleep: call.is_some(), ..Queue::default() };
+        let (queue, wake, places) = (Mutex::new(queue), Condvar::new(), Mutex::new(places));
+        let shared = Arc::new(Shared { queue, wake, call, places, syncs: Histogram::default() });
+        Ok((Log { shared, writer: None, torn }, writer))
     }
 
     /// How long durable writes took since the log was opened.
@@ -239,6 +255,7 @@ impl Log {
         drop(queue);
         if wake {
             self.shared.wake.notify_one();
+            self.shared.call.iter().for_each(|wake| wake());
         }
         if let Some(done) = at_once {
             done(Ok(()));
@@ -333,6 +350,28 @@ impl Log {
         }
         let records: Vec<Record> = range.clone().map_while(|i| found.remove(&i)).collect();
         if records.is_empty() { Err(LogError::Missing(range.start)) } else { Ok(records) }
+    }
+}
+
+/// The writer without its thread.
+pub struct WriterByHand {
+    writer: Writer,
+    shared: Arc<Shared>,
+}
+
+/// How a turn of the writer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing is queued: to be called again when woken, and with `pause` after [`HIGHWATER_IDLE`] if the flag is set.
+    Asleep(bool),
+    /// A write failed: nothing is written any more.
+    Failed,
+}
+
+impl WriterByHand {
+    /// Writes what is queued, at the time `now`. `pause`: nothing was queued for a while.
+    pub fn turn(&mut self, now: Instant, pause: bool) -> Turn {
+        self.writer.turn(&self.shared, now, pause)
     }
 }
 

@@ -18,7 +18,7 @@ pub mod sim;
 pub mod verify;
 mod writer;
 
-pub use log::{Append, Completion, Log, LogOptions, LogState, Payload};
+pub use log::{Append, Completion, Log, LogOptions, LogState, Payload, Turn, WriterByHand};
 pub use real::RealDisk;
 pub use record::{Kind, Position, Record, Vote};
 

@@ -29,8 +29,8 @@ pub mod generations;
 pub mod memory;
 pub mod scratch;
 
-pub use generations::Generations;
-pub use memory::MemoryPages;
+pub use generations::{Generations, PageStores};
+pub use memory::{MemoryGenerations, MemoryPages};
 
 /// What the page store can say went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -116,6 +116,12 @@ impl SimDisk {
         (world.dead, world.cut_at, world.fail_at) = (false, None, None);
     }
 
+    /// No fault to come is planned any more.
+    pub fn restart_faults(&self) {
+        let mut world = self.world();
+        (world.cut_at, world.fail_at, world.capacity) = (None, None, None);
+    }
+
     /// A copy with a life of its own.
     pub fn fork(&self) -> SimDisk {
         let w = self.world();

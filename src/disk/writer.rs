@@ -1,13 +1,16 @@
 //! The log's writer: the one thread that changes its files.
 
 use super::highwater::{self, HighWater, Mark};
-use super::log::{Completion, HIGHWATER_BUSY, HIGHWATER_IDLE, LogOptions, LogState, Op, Places, Queue, Shared, lock};
+use super::log::{
+    Completion, HIGHWATER_BUSY, HIGHWATER_IDLE, LogOptions, LogState, Op, Places, Queue, Shared, Turn, lock,
+};
 use super::record::{
     GROUP_BYTES, Group, Kind, Position, RECORD_BYTES, SECTOR, Vote, record_len, seal_record, zero_sectors,
 };
 use super::recovery::{self, Place, Recovered};
 use super::segment::{self, Head, Segment};
 use super::{AlignedBuf, BLOCK, Disk, LogError};
+use crate::base::planted::planted;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -31,6 +34,8 @@ pub(super) struct Writer {
     /// Entries, purges and truncations in `buf`, in order.
     pending: Vec<(Kind, Position, Place, Option<Vote>)>,
     records: u32,
+    /// Time of this turn, and of the last high-water record.
+    now: Instant,
     marked: Instant,
     /// Something is durable that the high-water record does not cover.
     dirty: bool,
@@ -95,6 +100,7 @@ impl Writer {
             buf: AlignedBuf::default(),
             pending: Vec::new(),
             records: 0,
+            now: Instant::now(),
             marked: Instant::now(),
             dirty: true,
             preparing: None,
@@ -110,29 +116,65 @@ impl Writer {
     /// Until the log is closed or a write fails.
     pub fn run(mut self, shared: &Shared) {
         loop {
-            let mut done = Vec::new();
             let (ops, stop) = match self.next_ops(shared) {
                 Pause::Over(ops, stop) => (ops, stop),
                 Pause::Used => continue,
                 Pause::Failed => return,
             };
-            let result = self.write_all(ops, shared, &mut done).and_then(|()| self.mark_if_due(stop));
-            let failure = result.clone().err();
-            if let Some(failure) = &failure {
-                tracing::error!("{failure}");
-                // First, so that nothing is queued any more once a waiter knows
-                fail(shared, failure.clone());
-            }
-            for completion in done {
-                completion(result.clone());
-            }
-            if failure.is_some() {
-                return;
-            }
-            if stop && lock(&shared.queue).ops.is_empty() {
+            self.now = Instant::now();
+            let written = self.write_and_tell(ops, stop, shared);
+            if !written || (stop && lock(&shared.queue).ops.is_empty()) {
                 return;
             }
         }
+    }
+
+    /// One turn of [`Writer::run`] that never waits.
+    pub fn turn(&mut self, shared: &Shared, now: Instant, pause: bool) -> Turn {
+        self.now = now;
+        let ops = {
+            let mut queue = lock(&shared.queue);
+            if queue.failed.is_some() {
+                return Turn::Failed;
+            }
+            let ops = if queue.ops.is_empty() && !pause { Vec::new() } else { take(&mut queue) };
+            queue.asleep = true;
+            ops
+        };
+        let written = if pause && ops.iter().all(|op| op.done.is_none()) {
+            self.use_pause(ops, shared)
+        } else {
+            self.write_and_tell(ops, false, shared)
+        };
+        match written {
+            true => Turn::Asleep(self.dirty || lock(&shared.queue).committed_waits),
+            false => Turn::Failed,
+        }
+    }
+
+    /// Writes `ops` and calls everyone who waits for them. False: it failed.
+    fn write_and_tell(&mut self, ops: Vec<Op>, stop: bool, shared: &Shared) -> bool {
+        let mut done = Vec::new();
+        let result = self.write_all(ops, shared, &mut done).and_then(|()| self.mark_if_due(stop));
+        if let Err(failure) = &result {
+            tracing::error!("{failure}");
+            // First, so that nothing is queued any more once a waiter knows
+            fail(shared, failure.clone());
+        }
+        for completion in done {
+            completion(result.clone());
+        }
+        result.is_ok()
+    }
+
+    /// Brings the high-water record up to date. False: it failed.
+    fn use_pause(&mut self, ops: Vec<Op>, shared: &Shared) -> bool {
+        let written = self.write_all(ops, shared, &mut Vec::new()).and_then(|()| self.mark());
+        if let Err(failure) = &written {
+            tracing::error!("{failure}");
+            fail(shared, failure.clone());
+        }
+        written.is_ok()
     }
 
     /// Waits for work, or uses a pause to bring the high-water record up to date.
@@ -150,13 +192,8 @@ impl Writer {
                 queue.asleep = false;
                 let ops = take(&mut queue);
                 drop(queue);
-                let mut none = Vec::new();
-                if let Err(failure) = self.write_all(ops, shared, &mut none).and_then(|()| self.mark()) {
-                    tracing::error!("{failure}");
-                    fail(shared, failure);
-                    return Pause::Failed;
-                }
-                return Pause::Used;
+                self.now = Instant::now();
+                return if self.use_pause(ops, shared) { Pause::Used } else { Pause::Failed };
             }
         }
         queue.asleep = false;
@@ -236,7 +273,9 @@ impl Writer {
         let group = Group { number, log, chain, records: self.records, bytes, zeros };
         group.write(self.buf.as_mut_slice());
         let begun = Instant::now();
-        self.segment.file.write_durable(self.buf.as_slice(), self.offset).map_err(LogError::io("write log"))?;
+        if !(planted("a write is skipped") && self.group % 16 == 9) {
+            self.segment.file.write_durable(self.buf.as_slice(), self.offset).map_err(LogError::io("write log"))?;
+        }
         shared.syncs.record(begun.elapsed());
         self.take_in(shared);
         self.offset += padded;
@@ -343,13 +382,17 @@ impl Writer {
         let old = self.high.mark();
         let (segment, offset) = (self.segment.head.segment, self.offset);
         self.high.write(Mark { segment, offset, group: self.group, chain: self.chain, ..old })?;
-        self.marked = Instant::now();
+        self.marked = self.now;
         self.dirty = false;
         Ok(())
     }
 
     fn mark_if_due(&mut self, stop: bool) -> Result<(), LogError> {
-        if self.dirty && (stop || self.marked.elapsed() >= HIGHWATER_BUSY) { self.mark() } else { Ok(()) }
+        if self.dirty && (stop || self.now.duration_since(self.marked) >= HIGHWATER_BUSY) {
+            self.mark()
+        } else {
+            Ok(())
+        }
     }
 }
 

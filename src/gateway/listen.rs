@@ -123,6 +123,14 @@ impl<B: Backend> Gateway<B> {
         Ok(Gateway { shared, addresses, tls_addresses, accepting: Mutex::new(accepting) })
     }
 
+    /// Serves a client that came another way than through a listener.
+    pub fn serve<S>(&self, stream: S, addr: &str)
+    where
+        S: tokio::io::AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        welcome(&self.shared, stream, addr.into(), addr.into(), true);
+    }
+
     /// Where it listens: with the real ports.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses

@@ -5,6 +5,7 @@
 //! lost. So nobody speaks with it any more (Jepsen on RedisRaft, issue 30); it joins as a new node.
 
 use super::frame::Hello;
+use super::link::Host;
 use super::machine::Progress;
 use super::tls::PeerTls;
 use crate::apply::machine::Standing;
@@ -20,6 +21,8 @@ pub struct Identity {
     /// `None`: peers speak in clear.
     pub tls: Option<PeerTls>,
     pub progress: Arc<Progress>,
+    /// How bytes reach peers.
+    pub host: Arc<dyn Host>,
     /// Checkpoints on their way to peers: what comes behind them must stay in the log, or the next one would be due at once.
     pub transfers: AtomicUsize,
 }

@@ -5,7 +5,9 @@ use super::frame::{self, Builder, Frame, Hello, Kind};
 use super::identity::Identity;
 use crate::base::{NodeId, Seldom};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -22,6 +24,39 @@ const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 /// What a link runs over: TCP, or TLS over it.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// The machine around this room: how bytes reach a peer, and where work goes that may wait for a disk. The simulation
+/// brings its own.
+pub trait Host: Send + Sync + 'static {
+    fn connect<'a>(&'a self, addr: &'a str) -> Later<'a, io::Result<Box<dyn Stream>>>;
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> Later<'static, io::Result<()>>;
+}
+
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// TCP, and tokio's threads for blocking work.
+pub struct Machine;
+
+impl Host for Machine {
+    fn connect<'a>(&'a self, addr: &'a str) -> Later<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(addr).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> Later<'static, io::Result<()>> {
+        Box::pin(async { Ok(tokio::task::spawn_blocking(work).await?) })
+    }
+}
+
+/// Runs `work` where it may wait for a disk.
+pub async fn blocking<T: Send + 'static>(host: &dyn Host, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let (tx, rx) = oneshot::channel();
+    host.blocking(Box::new(move || drop(tx.send(work())))).await?;
+    rx.await.map_err(io::Error::other)
+}
 
 type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<io::Result<Frame>>>>>;
 
@@ -123,12 +158,11 @@ impl Link {
     }
 
     async fn shake_hands(&self) -> io::Result<Connection> {
-        let stream = TcpStream::connect(&self.0.addr).await?;
-        stream.set_nodelay(true)?;
         let Inner { identity, to, addr, .. } = &*self.0;
+        let stream = identity.host.connect(addr).await?;
         let hello = identity.hello(*to);
         let mut stream: Box<dyn Stream> = match &identity.tls {
-            None => Box::new(stream),
+            None => stream,
             Some(tls) => Box::new(tls.connect(stream, *to).await?),
         };
         hello.write(&mut stream).await?;

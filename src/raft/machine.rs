@@ -19,7 +19,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Sets of entries between raft and apply.
@@ -102,14 +102,17 @@ pub struct ApplyThread {
 impl ApplyThread {
     pub fn start(machine: Box<dyn StateMachine>) -> io::Result<(ApplyThread, Arc<Progress>, Applied)> {
         let applied = machine.applied();
-        let progress = Arc::new(Progress::new(applied.last, machine.roster()));
+        let (mut apply, turns, progress) = ApplyThread::by_hand(machine);
+        apply.thread = Some(std::thread::Builder::new().name("look-apply".into()).spawn(move || turns.run())?);
+        Ok((apply, progress, applied))
+    }
+
+    /// The same without a thread.
+    pub fn by_hand(machine: Box<dyn StateMachine>) -> (ApplyThread, Turns, Arc<Progress>) {
+        let progress = Arc::new(Progress::new(machine.applied().last, machine.roster()));
         let (sender, receiver) = mpsc::channel(SETS_WAITING_MAX);
-        let run = {
-            let progress = progress.clone();
-            move || run(machine, receiver, &progress)
-        };
-        let thread = std::thread::Builder::new().name("look-apply".into()).spawn(run)?;
-        Ok((ApplyThread { sender, thread: Some(thread) }, progress, applied))
+        let turns = Turns { machine, receiver, progress: progress.clone() };
+        (ApplyThread { sender, thread: None }, turns, progress)
     }
 
     pub fn machine(&self, progress: Arc<Progress>, applied: Applied) -> Machine {
@@ -129,13 +132,49 @@ impl ApplyThread {
     }
 }
 
-fn run(mut machine: Box<dyn StateMachine>, mut receiver: mpsc::Receiver<ToApply>, progress: &Progress) {
-    let mut next = None;
-    while let Some(command) = next.take().or_else(|| wait(&mut receiver, &mut *machine)) {
+/// The state machine and what is queued for it.
+pub struct Turns {
+    machine: Box<dyn StateMachine>,
+    receiver: mpsc::Receiver<ToApply>,
+    progress: Arc<Progress>,
+}
+
+impl Turns {
+    fn run(mut self) {
+        let mut next = None;
+        while let Some(command) = next.take().or_else(|| wait(&mut self.receiver, &mut *self.machine)) {
+            match self.turn(command) {
+                Some(left) => next = left,
+                None => return,
+            }
+        }
+    }
+
+    /// As a task, each turn after a time that `delay` chooses.
+    pub async fn run_as_task(mut self, delay: impl Fn() -> Duration) {
+        let mut next = None;
+        loop {
+            let Some(command) = (match next.take() {
+                Some(command) => Some(command),
+                None => self.receiver.recv().await,
+            }) else {
+                return;
+            };
+            tokio::time::sleep(delay()).await;
+            match self.turn(command) {
+                Some(left) => next = left,
+                None => return,
+            }
+        }
+    }
+
+    /// Carries out a command, with what may go together with it, and gives back a command taken too early. None: the end.
+    fn turn(&mut self, command: ToApply) -> Option<Option<ToApply>> {
+        let mut next = None;
         match command {
             ToApply::Entries(mut entries) => {
                 // Everything that waits is one set: one publication, one wake-up
-                while let Ok(more) = receiver.try_recv() {
+                while let Ok(more) = self.receiver.try_recv() {
                     match more {
                         ToApply::Entries(more) => entries.extend(more),
                         other => {
@@ -144,22 +183,24 @@ fn run(mut machine: Box<dyn StateMachine>, mut receiver: mpsc::Receiver<ToApply>
                         }
                     }
                 }
-                if let Err(why) = apply(&mut *machine, entries, progress) {
-                    return progress.fail(why);
+                if let Err(why) = apply(&mut *self.machine, entries, &self.progress) {
+                    self.progress.fail(why);
+                    return None;
                 }
             }
-            ToApply::Checkpoint(reply) => drop(reply.send(machine.checkpoint())),
-            ToApply::Receive(source, reply) => drop(reply.send(machine.receive(source))),
+            ToApply::Checkpoint(reply) => drop(reply.send(self.machine.checkpoint())),
+            ToApply::Receive(source, reply) => drop(reply.send(self.machine.receive(source))),
             ToApply::Install(meta, received, reply) => {
                 let last = meta.last;
-                let result = machine.install(meta, received);
+                let result = self.machine.install(meta, received);
                 if result.is_ok() {
-                    progress.advance(last, machine.roster());
+                    self.progress.advance(last, self.machine.roster());
                 }
                 let _ = reply.send(result);
             }
-            ToApply::Stop => return,
+            ToApply::Stop => return None,
         }
+        Some(next)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::frame::{self, Builder, Kind};
 use super::identity::Identity;
-use super::link::{Link, parsed};
+use super::link::{Link, blocking, parsed};
 use super::machine::SnapshotData;
 use super::types::{RaftVote, Reader, Types, membership_bytes};
 use crate::apply::machine::Checkpoint;
@@ -165,11 +165,11 @@ impl Peer {
         loop {
             let begun = Instant::now();
             // Reading a page may wait for the disk
-            let (back, piece) = tokio::task::spawn_blocking(move || {
+            let read = move || {
                 let piece = checkpoint.next();
                 (checkpoint, piece)
-            })
-            .await?;
+            };
+            let (back, piece) = blocking(&*self.identity.host, read).await?;
             checkpoint = back;
             let Some(piece) = piece.map_err(io::Error::other)? else { return Ok(checkpoint) };
             let mut b = Builder::new(Kind::SnapshotPiece, 0, piece.len());

@@ -1,4 +1,5 @@
-//! tokio, with one difference: a sleep shorter than the timer's millisecond yields instead.
+//! tokio, with two differences: a sleep shorter than the timer's millisecond yields instead, and chance (the election timeouts)
+//! comes from the standard library's random state, which the simulation can set.
 //!
 //! openraft gathers completions of the log for one microsecond; tokio rounds every sleep up to a whole millisecond, which
 //! would add that to each write that lands in such a pause.
@@ -6,6 +7,8 @@
 use openraft::async_runtime::{AsyncRuntime, Instant};
 use openraft::impls::TokioRuntime;
 use openraft::{OptionalSend, TokioInstant};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -53,7 +56,7 @@ impl AsyncRuntime for Runtime {
     type Instant = TokioInstant;
     type TimeoutError = <Tokio as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <Tokio as AsyncRuntime>::Timeout<R, T>;
-    type ThreadLocalRng = <Tokio as AsyncRuntime>::ThreadLocalRng;
+    type ThreadLocalRng = SmallRng;
     type Mpsc = <Tokio as AsyncRuntime>::Mpsc;
     type Watch = <Tokio as AsyncRuntime>::Watch;
     type Oneshot = <Tokio as AsyncRuntime>::Oneshot;
@@ -82,7 +85,7 @@ impl AsyncRuntime for Runtime {
         Tokio::is_panic(join_error)
     }
     fn thread_rng() -> Self::ThreadLocalRng {
-        Tokio::thread_rng()
+        SmallRng::seed_from_u64(crate::base::unguessable())
     }
     fn new(threads: usize) -> Self {
         Runtime(Tokio::new(threads))

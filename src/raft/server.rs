@@ -1,7 +1,7 @@
 //! What this node answers to its peers. One task a connection; requests of one connection are answered in order.
 
 use super::frame::{self, Builder, Frame, Hello, Kind};
-use super::link::{Stream, failed, parsed};
+use super::link::{Stream, blocking, failed, parsed};
 use super::machine::SnapshotData;
 use super::members::{self, Change, ChangeError};
 use super::network::SAY_EVERY;
@@ -58,7 +58,7 @@ async fn meet(stream: TcpStream, node: Arc<Node>) -> io::Result<()> {
     connection(Box::new(stream), Some(passport), node).await
 }
 
-async fn connection(mut stream: Box<dyn Stream>, passport: Option<Passport>, node: Arc<Node>) -> io::Result<()> {
+pub async fn connection(mut stream: Box<dyn Stream>, passport: Option<Passport>, node: Arc<Node>) -> io::Result<()> {
     let hello = tokio::time::timeout(HELLO_TIMEOUT, Hello::read(&mut stream)).await??;
     // Sent in any case: the other side tells its operator whom it reached
     node.identity.hello(hello.from).write(&mut stream).await?;
@@ -222,11 +222,11 @@ impl Session {
             receiving.said = Instant::now();
             tracing::info!("checkpoint from node {}: {} MiB received", self.from, receiving.bytes >> 20);
         }
-        let (receiving, taken) = tokio::task::spawn_blocking(move || {
+        let take = move || {
             let taken = receiving.pages.piece(payload);
             (receiving, taken)
-        })
-        .await?;
+        };
+        let (receiving, taken) = blocking(&*self.node.identity.host, take).await?;
         taken.map_err(io::Error::other)?;
         self.receiving = Some(receiving);
         Ok(Builder::new(Kind::SnapshotPiece, id, 0))

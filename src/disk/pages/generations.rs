@@ -9,11 +9,22 @@
 //! of their own, which counts from the moment in which `CURRENT` is renamed into place.
 
 use super::scratch::Scratch;
-use super::{FjallPages, PagesError, PagesOptions, crc};
+use super::{FjallPages, PageStore, PagesError, PagesOptions, crc};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Where a node's page stores are: one counts, and a received one can take its place. Memory has its own
+/// ([`super::memory::MemoryGenerations`]).
+pub trait PageStores: Send + Sync {
+    /// Opens the page store that counts, and removes what others left behind. Creates the first if there is none.
+    fn open(&self) -> Result<Arc<dyn PageStore>, PagesError>;
+    /// An empty page store beside the one that counts.
+    fn fresh(&self) -> Result<Fresh, PagesError>;
+    /// Makes a generation count from now on, also after a crash. The one before goes at the next opening.
+    fn adopt(&self, fresh: Fresh) -> Result<Arc<dyn PageStore>, PagesError>;
+}
 
 /// The directory that holds all generations. One process at a time uses it.
 pub struct Generations {
@@ -24,8 +35,8 @@ pub struct Generations {
 /// A generation that does not count yet.
 #[derive(Clone)]
 pub struct Fresh {
-    pub pages: Arc<FjallPages>,
-    number: u64,
+    pub pages: Arc<dyn PageStore>,
+    pub(super) number: u64,
 }
 
 impl Generations {
@@ -34,38 +45,10 @@ impl Generations {
         Ok(Generations { directory: directory.to_path_buf(), options })
     }
 
-    /// Opens the page store that counts, and removes what others left behind. Creates the first if there is none.
-    pub fn open(&self) -> Result<FjallPages, PagesError> {
-        let current = self.current()?;
-        for number in self.numbers()?.into_iter().filter(|number| *number != current) {
-            fs::remove_dir_all(self.path(number))?;
-        }
-        let pages = FjallPages::open(&self.path(current), &self.options)?;
-        self.point_at(current)?;
-        Ok(pages)
-    }
-
     /// The page store in `directory` that counts, to look at: nothing in it is changed. `scratch` holds copies of its small files.
     pub fn inspect(directory: &Path, scratch: &Path) -> Result<Scratch, PagesError> {
         let all = Generations { directory: directory.to_path_buf(), options: PagesOptions::default() };
         Scratch::open(&all.path(all.current()?), scratch)
-    }
-
-    /// An empty page store beside the one that counts. What earlier transfers left unfinished goes; what this process replaced
-    /// stays until the next opening, because versions in memory may still read it.
-    pub fn fresh(&self) -> Result<Fresh, PagesError> {
-        let (current, numbers) = (self.current()?, self.numbers()?);
-        for number in numbers.iter().filter(|number| **number > current) {
-            fs::remove_dir_all(self.path(*number))?;
-        }
-        let number = numbers.last().map_or(1, |last| last + 1);
-        Ok(Fresh { pages: Arc::new(FjallPages::open(&self.path(number), &self.options)?), number })
-    }
-
-    /// Makes a generation count from now on, also after a crash. The one before goes at the next opening.
-    pub fn adopt(&self, fresh: Fresh) -> Result<Arc<FjallPages>, PagesError> {
-        self.point_at(fresh.number)?;
-        Ok(fresh.pages)
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -100,6 +83,34 @@ impl Generations {
 
     fn point_at(&self, number: u64) -> Result<(), PagesError> {
         write_durably(&self.directory.join("CURRENT"), &File::open(&self.directory)?, &text(number))
+    }
+}
+
+impl PageStores for Generations {
+    fn open(&self) -> Result<Arc<dyn PageStore>, PagesError> {
+        let current = self.current()?;
+        for number in self.numbers()?.into_iter().filter(|number| *number != current) {
+            fs::remove_dir_all(self.path(number))?;
+        }
+        let pages = FjallPages::open(&self.path(current), &self.options)?;
+        self.point_at(current)?;
+        Ok(Arc::new(pages))
+    }
+
+    /// What earlier transfers left unfinished goes; what this process replaced stays until the next opening, because versions in
+    /// memory may still read it.
+    fn fresh(&self) -> Result<Fresh, PagesError> {
+        let (current, numbers) = (self.current()?, self.numbers()?);
+        for number in numbers.iter().filter(|number| **number > current) {
+            fs::remove_dir_all(self.path(*number))?;
+        }
+        let number = numbers.last().map_or(1, |last| last + 1);
+        Ok(Fresh { pages: Arc::new(FjallPages::open(&self.path(number), &self.options)?), number })
+    }
+
+    fn adopt(&self, fresh: Fresh) -> Result<Arc<dyn PageStore>, PagesError> {
+        self.point_at(fresh.number)?;
+        Ok(fresh.pages)
     }
 }
 
@@ -140,7 +151,6 @@ fn parse(read: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::PageStore;
     use super::*;
     use crate::base::PageId;
 

@@ -2,10 +2,11 @@
 //!
 //! Stricter than fjall: of the writes since the last sync *any* subset may survive a crash, not only a prefix.
 
+use super::generations::{Fresh, PageStores};
 use super::{PageStore, PagesError, seal, unseal};
 use crate::base::{PageId, mix64};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Clone)]
 enum Change {
@@ -118,6 +119,59 @@ fn flip(value: Option<&mut Vec<u8>>, bit: usize) -> bool {
             true
         }
         None => false,
+    }
+}
+
+/// Generations of page stores in memory; clones share them.
+#[derive(Clone, Default)]
+pub struct MemoryGenerations(Arc<Mutex<Stores>>);
+
+#[derive(Default)]
+struct Stores {
+    stores: BTreeMap<u64, Arc<MemoryPages>>,
+    current: u64,
+}
+
+impl MemoryGenerations {
+    fn stores(&self) -> MutexGuard<'_, Stores> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that exist, the one that counts first.
+    pub fn all(&self) -> Vec<Arc<MemoryPages>> {
+        let stores = self.stores();
+        let current = stores.stores.get(&stores.current).cloned();
+        let others = stores.stores.iter().filter(|(number, _)| **number != stores.current);
+        current.into_iter().chain(others.map(|(_, pages)| pages.clone())).collect()
+    }
+
+    /// Power loss, of all stores together.
+    pub fn crash(&self, seed: u64) {
+        self.all().iter().for_each(|pages| pages.crash(seed));
+    }
+}
+
+impl PageStores for MemoryGenerations {
+    fn open(&self) -> Result<Arc<dyn PageStore>, PagesError> {
+        let mut stores = self.stores();
+        let current = stores.current.max(1);
+        stores.current = current;
+        stores.stores.retain(|number, _| *number == current);
+        Ok(stores.stores.entry(current).or_default().clone())
+    }
+
+    fn fresh(&self) -> Result<Fresh, PagesError> {
+        let mut stores = self.stores();
+        let current = stores.current;
+        stores.stores.retain(|number, _| *number <= current);
+        let number = stores.stores.last_key_value().map_or(1, |(last, _)| last + 1);
+        let pages = stores.stores.entry(number).or_default().clone();
+        Ok(Fresh { pages, number })
+    }
+
+    fn adopt(&self, fresh: Fresh) -> Result<Arc<dyn PageStore>, PagesError> {
+        self.stores().current = fresh.number;
+        Ok(fresh.pages)
     }
 }
 

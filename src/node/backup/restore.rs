@@ -9,7 +9,7 @@ use crate::apply::positions::Place;
 use crate::apply::runner::Runner;
 use crate::base::{Epoch, KeyHasher, LogIndex, PageId, SubBatch};
 use crate::command::builtin;
-use crate::disk::pages::generations::Generations;
+use crate::disk::pages::generations::{Generations, PageStores};
 use crate::disk::pages::{PageStore, PagesOptions};
 use crate::history::replay;
 use crate::lang::engine::Engine;
@@ -93,7 +93,7 @@ fn make(dir: &Path, config: &Config, set: Set, run: &Run, at: Epoch) -> Result<S
     let mut data = DataDir::open(dir).map_err(failed)?;
     data.claim(crate::node::founder(config)).map_err(failed)?;
     let generations = Generations::new(&data.pages_dir(), PagesOptions::default()).map_err(failed)?;
-    let pages: Arc<dyn PageStore> = Arc::new(generations.open().map_err(failed)?);
+    let pages = generations.open().map_err(failed)?;
     let record = RootRecord::decode(run.sequence, &set.root(run.sequence).map_err(failed)?).map_err(failed)?;
     copy(&set, &record, &*pages)?;
     let frontier = frontier_of(&record).map_err(failed)?;

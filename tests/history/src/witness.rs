@@ -4,7 +4,7 @@
 //! - Real time agrees: what was called after another had returned has a later epoch (a read: not an earlier one).
 //! - A replay in the order of epochs (a read after the write of its epoch) gives every reply that clients got.
 //!
-//! A write without a reply may be at any epoch that no other write has, at or after its call, or nowhere; if
+//! A write without a reply, or with one that does not tell its epoch, may be at any epoch that no other write has, at or after its call, or nowhere; if
 //! [`Operation::epoch`] tells where it was found, there. The search for the others steps back at most a bounded number of times.
 
 use crate::{Checked, Model, Operation, Outcome};
@@ -13,13 +13,13 @@ use std::collections::BTreeSet;
 /// Places tried for writes without a reply before the check is given up.
 const GUESSES_MAX: usize = 1_000_000;
 
-/// Checks a history whose replies carry epochs. Operations with a reply but without an epoch are left to the other check.
+/// Checks a history whose replies carry epochs. Reads without an epoch are left to the other check.
 pub fn check<M: Model>(model: &M, operations: &[Operation<M::Op, M::Reply>]) -> Checked {
     let replied = |o: &&Operation<_, _>| matches!(o.outcome, Outcome::Ok(_)) && o.epoch.is_some();
     let known: Vec<_> = operations.iter().filter(replied).collect();
     let (found, lost): (Vec<_>, Vec<_>) = operations
         .iter()
-        .filter(|o| o.outcome == Outcome::Unknown && model.writes(&o.op))
+        .filter(|o| !replied(o) && o.outcome != Outcome::Fail && model.writes(&o.op))
         .partition(|o| o.epoch.is_some());
     let mut line: Vec<_> = known.iter().chain(&found).copied().collect();
     if let Some(why) = real_time(model, &line) {
@@ -129,7 +129,10 @@ impl<M: Model> Replay<'_, M> {
                 return Err(Checked::GaveUp(format!("{} writes without a reply", self.lost.len())));
             }
             let mut point = choice.point.clone();
-            self.model.step(&mut point.state, &self.lost[guess].op);
+            let reply = self.model.step(&mut point.state, &self.lost[guess].op);
+            if matches!(&self.lost[guess].outcome, Outcome::Ok(expected) if *expected != reply) {
+                continue;
+            }
             point.used.insert(guess);
             point.previous += 1;
             return Ok(Some(point));

@@ -1,0 +1,326 @@
+//! Clients: pipelines of calls and transactions over real RESP, and the history of what they saw.
+
+use crate::common::Random;
+use crate::net::{CLIENTS, End, Net};
+use history::models::{Calls, RegisterOp as Op, RegisterReply, Replies};
+use history::{Called, History};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+/// How long a client waits for a reply.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+pub struct Recorded {
+    pub history: History<Calls, Replies>,
+    /// Every call and every return is an instant of its own.
+    clock: u64,
+    pub violations: Vec<String>,
+    pub stop: bool,
+    pub transactions: u64,
+    /// Replies of connections checked for their order.
+    pub echoes: u64,
+}
+
+/// What all clients of a run share.
+#[derive(Clone, Default)]
+pub struct Record(Arc<Mutex<Recorded>>);
+
+impl Record {
+    pub fn lock(&self) -> MutexGuard<'_, Recorded> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn call(&self, client: u32, calls: Calls) -> Called {
+        let mut all = self.lock();
+        all.clock += 1;
+        let now = all.clock;
+        all.history.call(client, calls, now)
+    }
+
+    fn instant(&self) -> u64 {
+        let mut all = self.lock();
+        all.clock += 1;
+        all.clock
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Simple(String),
+    Error(String),
+    Int(i64),
+    Bulk(String),
+    Nil,
+    Array(Vec<Reply>),
+}
+
+/// A connection of a client.
+pub struct Connection(BufReader<End>);
+
+impl Connection {
+    pub async fn open(net: &Net, node: u64) -> io::Result<Connection> {
+        let opened = tokio::time::timeout(Duration::from_secs(2), net.connect(CLIENTS, node)).await;
+        Ok(Connection(BufReader::new(opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?)))
+    }
+
+    pub async fn send(&mut self, requests: &str) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for line in requests.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            bytes.extend(format!("*{}\r\n", words.len()).bytes());
+            words.iter().for_each(|w| bytes.extend(format!("${}\r\n{w}\r\n", w.len()).bytes()));
+        }
+        self.0.get_mut().write_all(&bytes).await
+    }
+
+    pub async fn reply(&mut self) -> io::Result<Reply> {
+        let reply = tokio::time::timeout(PATIENCE, self.read()).await;
+        reply.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    pub async fn ask(&mut self, request: &str) -> io::Result<Reply> {
+        self.send(request).await?;
+        self.reply().await
+    }
+
+    async fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        if self.0.read_line(&mut line).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(line.trim_end().to_string())
+    }
+
+    async fn read(&mut self) -> io::Result<Reply> {
+        let bad = || io::Error::from(io::ErrorKind::InvalidData);
+        let line = self.line().await?;
+        let (kind, rest) = line.split_at_checked(1).ok_or_else(bad)?;
+        let number = || rest.parse::<i64>().map_err(|_| bad());
+        Ok(match kind {
+            "+" => Reply::Simple(rest.into()),
+            "-" => Reply::Error(rest.into()),
+            ":" => Reply::Int(number()?),
+            "$" if rest == "-1" => Reply::Nil,
+            "$" => {
+                let mut bytes = vec![0; number()? as usize + 2];
+                self.0.read_exact(&mut bytes).await?;
+                bytes.truncate(bytes.len() - 2);
+                Reply::Bulk(String::from_utf8(bytes).map_err(|_| bad())?)
+            }
+            "*" if rest == "-1" => Reply::Nil,
+            "*" => {
+                let mut items = Vec::new();
+                for _ in 0..number()? {
+                    items.push(Box::pin(self.read()).await?);
+                }
+                Reply::Array(items)
+            }
+            _ => return Err(bad()),
+        })
+    }
+}
+
+/// What a register would answer, as its model names it.
+fn modelled(op: &Op, reply: &Reply) -> Option<RegisterReply> {
+    Some(match (op, reply) {
+        (_, Reply::Simple(s)) if s == "OK" => RegisterReply::Ok,
+        (_, Reply::Int(n)) => RegisterReply::Int(*n),
+        (_, Reply::Bulk(text)) => RegisterReply::Text(text.as_str().into()),
+        (_, Reply::Nil) => RegisterReply::Nil,
+        (Op::Incr(_), Reply::Error(text)) if text.starts_with("ERR value is not an integer") => RegisterReply::Error,
+        _ => return None,
+    })
+}
+
+fn request_of(key: u32, op: &Op) -> String {
+    match op {
+        Op::Get => format!("GET k:{key}\n"),
+        Op::Set(value) => format!("SET k:{key} {value}\n"),
+        Op::Incr(by) => format!("INCRBY k:{key} {by}\n"),
+        Op::Append(tail) => format!("APPEND k:{key} {tail}\n"),
+        Op::Del => format!("DEL k:{key}\n"),
+    }
+}
+
+enum Asked {
+    Call(Called, Op),
+    /// MULTI, its calls and EXEC.
+    Transaction(Called, Calls),
+    Echo(u64),
+}
+
+/// A reply, the instant at which it came, and whether it is of a write.
+type Returned = (Called, Replies, u64, bool);
+
+pub struct Client {
+    pub number: u32,
+    pub net: Net,
+    pub nodes: u64,
+    pub keys: u32,
+    pub random: Random,
+    pub record: Record,
+}
+
+impl Client {
+    /// Until told to stop. A connection that breaks is replaced by one to any node.
+    pub async fn run(mut self) {
+        while !self.record.lock().stop {
+            let node = 1 + self.random.below(self.nodes as usize) as u64;
+            if let Ok(mut connection) = Connection::open(&self.net, node).await {
+                let _ = self.talk(&mut connection).await;
+            }
+            tokio::time::sleep(Duration::from_millis(self.random.below(100) as u64)).await;
+        }
+    }
+
+    async fn talk(&mut self, connection: &mut Connection) -> io::Result<()> {
+        let mut newest = None;
+        while !self.record.lock().stop && !self.random.chance(1) {
+            let (text, asked) = self.pipeline();
+            connection.send(&text).await?;
+            let mut returned: Vec<Returned> = Vec::new();
+            for one in asked {
+                match one {
+                    Asked::Echo(number) => match connection.reply().await? {
+                        Reply::Bulk(text) if text == number.to_string() => self.record.lock().echoes += 1,
+                        other => self.violation(format!("ECHO {number} is answered {other:?}")),
+                    },
+                    Asked::Call(called, op) => {
+                        let reply = connection.reply().await?;
+                        match modelled(&op, &reply) {
+                            Some(reply) => returned.push((called, vec![reply], self.record.instant(), op != Op::Get)),
+                            None => self.refused(&reply),
+                        }
+                    }
+                    Asked::Transaction(called, calls) => {
+                        returned.extend(self.transaction(connection, called, &calls).await?);
+                    }
+                }
+            }
+            let epoch = match connection.reply().await {
+                Ok(Reply::Int(epoch)) => Some(epoch as u64),
+                other => {
+                    self.done(returned, None);
+                    return other.map(|reply| self.refused(&reply));
+                }
+            };
+            if epoch < newest {
+                self.violation(format!("a connection's epoch went back from {newest:?} to {epoch:?}"));
+            }
+            newest = epoch;
+            self.done(returned, epoch);
+            tokio::time::sleep(Duration::from_millis(self.random.below(60) as u64)).await;
+        }
+        Ok(())
+    }
+
+    async fn transaction(
+        &self,
+        connection: &mut Connection,
+        called: Called,
+        calls: &Calls,
+    ) -> io::Result<Option<Returned>> {
+        let mut in_order = connection.reply().await? == Reply::Simple("OK".into());
+        for _ in calls {
+            in_order &= connection.reply().await? == Reply::Simple("QUEUED".into());
+        }
+        let reply = connection.reply().await?;
+        let Reply::Array(items) = &reply else {
+            self.refused(&reply);
+            return Ok(None);
+        };
+        let replies: Option<Replies> = calls.iter().zip(items).map(|((_, op), item)| modelled(op, item)).collect();
+        match replies {
+            Some(replies) if in_order && items.len() == calls.len() => {
+                self.record.lock().transactions += 1;
+                let writes = calls.iter().any(|(_, op)| *op != Op::Get);
+                Ok(Some((called, replies, self.record.instant(), writes)))
+            }
+            _ => {
+                self.violation(format!("EXEC of {calls:?} answers {reply:?}"));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The pipeline was one chunk: its writes have one epoch each, without a gap, the last of them `newest`.
+    fn done(&self, returned: Vec<Returned>, newest: Option<u64>) {
+        let mut epoch = newest;
+        for (called, replies, at, writes) in returned.into_iter().rev() {
+            self.record.lock().history.ok(called, replies, epoch.filter(|_| writes), at);
+            epoch = epoch.map(|epoch| epoch - u64::from(writes));
+        }
+    }
+
+    fn violation(&self, what: String) {
+        self.record.lock().violations.push(format!("client {}: {what}", self.number));
+    }
+
+    /// An error leaves the outcome open, but must be one that a client can understand.
+    fn refused(&self, reply: &Reply) {
+        let understood = ["CLUSTERDOWN", "LOADING", "EXECABORT"];
+        if !matches!(reply, Reply::Error(text) if understood.iter().any(|word| text.starts_with(word))) {
+            self.violation(format!("unexpected reply {reply:?}"));
+        }
+    }
+
+    fn pipeline(&mut self) -> (String, Vec<Asked>) {
+        let (mut text, mut asked) = (String::new(), Vec::new());
+        for _ in 0..1 + self.random.below(4) {
+            match self.random.below(10) {
+                0 => {
+                    let number = self.random.next() % 1_000_000;
+                    text += &format!("ECHO {number}\n");
+                    asked.push(Asked::Echo(number));
+                }
+                1 | 2 => {
+                    let calls: Calls = (0..2 + self.random.below(2)).map(|_| self.call()).collect();
+                    text += "MULTI\n";
+                    calls.iter().for_each(|(key, op)| text += &request_of(*key, op));
+                    text += "EXEC\n";
+                    asked.push(Asked::Transaction(self.record.call(self.number, calls.clone()), calls));
+                }
+                _ => {
+                    let (key, op) = self.call();
+                    text += &request_of(key, &op);
+                    asked.push(Asked::Call(self.record.call(self.number, vec![(key, op.clone())]), op));
+                }
+            }
+        }
+        // The epoch of the last write
+        text += "LOOK.LAST\n";
+        (text, asked)
+    }
+
+    /// Even keys hold numbers, odd ones text.
+    fn call(&mut self) -> (u32, Op) {
+        let key = self.random.below(self.keys as usize) as u32;
+        let op = match (self.random.below(10), key % 2) {
+            (0..=3, _) => Op::Get,
+            (4, _) => Op::Del,
+            (5 | 6, 0) => Op::Set((self.random.next() % 1000).to_string().into()),
+            (_, 0) => Op::Incr(1 + self.random.below(9) as i64),
+            (5, _) => Op::Set(format!("s{}", self.random.next() % 1000).into()),
+            _ => Op::Append(format!(".{}", self.random.next() % 1000).into()),
+        };
+        (key, op)
+    }
+}
+
+/// After the faults: a fresh write through `node`, then what it says of every key, into the history.
+pub async fn last_words(net: Net, node: u64, keys: u32, record: Record) -> io::Result<()> {
+    let mut connection = Connection::open(&net, node).await?;
+    let mut all = vec![(u32::MAX - node as u32, Op::Set("alive".into()))];
+    all.extend((0..keys).map(|key| (key, Op::Get)));
+    for (key, op) in all {
+        let called = record.call(1000 + node as u32, vec![(key, op.clone())]);
+        let reply = connection.ask(request_of(key, &op).trim_end()).await?;
+        let Some(modelled) = modelled(&op, &reply) else { return Err(io::Error::other(format!("{reply:?}"))) };
+        let now = record.instant();
+        record.lock().history.ok(called, vec![modelled], None, now);
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! The simulation: a cluster in one thread. The real code from a client's bytes to the disk's, on virtual time, a virtual network
+//! and disks in memory; every fault and every delay follows from one seed, so that a seed that fails fails again.
+//!
+//! `LOOK_SIM_SEEDS=n` seeds (default 2), from `LOOK_SIM_SEED` on; `LOOK_SIM_SECONDS` of simulated faults each.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod clients;
+mod cluster;
+mod net;
+mod node;
+mod outcome;
+mod truth;
+
+use common::setting;
+use history::verdict::{Verdict, Work};
+use look::command::builtin;
+use look::lang::engine::Engine;
+use outcome::Outcome;
+use std::cell::Cell;
+use std::sync::Arc;
+
+thread_local! {
+    static CHANCE: Cell<u64> = const { Cell::new(1) };
+}
+
+/// Chance itself: the standard library asks this function of the C library for the keys of its hash maps, and with them comes
+/// all that is random in a node. Defined here it is the same in every run. (The library's declaration is weak for such uses.)
+#[unsafe(no_mangle)]
+extern "C" fn getrandom(to: *mut u8, len: usize, _flags: u32) -> isize {
+    let state = CHANCE.try_with(|c| {
+        let state = c.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        c.set(state);
+        state
+    });
+    let state = state.unwrap_or(1);
+    for i in 0..len {
+        let byte = look::base::mix64(state ^ (i as u64) << 40) as u8;
+        // SAFETY: the caller gives room for `len` bytes
+        unsafe { to.add(i).write(byte) };
+    }
+    len as isize
+}
+
+/// One seed in this process, if one is asked for: see [`simulate`].
+#[test]
+fn one_seed() {
+    let Ok(seed) = std::env::var("LOOK_SIM_ONE").unwrap_or_default().parse::<u64>() else { return };
+    let table = Arc::new(builtin::table(Engine::Interp).expect("the embedded commands compile"));
+    CHANCE.with(|c| c.set(look::base::mix64(seed ^ 0x51d3)));
+    let outcome = cluster::run(seed, setting("LOOK_SIM_SECONDS", 10) * 1000, &table);
+    println!("\n{}", outcome.to_text());
+}
+
+/// Runs one seed in a process of its own: what comes of chance depends on everything that this process did before (tokio
+/// counts its runtimes, hash maps their keys). An error is what a process said that ended otherwise.
+fn simulate_with(seed: u64, bug: &str) -> Result<Outcome, String> {
+    let this = std::env::current_exe().map_err(|e| e.to_string())?;
+    let child = std::process::Command::new(this)
+        .args(["--exact", "one_seed", "--nocapture", "--test-threads=1"])
+        .env("LOOK_SIM_ONE", seed.to_string())
+        .env("LOOK_PLANT", bug)
+        .output()
+        .map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&child.stdout);
+    Outcome::from_text(&text)
+        .ok_or_else(|| format!("{}:\n{text}\n{}", child.status, String::from_utf8_lossy(&child.stderr)))
+}
+
+fn simulate(seed: u64) -> Outcome {
+    simulate_with(seed, "").unwrap_or_else(|why| panic!("seed {seed} ended without an outcome: {why}"))
+}
+
+#[test]
+fn a_seed_repeats_itself() {
+    let seed = setting("LOOK_SIM_SEED", 1);
+    assert_eq!(simulate(seed).to_text(), simulate(seed).to_text());
+}
+
+#[test]
+fn seeds_pass() {
+    let (first, seeds) = (setting("LOOK_SIM_SEED", 3), setting("LOOK_SIM_SEEDS", 2));
+    let (mut work, mut simulated, mut wrong) = (Work::default(), 0, Vec::new());
+    let begin = std::time::Instant::now();
+    for seed in first..first + seeds {
+        let outcome = simulate(seed);
+        println!("seed {seed}: {outcome}");
+        work.add(&outcome.work);
+        simulated += outcome.simulated;
+        if outcome.verdict != Verdict::Pass {
+            wrong.push(format!("seed {seed}: {}", outcome.verdict));
+        }
+    }
+    let last = first + seeds - 1;
+    println!("simulation: seeds {first}..={last}, {} s simulated in {:?}; {work}", simulated / 1000, begin.elapsed());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Bugs planted in the code, one at a time, and a seed that finds each.
+const PLANTED: &[(&str, u64)] = &[
+    ("a read asks nobody", 3),
+    ("a follower leaves out a batch", 3),
+    ("a write is skipped", 3),
+    ("the ledger is not stored", 3),
+    ("a checkpoint says too much", 3),
+    ("a gateway's id is used again", 3),
+    ("a sequence is left out", 3),
+];
+
+/// How a run with a bug ended, if it shows the bug.
+fn shown(seed: u64, bug: &str) -> Option<String> {
+    match simulate_with(seed, bug) {
+        Ok(Outcome { verdict: Verdict::Fail(why), .. }) => Some(why),
+        Ok(_) => None,
+        Err(crash) => Some(crash.lines().find(|line| line.contains("panicked")).unwrap_or("the process ended").into()),
+    }
+}
+
+/// `LOOK_SIM_PLANTED=n`: the first n bugs (default 1, `.ci/run sim` all); `LOOK_SIM_SEARCH=n`: looks for other seeds, up to n.
+#[test]
+fn planted_bugs_are_found() {
+    let (bugs, search) = (setting("LOOK_SIM_PLANTED", 1) as usize, setting("LOOK_SIM_SEARCH", 0));
+    if !cfg!(debug_assertions) {
+        return println!("=== SKIPPED, NOTHING CHECKED: a build without debug assertions has no planted bugs ===");
+    }
+    let mut missed = Vec::new();
+    println!("| planted bug | seed | found by |\n|---|---|---|");
+    for (bug, seed) in &PLANTED[..bugs.min(PLANTED.len())] {
+        let seeds = std::iter::once(*seed).chain(1..=search);
+        match seeds.into_iter().find_map(|seed| Some((seed, shown(seed, bug)?))) {
+            Some((seed, why)) => println!("| {bug} | {seed} | {:.100} |", why.lines().next().unwrap_or_default()),
+            None => missed.push(bug),
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
