@@ -352,8 +352,8 @@ impl StateMachine for Watched {
     fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
         self.machine.checkpoint()
     }
-    fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
-        self.machine.receive()
+    fn receive(&mut self, source: u64) -> Result<Box<dyn Receive>, String> {
+        self.machine.receive(source)
     }
     fn install(&mut self, meta: Applied, received: Box<dyn Receive>) -> Result<(), String> {
         self.machine.install(meta, received)?;
