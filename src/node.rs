@@ -10,6 +10,7 @@ pub mod code;
 pub mod config;
 pub mod datadir;
 pub mod digest;
+pub mod encryption;
 pub mod keeper;
 pub mod machine;
 pub mod reads;
@@ -21,6 +22,7 @@ use crate::base::batch::{ChunkBuilder, handler};
 use crate::base::{Clock, GatewayId, NodeId, SystemClock, random};
 use crate::batch::{Batcher, BatcherConfig};
 use crate::command::builtin;
+use crate::disk::seal::Sealer;
 use crate::disk::{LogOptions, RealDisk};
 use crate::gateway::{Gateway, GatewayOptions, TlsListen};
 use crate::history::History;
@@ -61,6 +63,8 @@ pub enum NodeError {
     Builtin(#[from] builtin::BuiltinError),
     #[error("'{0}' is no address to listen on; give an IP address to --bind")]
     Bind(String),
+    #[error(transparent)]
+    Encryption(#[from] encryption::EncryptionError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
@@ -79,7 +83,8 @@ pub fn serve(config: Config) -> Result<(), NodeError> {
     runtime.block_on(async { check_ports(&options).await })?;
     let started = Instant::now();
     let data = DataDir::open(&config.dir, config.node_id, &cluster_text(&config))?;
-    let node = start(&config, peers, &data)?;
+    let seal = encryption::open(data.path(), config.encryption_key_file.as_deref())?;
+    let node = start(&config, peers, &data, seal)?;
     let backend = NodeBackend(node);
     runtime.block_on(run(backend, config, options, started))?;
     drop(runtime);
@@ -143,13 +148,18 @@ fn cluster_text(config: &Config) -> String {
 }
 
 /// Opens everything below the gateway.
-fn start(config: &Config, peers: Option<PeerTls>, data: &DataDir) -> Result<Arc<Node>, NodeError> {
+fn start(
+    config: &Config,
+    peers: Option<PeerTls>,
+    data: &DataDir,
+    seal: Option<Arc<Sealer>>,
+) -> Result<Arc<Node>, NodeError> {
     let engine = match config.engine {
         EngineChoice::Jit => Engine::Jit,
         EngineChoice::Interpreter => Engine::Interp,
     };
     let table = Arc::new(builtin::table(engine)?);
-    let opened = Keeper::open(&data.pages_dir())?;
+    let opened = Keeper::open(&data.pages_dir(), seal.clone())?;
     let settings = opened.store.settings();
     settings.ms.store(config.window_ms as i64, Ordering::Relaxed);
     settings.epochs.store(config.window_epochs, Ordering::Relaxed);
@@ -159,7 +169,7 @@ fn start(config: &Config, peers: Option<PeerTls>, data: &DataDir) -> Result<Arc<
     let machine =
         NodeMachine::new(opened.store, opened.writer, opened.frontier, state.clone(), keeper.clone(), table.clone());
     let disk = Arc::new(RealDisk::open(data.log_dir())?);
-    let raft = Raft::start(raft_config(config, peers), disk, Box::new(machine))?;
+    let raft = Raft::start(raft_config(config, peers, seal.clone()), disk, Box::new(machine))?;
     let (watched, failing) = (raft.clone(), state.clone());
     raft.spawn(async move { failing.fail(watched.failed().await) });
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
@@ -196,6 +206,7 @@ fn start(config: &Config, peers: Option<PeerTls>, data: &DataDir) -> Result<Arc<
         config_file: config.file.clone(),
         stop: tokio::sync::Notify::new(),
         backups: backup::Backups::default(),
+        seal,
         reads: AtomicU64::new(random()),
     }))
 }
@@ -208,9 +219,10 @@ fn founders(config: &Config) -> Vec<(NodeId, String)> {
     }
 }
 
-fn raft_config(config: &Config, peers: Option<PeerTls>) -> RaftConfig {
+fn raft_config(config: &Config, peers: Option<PeerTls>, seal: Option<Arc<Sealer>>) -> RaftConfig {
     let mut log = LogOptions::new(config.node_id.0, random());
     log.history_bytes = config.history_bytes;
+    log.seal = seal;
     let mut raft = RaftConfig::alone(config.node_id, log);
     raft.initial = founders(config);
     if !config.initial_cluster.is_empty() {

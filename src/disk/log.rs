@@ -8,8 +8,9 @@
 //! failed sync nobody can know what the disk holds. A torn tail is dropped at the next start only where `highwater.rs`
 //! allows it; everything else that does not fit is [`LogError::Corrupt`].
 
-use super::record::{Kind, Position, Record, Vote, parse_record};
+use super::record::{self, Kind, Position, Record, Vote, parse_record};
 use super::recovery::{self, Place};
+use super::seal::Sealer;
 use super::segment::{self, Segment};
 use super::writer::Writer;
 use super::{Disk, LogError};
@@ -36,11 +37,20 @@ pub struct LogOptions {
     pub fresh_name: u64,
     /// Prepare the next segment on a thread of its own (tests of crashes say no).
     pub prepare_ahead: bool,
+    /// Entries are encrypted.
+    pub seal: Option<Arc<Sealer>>,
 }
 
 impl LogOptions {
     pub fn new(node: u64, fresh_name: u64) -> Self {
-        LogOptions { node, segment_bytes: 64 << 20, history_bytes: 1 << 30, fresh_name, prepare_ahead: true }
+        LogOptions {
+            node,
+            segment_bytes: 64 << 20,
+            history_bytes: 1 << 30,
+            fresh_name,
+            prepare_ahead: true,
+            seal: None,
+        }
     }
 }
 
@@ -120,12 +130,17 @@ pub struct Log {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
     torn: bool,
+    seal: Option<Arc<Sealer>>,
+    /// Its random name.
+    name: u64,
 }
 
 impl Log {
     /// Opens the log in `disk`, or begins one if there is none.
     pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<Log, LogError> {
+        let seal = options.seal.clone();
         let (writer, places, torn) = Writer::open(disk, options)?;
+        let name = writer.log_name();
         let queue = Queue { state: places.state, ..Queue::default() };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), wake: Condvar::new(), places: Mutex::new(places) });
         let run = {
@@ -133,7 +148,7 @@ impl Log {
             move || writer.run(&shared)
         };
         let thread = std::thread::Builder::new().name("look-log".into()).spawn(run);
-        Ok(Log { shared, writer: Some(thread.map_err(LogError::io("start log thread"))?), torn })
+        Ok(Log { shared, writer: Some(thread.map_err(LogError::io("start log thread"))?), torn, seal, name })
     }
 
     /// Whether the last stop tore a write that nobody had been told of.
@@ -294,7 +309,9 @@ impl Log {
         let mut bytes = vec![0; place.len as usize];
         segment.file.read_at(&mut bytes, place.offset as u64).map_err(LogError::io("read entry"))?;
         match parse_record(&bytes.into()) {
-            Some((record, _, _)) if record.kind.is_entry() && record.index == index => Ok(Some(record)),
+            Some((record, _, _)) if record.kind.is_entry() && record.index == index => {
+                self.open_record(record).map(Some)
+            }
             // The segment may have been recycled between the look-up and the read
             _ if self.find(index).is_none_or(|(now, _)| now != place) => {
                 Err(LogError::Purged { oldest: self.oldest() })
@@ -303,6 +320,14 @@ impl Log {
                 let file = segment::name(place.segment);
                 Err(LogError::Corrupt { file, offset: place.offset as u64, what: "an entry is damaged" })
             }
+        }
+    }
+
+    /// An entry as it was appended.
+    fn open_record(&self, record: Record) -> Result<Record, LogError> {
+        match &self.seal {
+            Some(seal) => record::open(seal, self.name, record),
+            None => Ok(record),
         }
     }
 
@@ -318,7 +343,8 @@ impl Log {
             }
             recovery::entries_of(segment, &mut found)?;
         }
-        let records: Vec<Record> = range.clone().map_while(|i| found.remove(&i)).collect();
+        let records = range.clone().map_while(|i| found.remove(&i)).map(|record| self.open_record(record));
+        let records: Vec<Record> = records.collect::<Result<_, _>>()?;
         if records.is_empty() { Err(LogError::Missing(range.start)) } else { Ok(records) }
     }
 }

@@ -13,6 +13,7 @@ use crate::base::batch::ChunkBuilder;
 use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, mix64};
 use crate::batch::{Batcher, Refused as Full};
 use crate::command::Table;
+use crate::disk::seal::Sealer;
 use crate::gateway::backend::{Backend, Consistency, NodeFacts, PastError, Place, Refused};
 use crate::history::{History, HistoryError, LogReader, Version};
 use crate::lang::engine::Engine;
@@ -59,6 +60,7 @@ pub struct Node {
     pub stop: Notify,
     pub reads: AtomicU64,
     pub backups: super::backup::Backups,
+    pub seal: Option<Arc<Sealer>>,
 }
 
 #[derive(Clone)]

@@ -33,6 +33,8 @@ pub struct Config {
     pub peer_addr: Option<SocketAddr>,
     /// Voters of a new cluster, this node included. Empty = alone.
     pub initial_cluster: BTreeMap<NodeId, SocketAddr>,
+    /// Keys of encryption at rest; None: what is written is plain.
+    pub encryption_key_file: Option<PathBuf>,
     pub requirepass: String,
     pub protected_mode: bool,
     /// Who may use DEBUG: `no`, `local` or `yes`.
@@ -111,6 +113,7 @@ impl Default for Config {
             node_id: NodeId(1),
             peer_addr: None,
             initial_cluster: BTreeMap::new(),
+            encryption_key_file: None,
             requirepass: String::new(),
             protected_mode: true,
             enable_debug_command: "no".into(),
@@ -164,6 +167,7 @@ impl Config {
             "node-id" => self.node_id = NodeId(number(name, value, 1, u32::MAX.into())?),
             "peer-addr" => self.peer_addr = Some(address(value)?),
             "initial-cluster" => self.initial_cluster = cluster(value)?,
+            "encryption-key-file" => self.encryption_key_file = (!value.is_empty()).then(|| value.into()),
             "requirepass" => self.requirepass = value.into(),
             "protected-mode" => self.protected_mode = yes_no(name, value)?,
             "enable-debug-command" => match value {

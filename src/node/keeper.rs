@@ -8,6 +8,7 @@ use crate::apply::machine::{Applied, Checkpoint, LogPosition, Receive};
 use crate::base::{Epoch, LogIndex};
 use crate::disk::pages::generations::{Fresh, Generations};
 use crate::disk::pages::{PageStore, PagesOptions};
+use crate::disk::seal::Sealer;
 use crate::history::{OldState, OldStates};
 use crate::store::checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord, View};
 use crate::store::{self, Read, Store, Writer, page, recovery};
@@ -86,8 +87,8 @@ pub fn frontier_of(record: &RootRecord) -> Result<Frontier, KeeperError> {
 
 impl Keeper {
     /// Opens the page store in `dir` and with it the newest checkpoint, if there is one. Reads root records only.
-    pub fn open(dir: &Path) -> Result<Opened, KeeperError> {
-        let generations = Generations::new(dir, PagesOptions::default())?;
+    pub fn open(dir: &Path, seal: Option<Arc<Sealer>>) -> Result<Opened, KeeperError> {
+        let generations = Generations::new(dir, PagesOptions { seal, ..PagesOptions::default() })?;
         let pages: Arc<dyn PageStore> = Arc::new(generations.open()?);
         let recovered = recovery::open(pages.clone())?;
         if let Some(damage) = recovered.damaged.first() {
