@@ -5,7 +5,7 @@
 //! submit to applied: for one chunk at a time, for 50 submitters with one chunk each, and for a window of 4,096.
 
 use bytes::Bytes;
-use look::apply::machine::{Applied, Body, Checkpoint, Committed, Receive, StateMachine};
+use look::apply::machine::{Applied, Body, Checkpoint, Committed, Receive, Roster, StateMachine};
 use look::base::batch::{Chunk, ChunkBuilder};
 use look::base::{NodeId, SystemClock};
 use look::batch::{Batcher, BatcherConfig};
@@ -70,6 +70,7 @@ fn large_entries(log: Log) {
 #[derive(Clone, Default)]
 struct Nothing {
     last: Applied,
+    roster: Arc<Roster>,
     applied: Arc<AtomicU64>,
     batches: Arc<AtomicU64>,
     batcher: Arc<OnceLock<Batcher>>,
@@ -79,6 +80,9 @@ struct Nothing {
 impl StateMachine for Nothing {
     fn applied(&self) -> Applied {
         self.last.clone()
+    }
+    fn roster(&self) -> Arc<Roster> {
+        self.roster.clone()
     }
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String> {
         let mut last = 0;

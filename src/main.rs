@@ -127,6 +127,12 @@ struct Serve {
     /// Encrypt what is written with the newest of these keys
     #[arg(long, value_name = "FILE")]
     encryption_key_file: Option<String>,
+    /// Join the cluster of the node at this peer address as a learner
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    join: Option<String>,
+    /// Secret that the nodes of a cluster share, so that others may join
+    #[arg(long, value_name = "TOKEN")]
+    join_token: Option<String>,
     /// Configuration file of `name value` lines; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -150,6 +156,8 @@ impl Serve {
             ("peer-addr", self.peer_addr),
             ("initial-cluster", self.initial_cluster),
             ("encryption-key-file", self.encryption_key_file),
+            ("join", self.join),
+            ("join-token", self.join_token),
         ];
         for (name, value) in flags {
             if let Some(value) = value {

@@ -18,8 +18,8 @@ pub mod state;
 pub mod tls;
 pub mod verify;
 
-use crate::base::batch::{ChunkBuilder, handler};
-use crate::base::{Clock, GatewayId, NodeId, SystemClock, random};
+use crate::base::batch::{Chunk, ChunkBuilder, handler};
+use crate::base::{Clock, GatewayId, KeyHasher, NodeId, SystemClock, random};
 use crate::batch::{Batcher, BatcherConfig};
 use crate::command::builtin;
 use crate::disk::seal::Sealer;
@@ -31,7 +31,7 @@ use crate::raft::{PeerTls, Raft, RaftConfig};
 use backend::{Node, NodeBackend, RaftLog};
 use code::NodeCode;
 use config::{Config, EngineChoice};
-use datadir::DataDir;
+use datadir::{DataDir, DataDirError, JOINED, Owner};
 use keeper::Keeper;
 use machine::NodeMachine;
 use state::SharedState;
@@ -43,6 +43,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tls::Identity;
 
+/// How often a start that waits for its cluster says so.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long connections may finish what they have begun at a stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -65,12 +67,17 @@ pub enum NodeError {
     Bind(String),
     #[error(transparent)]
     Encryption(#[from] encryption::EncryptionError),
+    #[error("cannot join the cluster at {0}: {1}")]
+    Join(String, std::io::Error),
+    /// The cluster wants this node no more.
+    #[error("{0}")]
+    Dismissed(String),
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
 
 /// Runs a node until it is told to stop.
-pub fn serve(config: Config) -> Result<(), NodeError> {
+pub fn serve(mut config: Config) -> Result<(), NodeError> {
     start_tracing();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get()).min(8))
@@ -82,14 +89,48 @@ pub fn serve(config: Config) -> Result<(), NodeError> {
     let peers = identity.filter(|_| config.tls_cluster).map(|i| i.for_peers(config.node_id)).transpose()?;
     runtime.block_on(async { check_ports(&options).await })?;
     let started = Instant::now();
-    let data = DataDir::open(&config.dir, config.node_id, &cluster_text(&config))?;
+    let mut data = DataDir::open(&config.dir)?;
     let seal = encryption::open(data.path(), config.encryption_key_file.as_deref())?;
-    let node = start(&config, peers, &data, seal)?;
-    let backend = NodeBackend(node);
-    runtime.block_on(run(backend, config, options, started))?;
+    let owner = match data.owner() {
+        Some(owner) => known_owner(&config, owner)?,
+        None => data.claim(runtime.block_on(new_owner(&config))?)?,
+    };
+    config.node_id = owner.node;
+    let served = start(&config, &owner, peers, &data, seal).and_then(|node| {
+        let backend = NodeBackend(node);
+        runtime.block_on(run(backend, config, options, started))
+    });
+    if let Err(NodeError::Dismissed(_)) = &served {
+        data.dismiss()?;
+    }
     drop(runtime);
     drop(data);
-    Ok(())
+    served
+}
+
+/// Whose the directory is, if this configuration may go on with it. A node that joined is told by its directory who it is.
+fn known_owner(config: &Config, owner: &Owner) -> Result<Owner, DataDirError> {
+    if owner.joined() && config.initial_cluster.is_empty() {
+        return Ok(owner.clone());
+    }
+    let founding = config.join.as_ref().map_or_else(|| cluster_text(config), |peer| format!("one to join at {peer}"));
+    owner.check(&config.dir, config.node_id, &founding).map(|()| owner.clone())
+}
+
+/// Of a new directory: a founder, or the node that a cluster lets in.
+async fn new_owner(config: &Config) -> Result<Owner, NodeError> {
+    let (Some(peer), Some(addr)) = (&config.join, config.peer_addr) else { return Ok(founder(config)) };
+    let joined = crate::raft::join(peer, &config.join_token, &addr.to_string()).await;
+    let joined = joined.map_err(|e| NodeError::Join(peer.clone(), e))?;
+    eprintln!("look: joined the cluster at {peer} as node {}, a learner", joined.node);
+    Ok(Owner { node: joined.node, cluster: JOINED.into(), cluster_id: joined.cluster, directory: random() | 1 })
+}
+
+/// A node that begins a cluster. Those that begin it together must give it the same name without having met.
+fn founder(config: &Config) -> Owner {
+    let together = !config.initial_cluster.is_empty();
+    let cluster_id = if together { crate::raft::cluster_id(&founders(config)) } else { random() };
+    Owner { node: config.node_id, cluster: cluster_text(config), cluster_id, directory: random() | 1 }
 }
 
 fn start_tracing() {
@@ -150,6 +191,7 @@ fn cluster_text(config: &Config) -> String {
 /// Opens everything below the gateway.
 fn start(
     config: &Config,
+    owner: &Owner,
     peers: Option<PeerTls>,
     data: &DataDir,
     seal: Option<Arc<Sealer>>,
@@ -169,7 +211,8 @@ fn start(
     let machine =
         NodeMachine::new(opened.store, opened.writer, opened.frontier, state.clone(), keeper.clone(), table.clone());
     let disk = Arc::new(RealDisk::open(data.log_dir())?);
-    let raft = Raft::start(raft_config(config, peers, seal.clone()), disk, Box::new(machine))?;
+    let raft_config = raft_config(config, owner, peers, seal.clone());
+    let raft = Raft::start(raft_config, disk, Box::new(machine))?;
     let (watched, failing) = (raft.clone(), state.clone());
     raft.spawn(async move { failing.fail(watched.failed().await) });
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
@@ -179,16 +222,11 @@ fn start(
     let own = batcher.clone();
     let on_applied = Box::new(move |sequence| own.on_applied(sequence));
     let _ = state.own.set(crate::apply::Own { gateway: batcher.gateway(), on_applied });
-    if state.progress.hash_seed().is_none() {
-        let _ = batcher.submit(hash_seed_chunk(random(), table.version()));
+    if let Some(chunk) = first_chunk(&state, &raft, owner, table.version()) {
+        let _ = batcher.submit(chunk);
     }
     eprintln!("look: waiting for a leader …");
-    let hasher = loop {
-        match backend::wait_for_seed(&state, Duration::from_secs(10)) {
-            Some(hasher) => break hasher,
-            None => eprintln!("look: still waiting for a quorum of {}", cluster_text(config)),
-        }
-    };
+    let hasher = wait_for_cluster(config, &state, &raft)?;
     let max_write_cost = Arc::new(AtomicU64::new(config.max_write_cost));
     let history = History::new(table.clone(), state.progress.clone(), Arc::new(RaftLog(raft.clone())), keeper.clone());
     Ok(Arc::new(Node {
@@ -213,33 +251,63 @@ fn start(
 
 /// The nodes that a new cluster begins with.
 fn founders(config: &Config) -> Vec<(NodeId, String)> {
+    let own = config.peer_addr.map(|at| at.to_string()).unwrap_or_default();
     match config.initial_cluster.is_empty() {
-        true => vec![(config.node_id, String::new())],
+        true => vec![(config.node_id, own)],
         false => config.initial_cluster.iter().map(|(id, at)| (*id, at.to_string())).collect(),
     }
 }
 
-fn raft_config(config: &Config, peers: Option<PeerTls>, seal: Option<Arc<Sealer>>) -> RaftConfig {
+fn raft_config(config: &Config, owner: &Owner, peers: Option<PeerTls>, seal: Option<Arc<Sealer>>) -> RaftConfig {
     let mut log = LogOptions::new(config.node_id.0, random());
     log.history_bytes = config.history_bytes;
     log.seal = seal;
     let mut raft = RaftConfig::alone(config.node_id, log);
-    raft.initial = founders(config);
-    if !config.initial_cluster.is_empty() {
-        raft.listen = config.peer_addr;
-        raft.tls = peers;
-    }
+    raft.initial = if owner.joined() { Vec::new() } else { founders(config) };
+    raft.listen = config.peer_addr;
+    raft.cluster = Some(owner.cluster_id);
+    raft.directory = owner.directory;
+    raft.advertise = config.peer_addr.map(|at| at.to_string());
+    raft.join_token = config.join_token.clone();
+    raft.tls = peers;
     raft
 }
 
-/// The first batch of a cluster: its hash seed. Every node offers one; the first in the log wins.
-fn hash_seed_chunk(seed: u64, code_version: u64) -> crate::base::batch::Chunk {
+/// What this node has to tell the cluster before clients come: a hash seed (every node offers one), and its directory. Of each the
+/// first in the log wins.
+fn first_chunk(state: &SharedState, raft: &Raft, owner: &Owner, code_version: u64) -> Option<Chunk> {
     let mut records = ChunkBuilder::default();
-    records.begin(handler::SYSTEM, 0);
-    records.word(handler::SYSTEM_HASH_SEED);
-    records.word(seed);
-    let _ = records.end();
-    records.finish(GatewayId(0), 0, code_version)
+    let mut record = |words: &[u64]| {
+        records.begin(handler::SYSTEM, 0);
+        for word in words {
+            records.word(*word);
+        }
+        let _ = records.end();
+    };
+    if state.progress.hash_seed().is_none() {
+        record(&[handler::SYSTEM_HASH_SEED, random()]);
+    }
+    if !raft.roster().directories.contains_key(&owner.node) {
+        record(&[handler::SYSTEM_NODE, owner.node.0, owner.directory]);
+    }
+    (!records.is_empty()).then(|| records.finish(GatewayId(0), 0, code_version))
+}
+
+/// Until the cluster's first batch is applied here nobody can be served.
+fn wait_for_cluster(config: &Config, state: &SharedState, raft: &Raft) -> Result<KeyHasher, NodeError> {
+    let mut say_at = Instant::now() + PATIENCE;
+    loop {
+        if let Some(hasher) = backend::wait_for_seed(state, Duration::from_millis(500)) {
+            return Ok(hasher);
+        }
+        if let Some(why) = raft.dismissal() {
+            return Err(NodeError::Dismissed(why));
+        }
+        if Instant::now() > say_at {
+            eprintln!("look: still waiting for a quorum of {}", cluster_text(config));
+            say_at += PATIENCE;
+        }
+    }
 }
 
 /// Serves clients until a signal or `SHUTDOWN`, then stops in order.
@@ -253,14 +321,17 @@ async fn run(backend: NodeBackend, config: Config, options: GatewayOptions, star
             .name("look-checkpoint".into())
             .spawn(move || backend::checkpoint_loop(&backend, &|| stopping.load(Ordering::Relaxed)))?
     };
+    let mut dismissed = None;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
         () = gateway.stop_requested() => {}
         () = backend.0.stop.notified() => {}
+        why = backend.0.raft.dismissed() => dismissed = Some(why),
     }
     eprintln!("look: stopping");
+    backend.0.raft.hand_over().await;
     gateway.shutdown(GRACE).await;
     stopping.store(true, Ordering::Relaxed);
     let raft = backend.0.raft.clone();
@@ -270,7 +341,7 @@ async fn run(backend: NodeBackend, config: Config, options: GatewayOptions, star
     });
     let _ = stop.await;
     backend.0.state.waiting.abandon();
-    Ok(())
+    dismissed.map_or(Ok(()), |why| Err(NodeError::Dismissed(why)))
 }
 
 /// What the gateway is to know of the configuration.
@@ -297,6 +368,13 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("window-epochs", config.window_epochs.to_string()),
         ("window-bytes", config.window_bytes.to_string()),
         ("max-write-cost", config.max_write_cost.to_string()),
+        ("batch-interval", config.batch_interval_ms.to_string()),
+        ("checkpoint-bytes", config.checkpoint_bytes.to_string()),
+        ("history-bytes", config.history_bytes.to_string()),
+        ("engine", if config.engine == EngineChoice::Jit { "jit" } else { "interpreter" }.to_owned()),
+        ("node-id", config.node_id.to_string()),
+        ("peer-addr", config.peer_addr.map(|a| a.to_string()).unwrap_or_default()),
+        ("initial-cluster", if config.initial_cluster.is_empty() { String::new() } else { cluster_text(config) }),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()

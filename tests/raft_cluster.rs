@@ -1,13 +1,14 @@
 //! Nodes of one process over real sockets: elections, replication, exactly-once, partitions, catching up.
 
 use bytes::Bytes;
-use look::apply::machine::{Applied, Body, Checkpoint, Committed, Receive, StateMachine};
+use look::apply::machine::{Applied, Body, Checkpoint, Committed, Receive, Roster, StateMachine};
 use look::base::batch::{Chunk, ChunkBuilder};
+use look::base::members::Members;
 use look::base::{LogIndex, NodeId, SystemClock};
 use look::batch::{Batcher, BatcherConfig};
 use look::disk::LogOptions;
 use look::disk::sim::SimDisk;
-use look::raft::{Raft, RaftConfig, ReadError};
+use look::raft::{Change, Raft, RaftConfig, ReadError};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -47,11 +48,16 @@ struct Machine {
     batcher: Arc<OnceLock<Batcher>>,
     /// The ledger as of the newest checkpoint.
     checkpoint: Arc<Mutex<Option<Ledger>>>,
+    roster: Arc<Roster>,
 }
 
 impl StateMachine for Machine {
     fn applied(&self) -> Applied {
         self.ledger.lock().unwrap().applied.clone()
+    }
+
+    fn roster(&self) -> Arc<Roster> {
+        self.roster.clone()
     }
 
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String> {
@@ -62,7 +68,12 @@ impl StateMachine for Machine {
             ledger.applied.last = entry.position;
             match entry.body {
                 Body::Blank => {}
-                Body::Membership(bytes) => ledger.applied.membership = Some((entry.position, bytes)),
+                Body::Membership(bytes) => {
+                    let members = Members::parse(&bytes).expect("a membership");
+                    let next = self.roster.next.max(members.highest().next());
+                    self.roster = Arc::new(Roster { members, next, ..Roster::default() });
+                    ledger.applied.membership = Some((entry.position, bytes));
+                }
                 Body::Batch(batch) => {
                     for chunk in &batch.chunks {
                         let last = ledger.last.entry(chunk.gateway.0).or_default();
@@ -430,6 +441,12 @@ fn a_cut_off_leader_refuses_reads_and_its_writes_take_effect_once_later() {
     let read = block_on(cluster.node(old).raft.read_index());
     assert!(matches!(read, Err(ReadError::NoQuorum | ReadError::NoLeader)), "{read:?}");
     assert_eq!(cluster.node(old).batcher.waiting().0, 20, "nothing was acknowledged without a quorum");
+    let members = cluster.node(other).raft.roster();
+    for change in [Change::Demote(NodeId(other as u64 + 1)), Change::Remove(NodeId(other as u64 + 1))] {
+        let changed = block_on(cluster.node(old).raft.change(change));
+        assert!(changed.is_err(), "two leaders accepted a change of membership: {change:?}");
+    }
+    assert_eq!(cluster.node(other).raft.roster(), members);
     cluster.wires.heal();
     cluster.wait_all_applied();
     (0..3).for_each(|i| cluster.check_gateway(i));

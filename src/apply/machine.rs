@@ -1,10 +1,12 @@
 //! What the log hands to apply, in plain words: no room below `raft` knows openraft.
 
 use super::digests::Digests;
-use crate::base::LogIndex;
 use crate::base::batch::Batch;
+use crate::base::members::Members;
+use crate::base::{LogIndex, NodeId};
 use bytes::Bytes;
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Where an entry lies in the replicated log.
@@ -26,7 +28,7 @@ pub enum Body {
     /// A new leader's first entry.
     Blank,
     Batch(Arc<Batch>),
-    /// Opaque to apply: the newest one and its position are kept with the state.
+    /// A [`Members`]; the newest one and its position are kept with the state.
     Membership(Bytes),
 }
 
@@ -37,10 +39,47 @@ pub struct Applied {
     pub membership: Option<(LogPosition, Bytes)>,
 }
 
+/// What the replicated state knows of the cluster's nodes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Roster {
+    pub members: Members,
+    /// The id of the next node that joins; greater than any id ever given.
+    pub next: NodeId,
+    /// The data directory that a member started with first.
+    pub directories: BTreeMap<NodeId, u64>,
+}
+
+/// What a node is to the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Member,
+    /// It was a member once; it will never be one again.
+    Removed,
+    /// Not heard of yet: this state may be behind.
+    Unknown,
+}
+
+impl Roster {
+    pub fn standing(&self, node: NodeId) -> Standing {
+        match () {
+            () if self.members.nodes.contains_key(&node) => Standing::Member,
+            () if node < self.next => Standing::Removed,
+            () => Standing::Unknown,
+        }
+    }
+
+    /// Whether this is the directory that the node is known by (0: it does not tell; also true while nothing is known).
+    pub fn knows_directory(&self, node: NodeId, directory: u64) -> bool {
+        directory == 0 || self.directories.get(&node).is_none_or(|known| *known == directory)
+    }
+}
+
 /// The replicated state, on the apply thread; never called from an async task.
 pub trait StateMachine: Send + 'static {
     /// What recovery restored.
     fn applied(&self) -> Applied;
+    /// What it knows of the nodes. The same `Arc` until something of it changes.
+    fn roster(&self) -> Arc<Roster>;
     /// Digests of its newest states, for peers to compare. None at all: there is nothing to compare.
     fn digests(&self) -> Arc<Digests> {
         Arc::default()

@@ -15,6 +15,7 @@
 pub mod digests;
 pub mod ledger;
 pub mod machine;
+pub mod nodes;
 pub mod pending;
 pub mod planted;
 pub mod positions;
@@ -23,13 +24,14 @@ pub mod system;
 
 use crate::base::batch::{Batch, Chunk};
 use crate::base::limits::SUB_BATCH_CALLS_MAX;
+use crate::base::members::Members;
 use crate::base::{Epoch, GatewayId, KeyHasher, LogIndex, Millis};
 use crate::command::{Counter, Table};
 use crate::store::{Read, Store, Value, Writer};
 use arc_swap::ArcSwap;
 use digests::Digests;
 use ledger::Ledger;
-use machine::{Applied, Body, Committed};
+use machine::{Applied, Body, Committed, Roster};
 use pending::{Outcome, Pending};
 use planted::{Bug, Planted};
 use positions::{Place, Positions};
@@ -169,6 +171,7 @@ pub struct Applier {
     progress: Arc<Progress>,
     own: Arc<OnceLock<Own>>,
     applied: Applied,
+    roster: Arc<Roster>,
     keys: Vec<(u8, u64)>,
     finished: Vec<(Pending, Epoch, Outcome)>,
     since_root: SinceRoot,
@@ -198,6 +201,7 @@ impl Applier {
         own: Arc<OnceLock<Own>>,
     ) -> Applier {
         let ledger = Ledger::load(&writer);
+        let roster = Arc::new(nodes::roster(&writer, &frontier.applied));
         let seed = ledger::hash_seed(&writer);
         let runner = Runner::new(table, KeyHasher::new(seed.unwrap_or(0)), frontier.epoch, frontier.now);
         *lock(&progress.hash_seed) = seed;
@@ -219,6 +223,7 @@ impl Applier {
             progress,
             own,
             applied: frontier.applied,
+            roster,
             keys: Vec::new(),
             finished: Vec::new(),
             since_root: SinceRoot { epoch: frontier.epoch, ..SinceRoot::default() },
@@ -227,6 +232,10 @@ impl Applier {
 
     pub fn applied(&self) -> Applied {
         self.applied.clone()
+    }
+
+    pub fn roster(&self) -> Arc<Roster> {
+        self.roster.clone()
     }
 
     /// Applies entries in order and publishes the state after each.
@@ -241,11 +250,19 @@ impl Applier {
         for entry in entries {
             match &entry.body {
                 Body::Blank => {}
-                Body::Membership(bytes) => self.applied.membership = Some((entry.position, bytes.clone())),
+                Body::Membership(bytes) => {
+                    let members = Members::parse(bytes).unwrap_or_default();
+                    self.runner.membership(&mut self.writer, entry.position.index, &members);
+                    self.applied.membership = Some((entry.position, bytes.clone()));
+                }
                 Body::Batch(batch) => self.batch(entry.position.index, batch)?,
             }
             self.applied.last = entry.position;
-            let chunks = if let Body::Batch(batch) = &entry.body { batch.chunks.len() } else { 0 };
+            if std::mem::take(&mut self.runner.roster_changed) {
+                self.roster = Arc::new(nodes::roster(&self.writer, &self.applied));
+            }
+            // Of other entries nothing is to be run again
+            let chunks = if let Body::Batch(batch) = &entry.body { batch.chunks.len() } else { usize::MAX };
             self.publish_batch(Place { epoch: self.runner.epoch, index: entry.position.index, chunks });
         }
         if tell {

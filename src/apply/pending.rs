@@ -6,7 +6,7 @@
 
 use crate::base::Epoch;
 use crate::base::batch::ChunkBuilder;
-use crate::resp::ReplyBuf;
+use crate::resp::{ReplyBuf, Version};
 use std::borrow::Cow;
 
 /// One answer, or a run of answers of one kind.
@@ -27,6 +27,8 @@ pub enum Step {
     Exec { elements: u32, steps: u32, watches: u32, logged: bool },
     /// From here on answers are swallowed, or not (`CLIENT REPLY`).
     Mute(bool),
+    /// From here on answers are in this dialect (`HELLO` in a transaction).
+    Dialect(Version),
 }
 
 /// A key that must not have changed after `epoch`.
@@ -36,6 +38,8 @@ pub struct Watch {
     pub key: Vec<u8>,
     pub hash: u64,
     pub epoch: Epoch,
+    /// The key did not exist then: only its coming into being is a change.
+    pub absent: bool,
 }
 
 /// How one chunk is answered. Riders, literals and watches are consumed in order.

@@ -4,10 +4,11 @@
 //! owns what a run of calls needs: the environment of programs, the epoch counter and log time. It publishes nothing.
 
 use super::pending::{Plan, Step, Watch};
-use super::{ledger, system};
+use super::{ledger, nodes, system};
 use crate::base::batch::{Batch, Call, Calls, Chunk, Words, handler};
+use crate::base::members::Members;
 use crate::base::words::BytesWord;
-use crate::base::{Epoch, KeyHasher, LogIndex, Millis};
+use crate::base::{Epoch, KeyHasher, LogIndex, Millis, NodeId};
 use crate::command::{Counter, Table};
 use crate::lang::env::{Call as ProgramCall, Ended, Env, random_source};
 use crate::resp::{ReplyBuf, Version};
@@ -52,6 +53,8 @@ pub struct Runner {
     seed: u64,
     words: Vec<u64>,
     name: Vec<u8>,
+    /// A record said something about the nodes.
+    pub roster_changed: bool,
     pub counters: Vec<Counter>,
     /// Names of the system state's pieces that were changed and not yet published.
     pub system_changed: Vec<Vec<u8>>,
@@ -73,9 +76,20 @@ impl Runner {
             seed: 0,
             words: Vec::new(),
             name: Vec::new(),
+            roster_changed: false,
             counters,
             system_changed: Vec::new(),
         }
+    }
+
+    /// A change of membership: one epoch. The log's first entry founds the cluster and changes nothing.
+    pub fn membership(&mut self, writer: &mut Writer, index: LogIndex, members: &Members) {
+        if index > LogIndex(1) {
+            self.epoch = self.epoch.next();
+        }
+        writer.set_epoch(self.epoch);
+        nodes::note_members(writer, members);
+        self.roster_changed = true;
     }
 
     /// Begins a batch: sets log time and removes keys whose time has come, as far as the bound allows.
@@ -143,7 +157,7 @@ impl Runner {
         reply: &mut ReplyBuf,
         reply_bytes_max: usize,
     ) -> Result<bool, RunError> {
-        let muted = reply.is_null();
+        let (muted, version) = (reply.is_null(), reply.version());
         let rider_bytes: Vec<u8> = plan.riders.words.iter().flat_map(|w| w.to_le_bytes()).collect();
         let mut state = Answering {
             calls: chunk.calls(),
@@ -161,6 +175,9 @@ impl Runner {
             ran = self.step(writer, chunk, plan, step, &mut steps, &mut state, reply);
         }
         reply.set_null(muted);
+        if ran.is_err() {
+            reply.set_version(version);
+        }
         ran.map(|()| state.too_long)
     }
 
@@ -196,6 +213,7 @@ impl Runner {
                 reply.raw(piece);
             }
             Step::Mute(on) => reply.set_null(on),
+            Step::Dialect(version) => reply.set_version(version),
             Step::Exec { elements, steps: inner, watches, logged } => {
                 let go = if logged {
                     state.calls.next().is_none_or(|exec| watches_hold(writer, &exec, &chunk.blob))
@@ -274,6 +292,11 @@ impl Runner {
             }
             handler::SYSTEM if call.words.get(0) == handler::SYSTEM_HASH_SEED => {
                 ledger::set_hash_seed(writer, call.words.get(1));
+                Ok(())
+            }
+            handler::SYSTEM if call.words.get(0) == handler::SYSTEM_NODE => {
+                nodes::set_directory(writer, NodeId(call.words.get(1)), call.words.get(2));
+                self.roster_changed = true;
                 Ok(())
             }
             handler::SYSTEM => {
@@ -467,7 +490,7 @@ impl Answering<'_> {
             Step::Records(n) => self.calls.by_ref().take(n as usize).for_each(drop),
             Step::Riders(n) => self.riders.by_ref().take(n as usize).for_each(drop),
             Step::Literal(n) => self.literals = &self.literals[n as usize..],
-            Step::Exec { .. } | Step::Mute(_) => {}
+            Step::Exec { .. } | Step::Mute(_) | Step::Dialect(_) => {}
         }
     }
 }
@@ -478,11 +501,11 @@ fn watches_hold(writer: &Writer, exec: &Call<'_>, blob: &[u8]) -> bool {
         let word = |n| exec.words.get(2 + i * 4 + n);
         let key = BytesWord(word(1));
         let key = blob.get(key.offset()..key.offset() + key.len()).unwrap_or_default();
-        writer.last_change(word(0) as u8, word(2), key) <= Epoch(word(3))
+        !writer.changed_since(word(0) as u8, word(2), key, Epoch(word(3)), word(0) & handler::WATCH_ABSENT != 0)
     })
 }
 
 /// None of these keys has changed after its epoch.
 pub fn unchanged<R: Read>(state: &R, watches: &[Watch]) -> bool {
-    watches.iter().all(|w| state.last_change(w.db, w.hash, &w.key) <= w.epoch)
+    watches.iter().all(|w| !state.changed_since(w.db, w.hash, &w.key, w.epoch, w.absent))
 }

@@ -34,6 +34,8 @@ pub const WORDS_MAX: usize = 1 << 22;
 pub mod handler {
     /// MULTI/EXEC: words = [calls n, watches m, then m × (db, key word, hash, epoch)]; the next n records are one epoch.
     pub const EXEC: u32 = 0xff_ffff;
+    /// Beside the db of a watch: its key did not exist.
+    pub const WATCH_ABSENT: u64 = 1 << 8;
     /// LOOK.ONCE: words = [token word, body digest, RESP version]; the next record (or EXEC group) runs at most once per token.
     pub const ONCE: u32 = 0xff_fffe;
     /// Replicated change outside any command (configuration, hash seed): words = [kind, argument word, …]
@@ -45,6 +47,8 @@ pub mod handler {
     pub const SYSTEM_SET: u64 = 2;
     /// In the place of a value word: the piece goes away. (No value is so long.)
     pub const SYSTEM_REMOVE: u64 = u64::MAX;
+    /// Kind of a SYSTEM record: words = [kind, node, directory]. The data directory that a node started with; the first one wins.
+    pub const SYSTEM_NODE: u64 = 3;
 }
 
 /// The start of every entry.

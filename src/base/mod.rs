@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub mod batch;
 pub mod glob;
 pub mod limits;
+pub mod members;
 pub mod words;
 
 macro_rules! id {

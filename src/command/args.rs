@@ -16,11 +16,32 @@ pub const NOT_INT: &str = "ERR value is not an integer or out of range";
 pub const NOT_FLOAT: &str = "ERR value is not a valid float";
 
 /// What is wrong with the arguments: the text of the error reply.
-pub type ArgError = String;
+pub type ArgError = Vec<u8>;
 
 /// `name` is the command's full name, lower case, `|` before a subcommand.
 pub fn arity_error(name: &str) -> ArgError {
-    format!("ERR wrong number of arguments for '{name}' command")
+    format!("ERR wrong number of arguments for '{name}' command").into_bytes()
+}
+
+/// The command's own text, or the general one.
+pub fn wrong_arity(grammar: &Grammar, name: &str) -> ArgError {
+    grammar.errors.arity.as_ref().map_or_else(|| arity_error(name), |text| text.as_bytes().to_vec())
+}
+
+/// `container` is its upper- or lower-case name.
+pub fn unknown_subcommand(word: &[u8], container: &str) -> ArgError {
+    let shown = word.split(|&b| b == 0).next().unwrap_or_default();
+    let tail = format!("'. Try {} HELP.", container.to_ascii_uppercase());
+    [b"ERR unknown subcommand '", &shown[..shown.len().min(128)], tail.as_bytes()].concat()
+}
+
+/// `text` with the argument in the place of `%s`, byte for byte up to a NUL: Redis's texts are C strings.
+pub fn with_argument(text: &str, argument: &[u8]) -> ArgError {
+    let shown = argument.split(|&b| b == 0).next().unwrap_or_default();
+    match text.split_once("%s") {
+        Some((before, after)) => [before.as_bytes(), shown, after.as_bytes()].concat(),
+        None => text.as_bytes().to_vec(),
+    }
 }
 
 /// Appends the words of one call (between `builder.begin` and `builder.end`). `args` are the arguments behind the command's name.
@@ -86,12 +107,12 @@ impl<'a> Parser<'a> {
     }
 
     fn arity(&self) -> ArgError {
-        self.grammar.errors.arity.clone().unwrap_or_else(|| arity_error(self.name))
+        wrong_arity(self.grammar, self.name)
     }
 
     fn syntax(&self) -> ArgError {
         let text = self.grammar.errors.syntax.as_deref().unwrap_or(SYNTAX);
-        text.replace("%s", &String::from_utf8_lossy(self.args.arg(self.next)))
+        with_argument(text, self.args.arg(self.next))
     }
 
     /// Arguments that no parameter takes, or too few: a command with optional parts answers a syntax error, one without an arity error.
@@ -280,7 +301,7 @@ impl<'a> Parser<'a> {
     fn note(&mut self, texts: &[&Option<String>], general: &str, bytes: &[u8]) {
         if self.value_error.is_none() {
             let text = texts.iter().find_map(|t| t.as_deref()).unwrap_or(general);
-            self.value_error = Some(text.replace("%s", &String::from_utf8_lossy(bytes)));
+            self.value_error = Some(with_argument(text, bytes));
         }
     }
 
@@ -385,7 +406,8 @@ mod tests {
         decoder.next(line.as_bytes()).unwrap();
         let mut b = ChunkBuilder::default();
         b.begin(1, 0);
-        parse(grammar, "set", decoder.request(line.as_bytes()), &KeyHasher::new(1), &mut b)?;
+        parse(grammar, "set", decoder.request(line.as_bytes()), &KeyHasher::new(1), &mut b)
+            .map_err(|text| String::from_utf8_lossy(&text).into_owned())?;
         assert!(b.end());
         let chunk = b.finish(GatewayId(1), 1, 1);
         Ok(chunk.calls().flat_map(|c| c.words.iter()).collect())

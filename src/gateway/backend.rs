@@ -3,7 +3,7 @@
 //! Statically dispatched, and called per chunk; only [`Code::lookup`] and [`Code::parse`] are called per command.
 //! The node implements it for real, the gateway's tests with a small map.
 
-use crate::apply::pending::{Pending, Plan};
+use crate::apply::pending::{Pending, Plan, Watch};
 use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
 use crate::base::{Epoch, Millis};
@@ -29,7 +29,7 @@ pub struct Route {
 
 /// Why a command's arguments do not fit its grammar: a whole error line without `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseError(pub std::borrow::Cow<'static, str>);
+pub struct ParseError(pub std::borrow::Cow<'static, [u8]>);
 
 /// One version of the code table.
 pub trait Code: Send + Sync + 'static {
@@ -102,6 +102,15 @@ pub struct Argument {
     pub optional: bool,
     pub multiple: bool,
     pub arguments: Vec<Argument>,
+}
+
+/// A change of the cluster's membership that an operator asks for, by the node it is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberChange {
+    Promote,
+    Demote,
+    Remove,
+    Transfer,
 }
 
 /// What a read may miss.
@@ -219,8 +228,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn code(&self) -> Arc<Self::Code>;
     /// For a new connection.
     fn reads(&self) -> Self::Reads;
-    /// Hash of a key under the cluster's seed.
-    fn hash(&self, key: &[u8]) -> u64;
+    /// The key as the newest root shows it.
+    fn watch(&self, db: u8, key: &[u8]) -> Watch;
     /// The newest epoch published on this node.
     fn epoch(&self) -> Epoch;
     fn now_ms(&self) -> Millis;
@@ -250,6 +259,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn facts(&self) -> NodeFacts;
     /// `LOOK.CLUSTER`'s text: `leader:<id>`, then a line a node.
     fn cluster(&self) -> String;
+    /// `LOOK.CLUSTER PROMOTE | DEMOTE | REMOVE | TRANSFER`; returns when it has happened.
+    fn change_member(&self, change: MemberChange, node: u64) -> impl Future<Output = Result<(), Refused>> + Send;
     /// `LOOK.USAGE`. Appends one reply.
     fn usage(&self, request: Request<'_>, out: &mut ReplyBuf);
     /// `MEMORY USAGE`

@@ -37,8 +37,8 @@ pub struct Chunk {
     pub version: Version,
     /// Something in it changes how later commands are answered: it ends here.
     pub ended: bool,
-    /// The chunk is one EXEC with watches and a SELECT: if it fails, this database is selected again.
-    pub db_before: Option<u8>,
+    /// The chunk is one EXEC with watches and a SELECT or HELLO: if it fails, these hold again.
+    pub before: Option<(u8, Version)>,
 }
 
 impl Chunk {
@@ -49,7 +49,7 @@ impl Chunk {
         self.commands >= COMMANDS_MAX
             || self.records.blob.len() + self.plan.riders.blob.len() + self.plan.literals.len() > BYTES_MAX
             || self.ended
-            || self.db_before.is_some()
+            || self.before.is_some()
     }
     /// Forgets the chunk, keeps its small buffers.
     pub fn clear(&mut self) {
@@ -111,7 +111,7 @@ impl<B: Backend> Filler<'_, B> {
         let chunk = &mut *self.chunk;
         if route.write {
             if self.session.read_at.is_some() {
-                return Err(ParseError(READS_PAST.into()));
+                return Err(ParseError(READS_PAST.as_bytes().into()));
             }
             self.code.parse(route.id, request, db, &mut chunk.records)?;
             chunk.plan.records(1);
@@ -247,7 +247,7 @@ impl<B: Backend> Filler<'_, B> {
         let parsed = if records.end() {
             self.code.parse(route.id, inner, db, records)
         } else {
-            Err(ParseError("ERR request is too large".into()))
+            Err(ParseError(b"ERR request is too large".into()))
         };
         match parsed {
             Ok(()) => {
@@ -306,7 +306,7 @@ impl<B: Backend> Filler<'_, B> {
                     Ok(leaf) if leaf.has("no_multi") || !native::fits_multi(leaf) => Some(NOT_IN_MULTI.into()),
                     Ok(leaf) => {
                         self.queued(|queue| {
-                            queue.selects |= leaf.hot == Hot::Select;
+                            queue.selects |= leaf.hot == Hot::Select || leaf.name == "hello";
                             queue.writes |= leaf.name == "config|set";
                         });
                         None
@@ -355,9 +355,9 @@ impl<B: Backend> Filler<'_, B> {
         let count = request.len() as i32;
         let by_table = (route.arity > 0 && count != route.arity) || count < -route.arity;
         // A subcommand's name has a bar; its arity is in no route.
-        let by_arity = text.starts_with("ERR wrong number of arguments for") && (by_table || text.contains('|'));
-        let early = by_arity || text.starts_with("ERR unknown subcommand");
-        early.then(|| text.into_owned().into_bytes())
+        let by_arity = text.starts_with(b"ERR wrong number of arguments for") && (by_table || text.contains(&b'|'));
+        let early = by_arity || text.starts_with(b"ERR unknown subcommand");
+        early.then(|| text.into_owned())
     }
 
     fn exec(&mut self) -> Taken {
@@ -376,7 +376,7 @@ impl<B: Backend> Filler<'_, B> {
             return Taken::Done;
         }
         if guarded {
-            self.chunk.db_before = Some(self.session.db);
+            self.chunk.before = Some((self.session.db, self.session.version));
         }
         self.transaction(&queue, watches);
         Taken::Done
@@ -423,7 +423,7 @@ impl<B: Backend> Filler<'_, B> {
         records.word(watches.len() as u64);
         for watch in watches {
             let key = records.bytes(&watch.key);
-            records.word(watch.db as u64);
+            records.word(watch.db as u64 | if watch.absent { handler::WATCH_ABSENT } else { 0 });
             records.word(key.0);
             records.word(watch.hash);
             records.word(watch.epoch.0);
@@ -469,12 +469,14 @@ impl<B: Backend> Filler<'_, B> {
             Hot::Not if leaf.name == "config|set" => self.config_set(request),
             _ => {
                 let (shared, code) = (self.shared, self.code);
+                let before = self.session.version;
                 self.answer(|out, session| {
                     let mut context = Context { shared, session, code };
                     native::answer(&mut context, leaf, request, out);
                 });
-                // HELLO may have changed the dialect; the rest of this transaction keeps the old one.
-                self.chunk.ended |= self.chunk.version != self.session.version;
+                if self.session.version != before {
+                    self.chunk.plan.steps.push(Step::Dialect(self.session.version));
+                }
             }
         }
     }

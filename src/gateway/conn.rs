@@ -11,7 +11,7 @@ use super::session::{Replies, Session};
 use crate::apply::pending::{Completion, Outcome, Pending, Plan, Step};
 use crate::base::{Epoch, limits};
 use crate::resp::decode::Progress;
-use crate::resp::{Decoder, Limits, ReplyBuf};
+use crate::resp::{Decoder, Limits, ReplyBuf, Version};
 use bytes::{Buf, BytesMut};
 use std::collections::VecDeque;
 use std::future::pending;
@@ -209,7 +209,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         totals.error_replies.fetch_add(self.chunk.errors as u64, Relaxed);
         let writes = !self.chunk.records.is_empty();
         self.pass_pause(writes).await;
-        let db_before = self.chunk.db_before.take();
+        let before = self.chunk.before.take();
         if writes {
             self.submit(code).await?;
         } else {
@@ -220,8 +220,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
             }
         }
         self.chunk.clear();
-        if let Some(db) = db_before {
-            self.undo_select(db).await?;
+        if let Some(before) = before {
+            self.undo(before).await?;
         }
         Ok(())
     }
@@ -293,15 +293,15 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         self.flush().await
     }
 
-    /// A failed EXEC has not selected the database that its queue named.
-    async fn undo_select(&mut self, db: u8) -> Result<(), End> {
+    /// A failed EXEC has not selected the database, nor the dialect, that its queue named.
+    async fn undo(&mut self, before: (u8, Version)) -> Result<(), End> {
         while self.in_flight.len() > 1 {
             self.settle().await?;
         }
         let Some(oldest) = self.in_flight.pop_front() else { return Ok(()) };
         let completion = oldest.await.map_err(|_| End::Stopping)?;
         if completion.outcome != Outcome::Applied || matches!(completion.reply.as_bytes(), b"*-1\r\n" | b"_\r\n") {
-            self.session.db = db;
+            (self.session.db, self.session.version) = before;
         }
         self.complete(completion).await
     }
@@ -336,7 +336,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
     async fn read_patiently(&mut self, code: &Arc<B::Code>, mut place: Place) -> Result<Place, End> {
         let Some(mut reads) = self.reads.take() else { return Err(End::Closed) };
         let plan = std::mem::take(&mut self.chunk.plan);
-        let mut out = ReplyBuf::new(self.chunk.version);
+        let mut out = ReplyBuf::new(self.out.version());
         out.set_null(self.out.is_null());
         let code = code.clone();
         let run = move || {
@@ -547,6 +547,8 @@ fn refuse(plan: &Plan, text: &str, out: &mut ReplyBuf) {
                 skip = steps;
             }
             Step::Mute(mute) => out.set_null(mute),
+            Step::Dialect(version) if !inside => out.set_version(version),
+            Step::Dialect(_) => {}
             Step::Records(_) | Step::Riders(_) => {}
         }
     }

@@ -13,7 +13,7 @@ pub struct Queue {
     pub dirty: bool,
     /// Some queued command writes.
     pub writes: bool,
-    /// A SELECT is queued.
+    /// A command is queued that changes what later ones mean or how they are answered: SELECT, HELLO.
     pub selects: bool,
 }
 

@@ -165,13 +165,21 @@ async fn a_transaction_that_failed_has_not_selected_a_database() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_queued_hello_changes_the_dialect_after_its_transaction() {
+async fn a_queued_hello_changes_the_dialect_at_its_place_and_only_if_it_runs() {
     let (gateway, _) = start().await;
     let mut peer = Peer::connect(&gateway).await;
-    peer.send(b"GET a\r\nMULTI\r\nSET b 1\r\nHELLO 3\r\nEXEC\r\nGET a\r\n").await;
+    peer.send(b"GET a\r\nMULTI\r\nSET b 1\r\nGET a\r\nHELLO 3\r\nGET a\r\nEXEC\r\nGET a\r\n").await;
     let hello = "%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.2.4\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:1\r\n\
                  $4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n";
-    peer.expect(&format!("$-1\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n{hello}_\r\n")).await;
+    peer.expect(&format!(
+        "$-1\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n$-1\r\n{hello}_\r\n_\r\n"
+    ))
+    .await;
+    let mut other = Peer::connect(&gateway).await;
+    peer.says("WATCH c", "+OK\r\n").await;
+    other.says("SET c 1", "+OK\r\n").await;
+    peer.send(b"MULTI\r\nHELLO 2\r\nSET b 1\r\nEXEC\r\nGET a\r\n").await;
+    peer.expect("+OK\r\n+QUEUED\r\n+QUEUED\r\n_\r\n_\r\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -269,17 +277,19 @@ async fn what_changes_replies_is_set_by_an_epoch_and_the_rest_is_not() {
     assert_eq!(fake.system().get(b"config:requirepass"), Some(&b"one"[..]));
     assert_eq!(fake.system().get(b"config:maxclients"), None);
     Peer::connect(&gateway).await.says("GET a", "-NOAUTH Authentication required.\r\n").await;
-    peer.says("CONFIG SET timeout 5", "+OK\r\n").await;
+    peer.says("CONFIG SET tcp-keepalive 5", "+OK\r\n").await;
     peer.says("LOOK.LAST", ":1\r\n").await;
-    peer.send(b"MULTI\r\nSET a 1\r\nCONFIG SET requirepass two hz 5\r\nCONFIG SET nosuch 1\r\nEXEC\r\nLOOK.LAST\r\n")
-        .await;
+    peer.send(
+        b"MULTI\r\nSET a 1\r\nCONFIG SET requirepass two timeout 50\r\nCONFIG SET nosuch 1\r\nEXEC\r\nLOOK.LAST\r\n",
+    )
+    .await;
     let no = "-ERR Unknown option or number of arguments for CONFIG SET - 'nosuch'\r\n";
     peer.expect(&format!("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n+OK\r\n+OK\r\n{no}:2\r\n")).await;
     peer.says("AUTH one", "-WRONGPASS invalid username-password pair or user is disabled.\r\n").await;
     peer.says("AUTH two", "+OK\r\n").await;
     fake.refuse.store(true, Relaxed);
-    peer.says("CONFIG SET requirepass three hz 7", "-NOQUORUM no leader\r\n").await;
-    peer.says("CONFIG GET hz", "*2\r\n$2\r\nhz\r\n$1\r\n5\r\n").await;
+    peer.says("CONFIG SET requirepass three timeout 7", "-NOQUORUM no leader\r\n").await;
+    peer.says("CONFIG GET timeout", "*2\r\n$7\r\ntimeout\r\n$2\r\n50\r\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,6 +15,7 @@ use crate::apply::ledger::{Ledger, hash_seed};
 use crate::apply::machine::{Body, Committed};
 use crate::apply::positions::Place;
 use crate::apply::runner::{RunError, Runner};
+use crate::base::members::Members;
 use crate::base::{Epoch, KeyHasher, LogIndex, Millis};
 use crate::command::Table;
 use crate::store::{Read, Store, WindowError, Writer};
@@ -232,7 +233,18 @@ pub fn replay(
         }
         for entry in entries {
             index = entry.position.index.next();
-            let Body::Batch(batch) = &entry.body else { continue };
+            let batch = match &entry.body {
+                Body::Batch(batch) => batch,
+                Body::Membership(bytes) => {
+                    let members = Members::parse(bytes).unwrap_or_default();
+                    runner.membership(writer, entry.position.index, &members);
+                    if runner.epoch >= epoch {
+                        break;
+                    }
+                    continue;
+                }
+                Body::Blank => continue,
+            };
             let shown = if entry.position.index == place.index { place.chunks } else { 0 };
             if shown == 0 {
                 runner.begin_batch(writer, entry.position.index, batch);

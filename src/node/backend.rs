@@ -5,19 +5,19 @@ use super::keeper::{Keeper, KeeperError};
 use super::reads::{NodeReads, keys_of_plan, run_plan};
 use super::state::SharedState;
 use crate::apply::machine::Committed;
-use crate::apply::pending::{Outcome, Pending, Plan};
+use crate::apply::pending::{Outcome, Pending, Plan, Watch};
 use crate::apply::planted::Bug;
 use crate::apply::runner::Runner;
 use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
-use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, mix64};
+use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, NodeId, mix64};
 use crate::batch::{Batcher, Refused as Full};
 use crate::command::Table;
 use crate::disk::seal::Sealer;
-use crate::gateway::backend::{Backend, Consistency, NodeFacts, PastError, Place, Refused};
+use crate::gateway::backend::{Backend, Consistency, MemberChange, NodeFacts, PastError, Place, Refused};
 use crate::history::{History, HistoryError, LogReader, Version};
 use crate::lang::engine::Engine;
-use crate::raft::Raft;
+use crate::raft::{Change, Raft};
 use crate::resp::{ReplyBuf, Request};
 use crate::store::{Entry, Read, Value};
 use std::path::PathBuf;
@@ -67,6 +67,10 @@ pub struct Node {
 pub struct NodeBackend(pub Arc<Node>);
 
 impl NodeBackend {
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.0.code.hasher.hash(key)
+    }
+
     fn table(&self) -> &Arc<Table> {
         &self.0.code.table
     }
@@ -114,8 +118,13 @@ impl Backend for NodeBackend {
         NodeReads::new(self.0.state.clone(), self.table().clone(), self.0.clock.clone(), seed)
     }
 
-    fn hash(&self, key: &[u8]) -> u64 {
-        self.0.code.hasher.hash(key)
+    fn watch(&self, db: u8, key: &[u8]) -> Watch {
+        let hash = self.hash(key);
+        let (epoch, absent) = match self.0.state.store().snapshot() {
+            Ok(newest) => (newest.epoch(), newest.find(db, hash, key).is_none()),
+            Err(_) => (self.epoch(), false),
+        };
+        Watch { db, key: key.to_vec(), hash, epoch, absent }
     }
 
     fn epoch(&self) -> Epoch {
@@ -311,6 +320,17 @@ impl Backend for NodeBackend {
             text += "\r\n";
         }
         text
+    }
+
+    async fn change_member(&self, change: MemberChange, node: u64) -> Result<(), Refused> {
+        let node = NodeId(node);
+        let change = match change {
+            MemberChange::Promote => Change::Promote(node),
+            MemberChange::Demote => Change::Demote(node),
+            MemberChange::Remove => Change::Remove(node),
+            MemberChange::Transfer => Change::Transfer(node),
+        };
+        self.0.raft.change(change).await.map_err(|e| Refused(format!("ERR {e}").into()))
     }
 
     fn usage(&self, _request: Request<'_>, out: &mut ReplyBuf) {

@@ -44,14 +44,7 @@ impl NodeCode {
                 let word = request.arg(1);
                 match self.table.subcommand(all, word) {
                     Some(number) => Ok((&self.table[number], 2)),
-                    None => Err(ParseError(
-                        format!(
-                            "ERR unknown subcommand '{}'. Try {} HELP.",
-                            String::from_utf8_lossy(&word[..word.len().min(128)]),
-                            container.to_uppercase()
-                        )
-                        .into(),
-                    )),
+                    None => Err(ParseError(args::unknown_subcommand(word, container).into())),
                 }
             }
         }
@@ -63,8 +56,7 @@ impl NodeCode {
         if fits {
             return Ok(());
         }
-        let text = command.grammar.errors.arity.clone().unwrap_or_else(|| args::arity_error(&command.name));
-        Err(ParseError(text.into()))
+        Err(ParseError(args::wrong_arity(&command.grammar, &command.name).into()))
     }
 
     fn parse_call(
@@ -80,7 +72,7 @@ impl NodeCode {
         if command.write && !command.always_cheap {
             self.check_bound(command, into)?;
         }
-        if into.end() { Ok(()) } else { Err(ParseError("ERR too many arguments in one command".into())) }
+        if into.end() { Ok(()) } else { Err(ParseError(b"ERR too many arguments in one command".into())) }
     }
 
     /// Refuses a write whose bound, without regard to what is stored, is above `max-write-cost`.
@@ -97,6 +89,7 @@ impl NodeCode {
                 "ERR '{}' may take {bound} operations, max-write-cost is {max}; most of them are {term}",
                 command.name
             )
+            .into_bytes()
             .into(),
         ))
     }

@@ -35,6 +35,10 @@ pub struct Config {
     pub initial_cluster: BTreeMap<NodeId, SocketAddr>,
     /// Keys of encryption at rest; None: what is written is plain.
     pub encryption_key_file: Option<PathBuf>,
+    /// A peer port of the cluster that this node joins at its first start.
+    pub join: Option<String>,
+    /// What a node must show to join this one's cluster; empty: nobody joins.
+    pub join_token: String,
     pub requirepass: String,
     pub protected_mode: bool,
     /// Who may use DEBUG: `no`, `local` or `yes`.
@@ -114,6 +118,8 @@ impl Default for Config {
             peer_addr: None,
             initial_cluster: BTreeMap::new(),
             encryption_key_file: None,
+            join: None,
+            join_token: String::new(),
             requirepass: String::new(),
             protected_mode: true,
             enable_debug_command: "no".into(),
@@ -168,6 +174,8 @@ impl Config {
             "peer-addr" => self.peer_addr = Some(address(value)?),
             "initial-cluster" => self.initial_cluster = cluster(value)?,
             "encryption-key-file" => self.encryption_key_file = (!value.is_empty()).then(|| value.into()),
+            "join" => self.join = Some(value.into()),
+            "join-token" => self.join_token = value.into(),
             "requirepass" => self.requirepass = value.into(),
             "protected-mode" => self.protected_mode = yes_no(name, value)?,
             "enable-debug-command" => match value {
@@ -201,6 +209,22 @@ impl Config {
     /// Checks what one parameter alone cannot show.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_tls()?;
+        if self.join.is_some() {
+            let missing = match () {
+                () if !self.initial_cluster.is_empty() => {
+                    "--join and --initial-cluster exclude each other: a cluster is founded once"
+                }
+                () if self.peer_addr.is_none() => {
+                    "--join needs --peer-addr, the address on which this node's peers reach it"
+                }
+                () if self.tls_cluster => {
+                    "--join does not work with tls-cluster yet: a node's certificate names an id that it has not got"
+                }
+                () if self.join_token.is_empty() => "--join needs --join-token, the join-token of the cluster's nodes",
+                () => return Ok(()),
+            };
+            return Err(ConfigError::Value(missing.into()));
+        }
         if !self.initial_cluster.is_empty() {
             if !self.initial_cluster.contains_key(&self.node_id) {
                 return Err(ConfigError::Value(format!(

@@ -28,44 +28,104 @@ pub enum DataDirError {
     Newer(PathBuf, u32),
     #[error("{0} is in use by another process; stop it first, or choose another --dir")]
     Locked(PathBuf),
+    #[error(
+        "the data in {0} is of node {1}, which its cluster has dismissed; choose an empty --dir and --join to come back as a new node"
+    )]
+    Dismissed(PathBuf, NodeId),
     #[error("{0} is no Look data directory: it has no file LOOK; check the path")]
     Absent(PathBuf),
     #[error("the identity file {0}/LOOK is damaged: {1}; restore it from a backup")]
     Damaged(PathBuf, String),
 }
 
+/// Whose data a directory holds, as its identity file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub node: NodeId,
+    /// The founding configuration, or [`JOINED`].
+    pub cluster: String,
+    /// The cluster's name among peers.
+    pub cluster_id: u64,
+    /// Random name of this directory.
+    pub directory: u64,
+}
+
+/// Stands where founders have their configuration.
+pub const JOINED: &str = "joined";
+
+impl Owner {
+    pub fn joined(&self) -> bool {
+        self.cluster == JOINED
+    }
+
+    fn to_text(&self) -> String {
+        let Owner { node, cluster, cluster_id, directory } = self;
+        sealed(format!(
+            "look-data-format {DIRECTORY_FORMAT}\nnode-id {node}\ncluster {cluster}\ncluster-id {cluster_id}\ndirectory {directory}\n"
+        ))
+    }
+
+    /// `cluster`: the founding configuration that this start describes.
+    pub fn check(&self, path: &Path, node: NodeId, cluster: &str) -> Result<(), DataDirError> {
+        match () {
+            () if self.node != node => Err(DataDirError::OtherNode(path.into(), self.node, node)),
+            () if self.cluster != cluster => {
+                Err(DataDirError::OtherCluster(path.into(), self.cluster.clone(), cluster.into()))
+            }
+            () => Ok(()),
+        }
+    }
+}
+
 /// An opened, locked data directory; the lock lasts as long as the value.
 pub struct DataDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+    owner: Option<Owner>,
 }
 
 impl DataDir {
-    /// Opens or creates `path` for `node` of `cluster` (text that names the founding configuration).
-    pub fn open(path: &Path, node: NodeId, cluster: &str) -> Result<DataDir, DataDirError> {
-        let io = |e: io::Error| match e.kind() {
-            io::ErrorKind::StorageFull => DataDirError::Full(path.into()),
-            _ => DataDirError::Io(path.into(), e),
-        };
-        fs::create_dir_all(path).map_err(io)?;
+    /// Opens or creates `path`. A new one has no owner until [`DataDir::claim`].
+    pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
+        let io = io_error(path);
+        fs::create_dir_all(path).map_err(&io)?;
         let identity = path.join(IDENTITY);
-        let known = identity.try_exists().map_err(io)?;
-        if !known && fs::read_dir(path).map_err(io)?.next().is_some() {
+        let known = identity.try_exists().map_err(&io)?;
+        if !known && fs::read_dir(path).map_err(&io)?.next().is_some() {
             return Err(DataDirError::Foreign(path.into()));
         }
-        let lock = File::options().read(true).append(true).create(true).open(&identity).map_err(io)?;
+        let lock = File::options().read(true).append(true).create(true).open(&identity).map_err(&io)?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| DataDirError::Locked(path.into()))?;
-        let text = fs::read_to_string(&identity).map_err(io)?;
-        if text.is_empty() {
-            // New, or stopped between creating and writing the file: nothing else was written before it.
-            let text = sealed(format!("look-data-format {DIRECTORY_FORMAT}\nnode-id {node}\ncluster {cluster}\n"));
-            (&lock).write_all(text.as_bytes()).and_then(|()| lock.sync_all()).map_err(io)?;
-            File::open(path).and_then(|d| d.sync_all()).map_err(io)?;
-        } else {
-            check_identity(path, &text, node, cluster)?;
-        }
-        Ok(DataDir { path: path.into(), _lock: lock })
+        let text = fs::read_to_string(&identity).map_err(&io)?;
+        // Empty: new, or stopped between creating and writing the file; nothing else was written before it
+        let owner = (!text.is_empty()).then(|| owner_of(path, &text)).transpose()?;
+        Ok(DataDir { path: path.into(), lock, owner })
+    }
+
+    pub fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
+    }
+
+    /// Gives a new directory its owner.
+    pub fn claim(&mut self, owner: Owner) -> Result<Owner, DataDirError> {
+        self.append(&owner.to_text())?;
+        self.owner = Some(owner.clone());
+        Ok(owner)
+    }
+
+    /// The cluster has dismissed this node: the directory never serves again.
+    pub fn dismiss(&self) -> Result<(), DataDirError> {
+        // A seal covers everything before it, the older seal too
+        let text = fs::read_to_string(self.path.join(IDENTITY)).map_err(io_error(&self.path))?;
+        let whole = sealed(format!("{text}removed yes\n"));
+        self.append(&whole[text.len()..])
+    }
+
+    fn append(&self, text: &str) -> Result<(), DataDirError> {
+        let io = io_error(&self.path);
+        (&self.lock).write_all(text.as_bytes()).and_then(|()| self.lock.sync_all()).map_err(&io)?;
+        File::open(&self.path).and_then(|d| d.sync_all()).map_err(&io)
     }
 
     /// Opens a directory that nobody uses, to look at it: nothing is written. Tells node and cluster.
@@ -84,7 +144,7 @@ impl DataDir {
         let fields = Fields { path, text: &text };
         fields.check_format()?;
         let (node, cluster) = (NodeId(fields.number("node-id")?), fields.text("cluster")?.to_owned());
-        Ok((DataDir { path: path.into(), _lock: lock }, node, cluster))
+        Ok((DataDir { path: path.into(), lock, owner: None }, node, cluster))
     }
 
     pub fn path(&self) -> &Path {
@@ -95,6 +155,13 @@ impl DataDir {
     }
     pub fn pages_dir(&self) -> PathBuf {
         self.path.join("pages")
+    }
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> DataDirError {
+    move |e| match e.kind() {
+        io::ErrorKind::StorageFull => DataDirError::Full(path.into()),
+        _ => DataDirError::Io(path.into(), e),
     }
 }
 
@@ -134,51 +201,66 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn check_identity(path: &Path, text: &str, node: NodeId, cluster: &str) -> Result<(), DataDirError> {
+fn owner_of(path: &Path, text: &str) -> Result<Owner, DataDirError> {
     let fields = Fields { path, text };
     fields.check_format()?;
-    let owner = NodeId(fields.number("node-id")?);
-    if owner != node {
-        return Err(DataDirError::OtherNode(path.into(), owner, node));
+    let node = NodeId(fields.number("node-id")?);
+    if fields.text("removed").is_ok() {
+        return Err(DataDirError::Dismissed(path.into(), node));
     }
-    let founded = fields.text("cluster")?;
-    if founded != cluster {
-        return Err(DataDirError::OtherCluster(path.into(), founded.into(), cluster.into()));
-    }
-    Ok(())
+    let (cluster_id, directory) = (fields.number("cluster-id")?, fields.number("directory")?);
+    Ok(Owner { node, cluster: fields.text("cluster")?.into(), cluster_id, directory })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn owner(node: u64, cluster: &str) -> Owner {
+        Owner { node: NodeId(node), cluster: cluster.into(), cluster_id: 77, directory: 99 }
+    }
+
     #[test]
     fn a_directory_opens_again_only_for_its_own_node_and_format() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("d");
-        drop(DataDir::open(&path, NodeId(1), "alone").unwrap());
-        let held = DataDir::open(&path, NodeId(1), "alone").unwrap();
-        assert!(matches!(DataDir::open(&path, NodeId(1), "alone"), Err(DataDirError::Locked(_))));
+        let mut held = DataDir::open(&path).unwrap();
+        assert_eq!(held.owner(), None);
+        held.claim(owner(1, "alone")).unwrap();
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::Locked(_))));
         drop(held);
-        assert!(matches!(DataDir::open(&path, NodeId(2), "alone"), Err(DataDirError::OtherNode(..))));
-        assert!(matches!(DataDir::open(&path, NodeId(1), "1=a"), Err(DataDirError::OtherCluster(..))));
+        let known = DataDir::open(&path).unwrap().owner().cloned().unwrap();
+        assert_eq!(known, owner(1, "alone"));
+        known.check(&path, NodeId(1), "alone").unwrap();
+        assert!(matches!(known.check(&path, NodeId(2), "alone"), Err(DataDirError::OtherNode(..))));
+        assert!(matches!(known.check(&path, NodeId(1), "1=a"), Err(DataDirError::OtherCluster(..))));
         fs::write(path.join(IDENTITY), "look-data-format 99\nnode-id 1\ncluster alone\n").unwrap();
-        assert!(matches!(DataDir::open(&path, NodeId(1), "alone"), Err(DataDirError::Newer(_, 99))));
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::Newer(_, 99))));
         fs::write(path.join(IDENTITY), "look-data-format 1\n").unwrap();
-        assert!(matches!(DataDir::open(&path, NodeId(1), "alone"), Err(DataDirError::Damaged(..))));
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::Damaged(..))));
+    }
+
+    #[test]
+    fn a_dismissed_directory_opens_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut data = DataDir::open(dir.path()).unwrap();
+        data.claim(owner(3, "alone")).unwrap();
+        data.dismiss().unwrap();
+        drop(data);
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Dismissed(_, NodeId(3)))));
     }
 
     #[test]
     fn every_bit_of_the_identity_counts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("d");
-        drop(DataDir::open(&path, NodeId(1), "alone").unwrap());
+        DataDir::open(&path).unwrap().claim(owner(1, "alone")).unwrap();
         let good = fs::read(path.join(IDENTITY)).unwrap();
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             fs::write(path.join(IDENTITY), bad).unwrap();
-            assert!(DataDir::open(&path, NodeId(1), "alone").is_err(), "bit {bit}");
+            assert!(DataDir::open(&path).is_err(), "bit {bit}");
         }
     }
 
@@ -186,7 +268,7 @@ mod tests {
     fn a_foreign_directory_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("photo.jpg"), "x").unwrap();
-        assert!(matches!(DataDir::open(dir.path(), NodeId(1), "alone"), Err(DataDirError::Foreign(_))));
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Foreign(_))));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

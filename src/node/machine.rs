@@ -3,7 +3,7 @@
 use super::keeper::Keeper;
 use super::state::SharedState;
 use crate::apply::digests::Digests;
-use crate::apply::machine::{Applied, Checkpoint, Committed, Receive, StateMachine};
+use crate::apply::machine::{Applied, Checkpoint, Committed, Receive, Roster, StateMachine};
 use crate::apply::{Applier, Frontier};
 use crate::command::Table;
 use crate::store::{Store, Writer};
@@ -38,6 +38,10 @@ fn applier(store: Store, writer: Writer, frontier: Frontier, state: &SharedState
 impl StateMachine for NodeMachine {
     fn applied(&self) -> Applied {
         self.applier.applied()
+    }
+
+    fn roster(&self) -> Arc<Roster> {
+        self.applier.roster()
     }
 
     fn digests(&self) -> Arc<Digests> {

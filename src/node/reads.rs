@@ -136,6 +136,7 @@ pub fn run_plan<R: Read>(
                 place.literal = end;
             }
             Step::Mute(on) => out.set_null(on),
+            Step::Dialect(version) => out.set_version(version),
             Step::Exec { elements, steps, watches, .. } => {
                 let these = place.watch..place.watch + watches as usize;
                 place.watch = these.end;

@@ -1,24 +1,27 @@
 //! Frames between peers, and the messages in them.
 //!
 //! ```text
-//! hello  = "LOOKPEER" | version u32 | 0 u32 | cluster u64 | from u64 | to u64         (both ways; 40 bytes)
+//! hello  = "LOOKPEER" | version u32 | 0 u32 | cluster u64 | from u64 | to u64 | directory u64    (both ways; 48 bytes)
 //! frame  = length u32 | crc32c u32 | kind u8 | 0 (7 bytes) | id u64 | payload          (24 bytes of head)
 //! ```
 //!
-//! `crc32c` covers kind, id and payload. A response has its request's id and kind; kind [`Kind::Failed`] answers any. The length
+//! A stranger that wants to join knows neither cluster nor ids: all its words are 0. `crc32c` covers kind, id and payload. A response has its request's id and kind; kind [`Kind::Failed`] answers any. The length
 //! is checked before anything is allocated, and memory follows the bytes that really arrive, not the announced length.
 
 use super::types::{RaftEntry, RaftLogId, RaftVote, Reader, Types, entry_of, log_id, payload_of, position};
 use crate::disk::{Kind as RecordKind, Position, Record};
 use bytes::{Bytes, BytesMut};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
 use openraft::vote::leader_id_std;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const HELLO_MAGIC: &[u8; 8] = b"LOOKPEER";
-const HELLO_BYTES: usize = 40;
+const HELLO_BYTES: usize = 48;
 const HEAD_BYTES: usize = 24;
 /// Longest payload: the largest batch and what an append request says about it.
 pub const PAYLOAD_BYTES_MAX: usize = (1 << 30) + (64 << 20);
@@ -36,6 +39,10 @@ pub enum Kind {
     SnapshotEnd = 6,
     Forward = 7,
     ReadIndex = 8,
+    Join = 9,
+    Change = 10,
+    Standing = 11,
+    Transfer = 12,
     /// `index u64`, answered with the digest of the state after that entry, or nothing.
     Digest = 32,
     Failed = 255,
@@ -44,9 +51,9 @@ pub enum Kind {
 impl Kind {
     fn from_u8(b: u8) -> Option<Kind> {
         use Kind::*;
-        let all =
-            [Append, Vote, PreVote, SnapshotBegin, SnapshotPiece, SnapshotEnd, Forward, ReadIndex, Digest, Failed];
-        all.into_iter().find(|k| *k as u8 == b)
+        let raft = [Append, Vote, PreVote, SnapshotBegin, SnapshotPiece, SnapshotEnd, Transfer];
+        let all = raft.into_iter().chain([Forward, ReadIndex, Join, Change, Standing, Digest, Failed]);
+        { all }.find(|k| *k as u8 == b)
     }
 }
 
@@ -67,15 +74,19 @@ pub struct Hello {
     pub cluster: u64,
     pub from: u64,
     pub to: u64,
+    /// The data directory of `from`; 0: not told.
+    pub directory: u64,
 }
 
 impl Hello {
+    pub const STRANGER: Hello = Hello { cluster: 0, from: 0, to: 0, directory: 0 };
+
     pub async fn write(&self, out: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
         let mut b = Vec::with_capacity(HELLO_BYTES);
         b.extend(HELLO_MAGIC);
         b.extend(VERSION.to_le_bytes());
         b.extend([0; 4]);
-        [self.cluster, self.from, self.to].iter().for_each(|w| b.extend(w.to_le_bytes()));
+        [self.cluster, self.from, self.to, self.directory].iter().for_each(|w| b.extend(w.to_le_bytes()));
         out.write_all(&b).await?;
         out.flush().await
     }
@@ -92,7 +103,7 @@ impl Hello {
         }
         r.u32();
         let mut word = || r.u64().ok_or_else(|| bad("short hello"));
-        Ok(Hello { cluster: word()?, from: word()?, to: word()? })
+        Ok(Hello { cluster: word()?, from: word()?, to: word()?, directory: word()? })
     }
 }
 
@@ -146,8 +157,8 @@ impl Builder {
     }
 }
 
-/// Reads one frame; `None` at a clean end.
-pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Frame>> {
+/// Reads one frame with a payload of at most `bytes_max`; `None` at a clean end.
+pub async fn read(from: &mut (impl AsyncRead + Unpin), bytes_max: usize) -> io::Result<Option<Frame>> {
     let mut head = [0; HEAD_BYTES];
     match from.read_exact(&mut head).await {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -156,7 +167,7 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Fram
     let mut r = Reader(&head);
     let (len, crc) = (r.u32().unwrap_or(0) as usize, r.u32().unwrap_or(0));
     let kind = Kind::from_u8(head[8]).ok_or_else(|| bad("unknown kind of frame"))?;
-    if len > PAYLOAD_BYTES_MAX {
+    if len > bytes_max {
         return Err(bad("frame too long"));
     }
     let mut payload = BytesMut::new();
@@ -242,6 +253,39 @@ pub fn parse_append_response(payload: &[u8]) -> Option<AppendEntriesResponse<Typ
         1 => AppendEntriesResponse::PartialSuccess(r.log_id()?),
         2 => AppendEntriesResponse::Conflict,
         3 => AppendEntriesResponse::HigherVote(r.vote()?),
+        _ => return None,
+    })
+}
+
+pub fn transfer_request(r: &TransferLeaderRequest<Types>) -> Builder {
+    let mut b = Builder::new(Kind::Transfer, 0, 64);
+    b.vote(r.from_leader()).u64(*r.to_node_id()).log_id(r.last_log_id());
+    b
+}
+
+pub fn parse_transfer_request(payload: &[u8]) -> Option<TransferLeaderRequest<Types>> {
+    let mut r = Reader(payload);
+    Some(TransferLeaderRequest::new(r.vote()?, r.u64()?, r.log_id()?))
+}
+
+pub fn transfer_response(id: u64, r: &TransferLeaderResponse<Types>) -> Builder {
+    let mut b = Builder::new(Kind::Transfer, id, 64);
+    match r {
+        Ok(()) => b.u8(0),
+        Err(TransferLeaderError::VoteChanged { expected, actual }) => b.u8(1).vote(expected).vote(actual),
+        Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
+            b.u8(2).log_id(expected.as_ref()).log_id(actual.as_ref())
+        }
+    };
+    b
+}
+
+pub fn parse_transfer_response(payload: &[u8]) -> Option<TransferLeaderResponse<Types>> {
+    let mut r = Reader(payload);
+    Some(match r.u8()? {
+        0 => Ok(()),
+        1 => Err(TransferLeaderError::VoteChanged { expected: r.vote()?, actual: r.vote()? }),
+        2 => Err(TransferLeaderError::LogNotFlushed { expected: r.log_id()?, actual: r.log_id()? }),
         _ => return None,
     })
 }

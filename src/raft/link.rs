@@ -2,8 +2,8 @@
 //! may be on their way.
 
 use super::frame::{self, Builder, Frame, Hello, Kind};
-use super::tls::PeerTls;
-use crate::base::Seldom;
+use super::identity::Identity;
+use crate::base::{NodeId, Seldom};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,8 +52,8 @@ pub struct Link(Arc<Inner>);
 
 struct Inner {
     addr: String,
-    hello: Hello,
-    tls: Option<PeerTls>,
+    identity: Arc<Identity>,
+    to: u64,
     complaints: Seldom,
     next_id: AtomicU64,
     state: tokio::sync::Mutex<State>,
@@ -64,9 +64,9 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
-    pub fn new(addr: String, hello: Hello, tls: Option<PeerTls>) -> Link {
+    pub fn new(addr: String, identity: Arc<Identity>, to: u64) -> Link {
         let complaints = Seldom::new(COMPLAINT_EVERY);
-        Link(Arc::new(Inner { addr, hello, tls, complaints, next_id: AtomicU64::new(1), state: Default::default() }))
+        Link(Arc::new(Inner { addr, identity, to, complaints, next_id: AtomicU64::new(1), state: Default::default() }))
     }
 
     /// Sends a request and waits for its response. Requests go out in the order in which calls were first polled.
@@ -112,7 +112,7 @@ impl Link {
             Err(e) => {
                 // Reached, but not the node that was meant, or it will have nothing to do with this one
                 if e.kind() == io::ErrorKind::InvalidData && self.0.complaints.may_pass() {
-                    tracing::warn!("node {} at {}: {e}", self.0.hello.to, self.0.addr);
+                    tracing::warn!("node {} at {}: {e}", self.0.to, self.0.addr);
                 }
                 state.back_off = (state.back_off * 2).clamp(BACK_OFF_MIN, BACK_OFF_MAX);
                 state.not_before = Some(tokio::time::Instant::now() + state.back_off);
@@ -125,18 +125,20 @@ impl Link {
     async fn shake_hands(&self) -> io::Result<Connection> {
         let stream = TcpStream::connect(&self.0.addr).await?;
         stream.set_nodelay(true)?;
-        let hello = self.0.hello;
-        let mut stream: Box<dyn Stream> = match &self.0.tls {
+        let Inner { identity, to, addr, .. } = &*self.0;
+        let hello = identity.hello(*to);
+        let mut stream: Box<dyn Stream> = match &identity.tls {
             None => Box::new(stream),
-            Some(tls) => Box::new(tls.connect(stream, hello.to).await?),
+            Some(tls) => Box::new(tls.connect(stream, *to).await?),
         };
         hello.write(&mut stream).await?;
         let answer = Hello::read(&mut stream).await?;
-        if answer != (Hello { from: hello.to, to: hello.from, ..hello }) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{} is another node: {answer:?}", self.0.addr),
-            ));
+        let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        if answer != (Hello { from: hello.to, to: hello.from, directory: answer.directory, ..hello }) {
+            return refuse(format!("{addr} is another node: {answer:?}"));
+        }
+        if let Some(why) = identity.verdict(*to, answer.directory).refusal(NodeId(*to)) {
+            return refuse(why);
         }
         let (read, write) = tokio::io::split(stream);
         let waiting = Waiting::default();
@@ -147,7 +149,7 @@ impl Link {
 
 /// Gives responses to whom they are for, until the connection ends.
 async fn responses(mut read: ReadHalf<Box<dyn Stream>>, waiting: Waiting) {
-    while let Ok(Some(frame)) = frame::read(&mut read).await {
+    while let Ok(Some(frame)) = frame::read(&mut read, frame::PAYLOAD_BYTES_MAX).await {
         if let Some(waiter) = lock(&waiting).remove(&frame.id) {
             // A caller that gave up is gone
             let _ = waiter.send(Ok(frame));

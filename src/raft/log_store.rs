@@ -291,7 +291,7 @@ impl RaftLogStorage<Types> for LogStore {
 mod tests {
     use super::super::machine::{ApplyThread, Machine};
     use super::*;
-    use crate::apply::machine::{Applied, Body, Checkpoint, Committed, Receive, StateMachine};
+    use crate::apply::machine::{Applied, Body, Checkpoint, Committed, Receive, Roster, StateMachine};
     use crate::disk::LogOptions;
     use crate::disk::sim::SimDisk;
     use bytes::Bytes;
@@ -305,6 +305,9 @@ mod tests {
     impl StateMachine for Nothing {
         fn applied(&self) -> Applied {
             self.0.clone()
+        }
+        fn roster(&self) -> Arc<Roster> {
+            Arc::default()
         }
         fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String> {
             for entry in entries {

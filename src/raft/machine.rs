@@ -9,7 +9,7 @@
 //! but [`Progress`] is ever asked how far the state has come.
 
 use super::types::{RaftLogId, RaftStored, Types, applied_of, body_of, log_position, position, stored};
-use crate::apply::machine::{Applied, Checkpoint, Committed, LogPosition, Receive, StateMachine};
+use crate::apply::machine::{Applied, Checkpoint, Committed, LogPosition, Receive, Roster, StateMachine};
 use crate::base::LogIndex;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
@@ -37,12 +37,14 @@ enum ToApply {
 pub struct Progress {
     index: watch::Sender<LogIndex>,
     term: AtomicU64,
+    roster: watch::Sender<Arc<Roster>>,
     failure: watch::Sender<Option<String>>,
 }
 
 impl Progress {
-    fn new(at: LogPosition) -> Self {
+    fn new(at: LogPosition, roster: Arc<Roster>) -> Self {
         Progress {
+            roster: watch::Sender::new(roster),
             index: watch::Sender::new(at.index),
             term: AtomicU64::new(at.term),
             failure: watch::Sender::new(None),
@@ -61,7 +63,13 @@ impl Progress {
     pub fn subscribe(&self) -> watch::Receiver<LogIndex> {
         self.index.subscribe()
     }
-    fn advance(&self, to: LogPosition) {
+    /// What the applied state knows of the nodes.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.roster.borrow().clone()
+    }
+    /// The roster first: whoever waits for an entry finds what it said of the nodes.
+    fn advance(&self, to: LogPosition, roster: Arc<Roster>) {
+        self.roster.send_if_modified(|old| !Arc::ptr_eq(&std::mem::replace(old, roster.clone()), &roster));
         self.term.store(to.term, Ordering::Release);
         self.index.send_replace(to.index);
     }
@@ -86,7 +94,7 @@ pub struct ApplyThread {
 impl ApplyThread {
     pub fn start(machine: Box<dyn StateMachine>) -> io::Result<(ApplyThread, Arc<Progress>, Applied)> {
         let applied = machine.applied();
-        let progress = Arc::new(Progress::new(applied.last));
+        let progress = Arc::new(Progress::new(applied.last, machine.roster()));
         let (sender, receiver) = mpsc::channel(SETS_WAITING_MAX);
         let run = {
             let progress = progress.clone();
@@ -138,7 +146,7 @@ fn run(mut machine: Box<dyn StateMachine>, mut receiver: mpsc::Receiver<ToApply>
                 let last = meta.last;
                 let result = machine.install(meta, received);
                 if result.is_ok() {
-                    progress.advance(last);
+                    progress.advance(last, machine.roster());
                 }
                 let _ = reply.send(result);
             }
@@ -152,7 +160,7 @@ fn apply(machine: &mut dyn StateMachine, entries: Vec<Committed>, progress: &Pro
     // A broken invariant in apply must stop this node's writes, not leave them hanging
     let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| machine.apply(entries)));
     applied.unwrap_or_else(|_| Err("panic in apply".into()))?;
-    progress.advance(last);
+    progress.advance(last, machine.roster());
     Ok(())
 }
 

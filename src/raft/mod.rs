@@ -11,9 +11,11 @@
 
 mod agreement;
 mod frame;
+mod identity;
 mod link;
 mod log_store;
 mod machine;
+mod members;
 mod network;
 mod runtime;
 mod server;
@@ -23,11 +25,12 @@ mod types;
 pub use tls::{PeerTls, PeerTlsError};
 
 use crate::apply::digests::Digests;
-use crate::apply::machine::{Committed, LogPosition, StateMachine};
+use crate::apply::machine::{Committed, LogPosition, Roster, StateMachine};
 use crate::base::batch::{Batch, Chunk};
 use crate::base::{LogIndex, NodeId, mix64};
 use crate::disk::{Disk, Log, LogError, LogOptions};
-use frame::{Builder, Hello, Kind};
+use frame::{Builder, Kind};
+use identity::Identity;
 use link::Link;
 use log_store::LogStore;
 use machine::{ApplyThread, Machine, Pieces, Progress};
@@ -43,14 +46,27 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use types::{Proposal, Slot, Types};
 
+pub use members::{Change, ChangeError, Joined, join};
+
 /// How long a read waits for a leader and a quorum before it is refused.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(3);
+/// How soon it asks again when nobody could answer.
+const READ_RETRY: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug)]
 pub struct RaftConfig {
     pub node: NodeId,
     /// Where peers reach the nodes that begin the cluster, this one among them. One node alone needs no address.
+    /// Empty for a node that joined one.
     pub initial: Vec<(NodeId, String)>,
+    /// The cluster's name for its peers; `None`: it follows from `initial`.
+    pub cluster: Option<u64>,
+    /// Random name of this node's data directory; 0: not told to peers.
+    pub directory: u64,
+    /// Where peers reach this node, when the membership does not say.
+    pub advertise: Option<String>,
+    /// What a node must show to join; empty: nobody joins.
+    pub join_token: String,
     /// Where this node listens for peers; `None`: alone.
     pub listen: Option<std::net::SocketAddr>,
     /// `None`: peers speak in clear.
@@ -70,6 +86,10 @@ impl RaftConfig {
         RaftConfig {
             node,
             initial: vec![(node, String::new())],
+            cluster: None,
+            directory: 0,
+            advertise: None,
+            join_token: String::new(),
             listen: None,
             tls: None,
             log,
@@ -154,8 +174,13 @@ type OpenRaft = openraft::Raft<Types, Machine>;
 
 struct Node {
     id: u64,
-    cluster: u64,
-    tls: Option<PeerTls>,
+    identity: Arc<Identity>,
+    join_token: String,
+    advertise: Option<String>,
+    /// One node joins at a time: the next id follows from the state.
+    joining: tokio::sync::Mutex<()>,
+    /// Why this node must take part no more.
+    dismissed: watch::Sender<Option<String>>,
     raft: OpenRaft,
     store: LogStore,
     progress: Arc<Progress>,
@@ -291,7 +316,11 @@ impl Raft {
         NodeId(self.node.id)
     }
     pub fn cluster_id(&self) -> u64 {
-        self.node.cluster
+        self.node.identity.cluster
+    }
+    /// What the applied state knows of the nodes.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.node.progress.roster()
     }
     pub fn leadership(&self) -> Leadership {
         *self.node.leadership.borrow()
@@ -314,7 +343,7 @@ impl Raft {
     }
     /// Why this node takes no writes any more, if so.
     pub fn failure(&self) -> Option<String> {
-        self.node.progress.failure().or_else(|| self.node.store.log().failure().map(|f| f.to_string()))
+        self.node.failure().or_else(|| self.node.store.log().failure().map(|f| f.to_string()))
     }
     /// Why this node must answer nobody, if so: a majority has another state.
     pub fn diverged(&self) -> Option<&str> {
@@ -472,7 +501,14 @@ struct Parts {
 impl Parts {
     async fn start(self) -> Result<Arc<Node>, StartError> {
         let config = self.config;
-        let (id, cluster) = (config.node.0, cluster_id(&config.initial));
+        let id = config.node.0;
+        let identity = Arc::new(Identity {
+            cluster: config.cluster.unwrap_or_else(|| cluster_id(&config.initial)),
+            node: id,
+            directory: config.directory,
+            tls: config.tls.clone(),
+            progress: self.progress.clone(),
+        });
         let listener = match config.listen {
             Some(addr) => {
                 let bound = tokio::net::TcpListener::bind(addr).await;
@@ -480,13 +516,16 @@ impl Parts {
             }
             None => None,
         };
-        let peers = network::Peers { cluster, node: id, tls: config.tls.clone() };
+        let peers = network::Peers(identity.clone());
         let raft = OpenRaft::new(id, openraft_config(&config)?, peers, self.store.clone(), self.machine);
         let raft = raft.await.map_err(|e| StartError::Raft(e.to_string()))?;
         let node = Arc::new(Node {
             id,
-            cluster,
-            tls: config.tls.clone(),
+            identity,
+            join_token: config.join_token.clone(),
+            advertise: config.advertise.clone(),
+            joining: tokio::sync::Mutex::default(),
+            dismissed: watch::Sender::new(None),
             raft,
             store: self.store,
             progress: self.progress,
@@ -506,6 +545,7 @@ impl Parts {
             tokio::spawn(server::serve(listener, node.clone()));
         }
         tokio::spawn(observe(node.clone()));
+        tokio::spawn(members::watch_standing(node.clone()));
         tokio::spawn(agreement::watch(node.clone(), self.digests));
         node.begin(&config).await?;
         Ok(node)
@@ -548,6 +588,10 @@ impl Node {
     async fn begin(&self, config: &RaftConfig) -> Result<(), StartError> {
         let error = |e: &dyn std::fmt::Display| StartError::Raft(e.to_string());
         if !self.raft.is_initialized().await.map_err(|e| error(&e))? {
+            if config.initial.is_empty() {
+                // It joined: its leader tells it everything
+                return Ok(());
+            }
             let members: BTreeMap<u64, BasicNode> =
                 config.initial.iter().map(|(id, addr)| (id.0, BasicNode { addr: addr.clone() })).collect();
             // All initial nodes write the same first entry; a node that was faster is as good. It stands for election
@@ -555,7 +599,7 @@ impl Node {
             if let Err(e) = self.raft.initialize(members).await {
                 tracing::debug!("initial membership: {e}");
             }
-        } else if config.initial.len() == 1 {
+        } else if self.raft.voter_ids().eq([self.id]) {
             // Nobody else could lead. A node that led when it stopped leads already, and this does nothing
             self.raft.trigger().elect(false).await.map_err(|e| error(&e))?;
         }
@@ -591,7 +635,7 @@ impl Node {
     }
 
     fn stopped(&self) -> ReadError {
-        ReadError::Stopped(self.progress.failure().unwrap_or_else(|| "shut down".into()))
+        ReadError::Stopped(self.failure().unwrap_or_else(|| "shut down".into()))
     }
 
     async fn wait_applied(&self, index: LogIndex) -> Result<(), ReadError> {
@@ -603,9 +647,14 @@ impl Node {
         match tokio::time::timeout(READ_TIMEOUT, wait).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(self.stopped()),
-            Err(_) if self.progress.failure().is_some() => Err(self.stopped()),
+            Err(_) if self.failure().is_some() => Err(self.stopped()),
             Err(_) => Err(ReadError::NoQuorum),
         }
+    }
+
+    /// Why reads and writes end here, if so.
+    fn failure(&self) -> Option<String> {
+        self.dismissed.borrow().clone().or_else(|| self.progress.failure())
     }
 
     /// The index that a read begun now must see. A caller that comes while a round runs waits for the next one: a round
@@ -635,11 +684,32 @@ impl Node {
                 }
                 std::mem::take(&mut reads.waiting)
             };
-            let result = tokio::time::timeout(READ_TIMEOUT, self.ask_for_index()).await;
-            let result = result.unwrap_or(Err(ReadError::NoQuorum));
+            let result = self.ask_until_answered().await;
             for waiter in waiting {
                 let _ = waiter.send(result.clone());
             }
+        }
+    }
+
+    /// While leadership changes hands there may be nobody to ask: a read waits for it as a write does.
+    async fn ask_until_answered(&self) -> Result<LogIndex, ReadError> {
+        let give_up = tokio::time::Instant::now() + READ_TIMEOUT;
+        let mut changes = self.leadership.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let asked = tokio::select! {
+                asked = tokio::time::timeout_at(give_up, self.ask_for_index()) => asked.unwrap_or(Err(ReadError::NoQuorum)),
+                // Whoever was asked may never answer now
+                _ = changes.changed() => continue,
+            };
+            let error = match asked {
+                Ok(index) => return Ok(index),
+                Err(error) => error,
+            };
+            if tokio::time::Instant::now() + READ_RETRY >= give_up || self.failure().is_some() {
+                return Err(error);
+            }
+            let _ = tokio::time::timeout(READ_RETRY, changes.changed()).await;
         }
     }
 
@@ -666,8 +736,7 @@ impl Node {
         let addr = membership.membership().get_node(&to)?.addr.clone();
         let mut links = lock(&self.links);
         if links.get(&to).is_none_or(|l| l.addr != addr) {
-            let hello = Hello { cluster: self.cluster, from: self.id, to };
-            let link = || Link::new(addr.clone(), hello, self.tls.clone());
+            let link = || Link::new(addr.clone(), self.identity.clone(), to);
             let (chunks, reads) = (link(), link());
             links.insert(to, Links { addr, chunks, reads });
         }

@@ -1,17 +1,21 @@
 //! openraft's network over [`Link`]s: what this node sends as leader or candidate.
 
-use super::frame::{self, Builder, Hello, Kind};
+use super::frame::{self, Builder, Kind};
+use super::identity::Identity;
 use super::link::{Link, parsed};
 use super::machine::SnapshotData;
-use super::tls::PeerTls;
 use super::types::{RaftVote, Reader, Types, membership_bytes};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BasicNode;
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
 use openraft::{OptionalSend, storage::Snapshot};
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A follower answers an append when its disk has it: a slow disk is not a lost message.
@@ -20,18 +24,13 @@ const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Makes links to peers.
-pub struct Peers {
-    pub cluster: u64,
-    pub node: u64,
-    pub tls: Option<PeerTls>,
-}
+pub struct Peers(pub Arc<Identity>);
 
 impl RaftNetworkFactory<Types> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        let hello = Hello { cluster: self.cluster, from: self.node, to: target };
-        Peer(Link::new(node.addr.clone(), hello, self.tls.clone()))
+        Peer(Link::new(node.addr.clone(), self.0.clone(), target))
     }
 }
 
@@ -78,6 +77,16 @@ impl RaftNetworkV2<Types> for Peer {
         let frame =
             self.0.call(frame::vote_request(Kind::PreVote, &rpc), option.hard_ttl()).await.map_err(rpc_error)?;
         parsed(frame::parse_vote_response(&frame.payload)).map_err(rpc_error)
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let timeout = option.hard_ttl().max(Duration::from_millis(500));
+        let frame = self.0.call(frame::transfer_request(&request), timeout).await.map_err(rpc_error)?;
+        parsed(frame::parse_transfer_response(&frame.payload)).map_err(rpc_error)
     }
 
     async fn full_snapshot(

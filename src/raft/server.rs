@@ -3,6 +3,7 @@
 use super::frame::{self, Builder, Frame, Hello, Kind};
 use super::link::{Stream, failed, parsed};
 use super::machine::SnapshotData;
+use super::members::{self, Change, ChangeError};
 use super::tls::Passport;
 use super::types::{RaftLogId, RaftStored, RaftVote, Reader, parse_membership};
 use super::{Node, ReadError};
@@ -50,7 +51,7 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>) {
 }
 
 async fn meet(stream: TcpStream, node: Arc<Node>) -> io::Result<()> {
-    let Some(tls) = &node.tls else { return connection(Box::new(stream), None, node).await };
+    let Some(tls) = &node.identity.tls else { return connection(Box::new(stream), None, node).await };
     let stream = tokio::time::timeout(HELLO_TIMEOUT, tls.accept(stream)).await??;
     let passport = Passport::of(&stream);
     connection(Box::new(stream), Some(passport), node).await
@@ -58,18 +59,20 @@ async fn meet(stream: TcpStream, node: Arc<Node>) -> io::Result<()> {
 
 async fn connection(mut stream: Box<dyn Stream>, passport: Option<Passport>, node: Arc<Node>) -> io::Result<()> {
     let hello = tokio::time::timeout(HELLO_TIMEOUT, Hello::read(&mut stream)).await??;
-    let ours = Hello { cluster: node.cluster, from: node.id, to: hello.from };
     // Sent in any case: the other side tells its operator whom it reached
-    ours.write(&mut stream).await?;
-    if hello.cluster != node.cluster || hello.to != node.id || hello.from == node.id {
+    node.identity.hello(hello.from).write(&mut stream).await?;
+    if hello == Hello::STRANGER {
+        return stranger(stream, &node).await;
+    }
+    if hello.cluster != node.identity.cluster || hello.to != node.id || hello.from == node.id {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a stranger: {hello:?}")));
     }
     if passport.is_some_and(|passport| !passport.is_of(hello.from)) {
         let text = format!("it says it is node {0}, but its certificate is not for node{0}", hello.from);
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
-    let mut session = Session { node, from: hello.from, receiving: None };
-    while let Some(request) = frame::read(&mut stream).await? {
+    let mut session = Session { node, from: hello.from, directory: hello.directory, receiving: None };
+    while let Some(request) = frame::read(&mut stream, frame::PAYLOAD_BYTES_MAX).await? {
         let id = request.id;
         let mut response = match session.answer(request).await {
             Ok(response) => response,
@@ -82,6 +85,22 @@ async fn connection(mut stream: Box<dyn Stream>, passport: Option<Passport>, nod
     Ok(())
 }
 
+/// Who is no member may ask to become one, with a token, once a connection.
+async fn stranger(mut stream: Box<dyn Stream>, node: &Node) -> io::Result<()> {
+    let request = tokio::time::timeout(HELLO_TIMEOUT, frame::read(&mut stream, members::JOIN_BYTES_MAX)).await??;
+    let Some(request) = request.filter(|r| r.kind == Kind::Join) else { return Err(super::link::malformed()) };
+    let mut answer = match node.admit(&request.payload).await {
+        Ok(joined) => members::joined(request.id, joined),
+        Err(e) => {
+            // Guessing is to be slow
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            failed(request.id, &e.to_string())
+        }
+    };
+    stream.write_all(answer.seal(request.id)?).await?;
+    stream.flush().await
+}
+
 struct Receiving {
     vote: RaftVote,
     last: Option<RaftLogId>,
@@ -92,6 +111,7 @@ struct Receiving {
 struct Session {
     node: Arc<Node>,
     from: u64,
+    directory: u64,
     receiving: Option<Receiving>,
 }
 
@@ -99,7 +119,18 @@ impl Session {
     async fn answer(&mut self, request: Frame) -> io::Result<Builder> {
         let (id, payload) = (request.id, request.payload);
         let raft = &self.node.raft;
+        let verdict = self.node.identity.verdict(self.from, self.directory);
+        if request.kind != Kind::Standing
+            && let Some(why) = verdict.refusal(NodeId(self.from))
+        {
+            return Err(io::Error::other(why));
+        }
         match request.kind {
+            Kind::Standing => {
+                let mut b = Builder::new(Kind::Standing, id, 1);
+                b.u8(verdict as u8);
+                Ok(b)
+            }
             Kind::Append => {
                 let rpc = parsed(frame::parse_append_request(&payload))?;
                 self.may_speak(&rpc.vote)?;
@@ -118,6 +149,12 @@ impl Session {
                 let response = raft.pre_vote(rpc).await.map_err(io::Error::other)?;
                 Ok(frame::vote_response(Kind::PreVote, id, &response))
             }
+            Kind::Transfer => {
+                let rpc = parsed(frame::parse_transfer_request(&payload))?;
+                self.may_speak(rpc.from_leader())?;
+                let response = raft.handle_transfer_leader(rpc).await.map_err(io::Error::other)?;
+                Ok(frame::transfer_response(id, &response))
+            }
             Kind::SnapshotBegin => self.begin(id, &payload).await,
             Kind::SnapshotPiece => self.piece(id, payload).await,
             Kind::SnapshotEnd => self.end(id).await,
@@ -131,6 +168,17 @@ impl Session {
                 let mut b = Builder::new(Kind::ReadIndex, id, 8);
                 b.u64(index.0);
                 Ok(b)
+            }
+            Kind::Join => {
+                let joined = self.node.admit(&payload).await.map_err(io::Error::other)?;
+                Ok(members::joined(id, joined))
+            }
+            Kind::Change => {
+                if !self.node.leadership.borrow().me {
+                    return Err(io::Error::other(ChangeError::NoLeader));
+                }
+                self.node.change(parsed(Change::parse(&payload))?).await.map_err(io::Error::other)?;
+                Ok(Builder::new(Kind::Change, id, 0))
             }
             Kind::Digest => {
                 let index = LogIndex(parsed(Reader(&payload).u64())?);

@@ -2,8 +2,10 @@
 
 use super::runtime::Runtime;
 use crate::apply::machine::{Applied, Body, LogPosition};
-use crate::base::LogIndex;
 use crate::base::batch::Batch;
+use crate::base::members::Members;
+pub use crate::base::members::Reader;
+use crate::base::{LogIndex, NodeId};
 use crate::disk::{Kind, LogError, Payload, Position, Record};
 use bytes::Bytes;
 use openraft::impls::{BasicNode, BoxedErrorSource, EntryPayload, InlineBatch};
@@ -12,7 +14,7 @@ use openraft::raft::responder::Responder;
 use openraft::vote::leader_id_std;
 use openraft::{LogId, Membership, OptionalSend, RaftTypeConfig, StoredMembership};
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -142,62 +144,25 @@ pub fn body_of(payload: EntryPayload<Proposal, u64, BasicNode>) -> Body {
     }
 }
 
-/// `configs u32, each: count u32, ids u64 …; nodes u32, each: id u64, length u32, address`, little endian.
+pub fn members_of(m: &RaftMembership) -> Members {
+    let voters = m.get_joint_config().iter().map(|config| config.iter().map(|id| NodeId(*id)).collect()).collect();
+    Members { voters, nodes: m.nodes().map(|(id, node)| (NodeId(*id), node.addr.clone())).collect() }
+}
+
+/// `None`: a config without voters, or a voter without an address.
+pub fn membership_of(members: &Members) -> Option<RaftMembership> {
+    let configs = members.voters.iter().map(|config| config.iter().map(|id| id.0).collect()).collect();
+    let nodes: BTreeMap<u64, BasicNode> =
+        members.nodes.iter().map(|(id, addr)| (id.0, BasicNode { addr: addr.clone() })).collect();
+    Membership::new(configs, nodes).ok()
+}
+
 pub fn membership_bytes(m: &RaftMembership) -> Bytes {
-    let mut out = Vec::new();
-    out.extend((m.get_joint_config().len() as u32).to_le_bytes());
-    for config in m.get_joint_config() {
-        out.extend((config.len() as u32).to_le_bytes());
-        config.iter().for_each(|id| out.extend(id.to_le_bytes()));
-    }
-    let nodes: Vec<_> = m.nodes().collect();
-    out.extend((nodes.len() as u32).to_le_bytes());
-    for (id, node) in nodes {
-        out.extend(id.to_le_bytes());
-        out.extend((node.addr.len() as u32).to_le_bytes());
-        out.extend(node.addr.as_bytes());
-    }
-    out.into()
+    members_of(m).to_bytes().into()
 }
 
 pub fn parse_membership(bytes: &[u8]) -> Option<RaftMembership> {
-    let mut r = Reader(bytes);
-    let mut configs = Vec::new();
-    for _ in 0..r.u32()? {
-        let mut config = BTreeSet::new();
-        for _ in 0..r.u32()? {
-            config.insert(r.u64()?);
-        }
-        configs.push(config);
-    }
-    let mut nodes = BTreeMap::new();
-    for _ in 0..r.u32()? {
-        let id = r.u64()?;
-        let len = r.u32()? as usize;
-        let addr = std::str::from_utf8(r.take(len)?).ok()?.to_string();
-        nodes.insert(id, BasicNode { addr });
-    }
-    r.0.is_empty().then(|| Membership::new(configs, nodes).ok())?
-}
-
-/// Takes little-endian words off a slice.
-pub struct Reader<'a>(pub &'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(head)
-    }
-    pub fn u8(&mut self) -> Option<u8> {
-        Some(self.take(1)?[0])
-    }
-    pub fn u32(&mut self) -> Option<u32> {
-        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
-    }
-    pub fn u64(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
-    }
+    membership_of(&Members::parse(bytes)?)
 }
 
 /// Last entry and membership of a state, as openraft names them.

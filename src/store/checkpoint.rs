@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Version of the root record's own layout.
-const RECORD_FORMAT: u32 = 1;
+const RECORD_FORMAT: u32 = 2;
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"LKRT");
 
 /// What can go wrong with checkpoints, besides reading single pages.
@@ -52,7 +52,7 @@ pub struct Meta {
 ///
 /// ```text
 /// "LKRT" | format u32 | sequence, next page number, sub-batch, epoch, time, digest, last deletions u64 | databases: count u64,
-/// keys, keys' count, expires, expires' count, cleared u64 each | hash seed u64 | applied, membership, chain: length u64, bytes each
+/// keys, keys' count, expires, expires' count, cleared, created, vanished u64 each | hash seed u64 | applied, membership, chain: length u64, bytes each
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RootRecord {
@@ -70,7 +70,8 @@ impl RootRecord {
             vec![self.sequence, self.next_page, state.sub_batch.0, state.epoch.0, state.time as u64, state.digest];
         words.extend([state.deletions.0, DBS as u64]);
         for db in &state.dbs {
-            words.extend([db.keys.root.0, db.keys.len, db.expires.root.0, db.expires.len, db.cleared.0]);
+            words.extend([db.keys.root.0, db.keys.len, db.expires.root.0, db.expires.len]);
+            words.extend([db.cleared.0, db.created.0, db.vanished.0]);
         }
         words.push(meta.hash_seed);
         let mut out = [RECORD_MAGIC.to_le_bytes(), RECORD_FORMAT.to_le_bytes()].concat();
@@ -165,7 +166,8 @@ impl<'a> Reader<'a> {
         for db in &mut state.dbs {
             let keys = MapRoot { root: self.durable()?, len: self.u64()? };
             let expires = MapRoot { root: self.durable()?, len: self.u64()? };
-            *db = DbState { keys, expires, cleared: Epoch(self.u64()?) };
+            let (cleared, created, vanished) = (Epoch(self.u64()?), Epoch(self.u64()?), Epoch(self.u64()?));
+            *db = DbState { keys, expires, cleared, created, vanished };
         }
         let hash_seed = self.u64()?;
         let meta = Meta { hash_seed, applied: self.bytes()?, membership: self.bytes()?, chain: self.bytes()? };

@@ -87,6 +87,16 @@ pub trait Read {
             None => slots::last(self.arena(), self.deletions(), deletion_slot(db, hash)).max(self.db(db).cleared),
         }
     }
+
+    /// Whether a key may have changed after `epoch`. `absent`: it did not exist then, so that a flush has taken it away only if
+    /// some key came into being before that flush.
+    fn changed_since(&self, db: u8, hash: u64, key: &[u8], epoch: Epoch, absent: bool) -> bool {
+        if !absent || self.db(db).vanished > epoch {
+            return self.last_change(db, hash, key) > epoch;
+        }
+        self.find(db, hash, key).is_some()
+            || slots::last(self.arena(), self.deletions(), deletion_slot(db, hash)) > epoch
+    }
 }
 
 /// The slot of a key in the table of last deletions; databases are spread over the same table.

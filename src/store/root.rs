@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! root node = header | epoch u64 | time i64 | digest u64 | last deletions cell | databases u64 (bit set) | database × bits
-//! database  = keys cell | keys u64 | expires cell | expires u64 | cleared epoch u64
+//! database  = keys cell | keys u64 | expires cell | expires u64 | cleared, created, vanished epochs u64
 //! ```
 //!
 //! A database that holds nothing takes no room: a root is kept per sub-batch, and the window may keep a million.
@@ -26,6 +26,10 @@ pub struct DbState {
     pub expires: MapRoot,
     /// Last epoch that flushed or swapped it.
     pub cleared: Epoch,
+    /// Last epoch that put a new key here.
+    pub created: Epoch,
+    /// What `created` was when it was last flushed or swapped: no key that went away then was newer.
+    pub vanished: Epoch,
 }
 
 /// A version as its owner keeps it.
@@ -58,7 +62,7 @@ const DIGEST: usize = 24;
 const DELETIONS: usize = 32;
 const MASK: usize = 40;
 const DB: usize = 48;
-const DB_BYTES: usize = 40;
+const DB_BYTES: usize = 56;
 
 impl RootState {
     /// Writes the root's node.
@@ -77,6 +81,8 @@ impl RootState {
             node.set_child(at + 16, db.expires.root);
             node.set_u64(at + 24, db.expires.len);
             node.set_u64(at + 32, db.cleared.0);
+            node.set_u64(at + 40, db.created.0);
+            node.set_u64(at + 48, db.vanished.0);
             at += DB_BYTES;
         }
         node.set_u64(MASK, mask);
@@ -118,7 +124,9 @@ impl RootView<'_> {
         }
         let at = DB + DB_BYTES * (mask & ((1 << db) - 1)).count_ones() as usize;
         let map = |at| MapRoot { root: self.0.child(at), len: self.0.u64(at + 8) };
-        DbState { keys: map(at), expires: map(at + 16), cleared: Epoch(self.0.u64(at + 32)) }
+        let epoch = |at| Epoch(self.0.u64(at));
+        let (cleared, created, vanished) = (epoch(at + 32), epoch(at + 40), epoch(at + 48));
+        DbState { keys: map(at), expires: map(at + 16), cleared, created, vanished }
     }
     pub fn state(self) -> RootState {
         RootState {

@@ -329,7 +329,9 @@ impl Writer {
     /// The key comes, or comes again.
     #[inline]
     fn insert(&mut self, slot: &mut Slot, mut draft: Draft<'_>) {
-        self.state.dbs[slot.db as usize].keys.len += 1;
+        let db = &mut self.state.dbs[slot.db as usize];
+        db.keys.len += 1;
+        db.created = self.state.epoch;
         if let Some(due) = draft.due {
             self.move_deadline(slot.db, slot.hash, None, Some(due));
         }
@@ -529,7 +531,13 @@ impl Writer {
     /// FLUSHDB. O(1); the memory comes back bit by bit once no version needs it.
     pub fn flush_db(&mut self, db: u8) {
         let state = &mut self.state.dbs[db as usize];
-        let old = std::mem::replace(state, DbState { cleared: self.state.epoch, ..DbState::default() });
+        let emptied = DbState {
+            cleared: self.state.epoch,
+            created: state.created,
+            vanished: state.created,
+            ..DbState::default()
+        };
+        let old = std::mem::replace(state, emptied);
         self.m.retire_tree(old.keys.root);
         self.m.retire_tree(old.expires.root);
         self.m.fold(db as u64, old.keys.len ^ 1 << 63);
@@ -545,9 +553,14 @@ impl Writer {
     }
 
     pub fn swap_db(&mut self, a: u8, b: u8) {
-        self.state.dbs.swap(a as usize, b as usize);
-        for db in [a, b] {
-            self.state.dbs[db as usize].cleared = self.state.epoch;
+        let (epoch, dbs) = (self.state.epoch, &mut self.state.dbs);
+        let before = [dbs[a as usize].created, dbs[b as usize].created];
+        dbs.swap(a as usize, b as usize);
+        for (db, before) in [a, b].into_iter().zip(before) {
+            let db = &mut dbs[db as usize];
+            // What comes is new here; what goes was put here at `before` at the latest.
+            let created = if db.keys.len > 0 { epoch } else { before };
+            *db = DbState { cleared: epoch, created, vanished: before, ..*db };
         }
         self.m.fold(a as u64, b as u64 ^ 1 << 62);
         self.stamp += 1;

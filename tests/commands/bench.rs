@@ -150,12 +150,13 @@ impl Bench {
         let arity = command.grammar.arity;
         let len = words.len() as i32;
         if (arity >= 0 && len != arity) || len < -arity {
-            return Err(args::arity_error(&first));
+            return Err(String::from_utf8_lossy(&args::arity_error(&first)).into_owned());
         }
         let mut builder = ChunkBuilder::default();
         builder.begin(1, 0);
         let request = Request::new(&source, &spans).skip(name_words);
-        args::parse(&command.grammar, &first, request, &self.hasher, &mut builder)?;
+        args::parse(&command.grammar, &first, request, &self.hasher, &mut builder)
+            .map_err(|text| String::from_utf8_lossy(&text).into_owned())?;
         Ok((*program, command.clone(), builder))
     }
 

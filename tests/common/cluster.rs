@@ -9,10 +9,15 @@ pub struct Cluster {
     /// By node id - 1; `None` while a node is down.
     pub nodes: Vec<Option<Server>>,
     ports: Vec<(u16, u16)>,
+    /// The first so many nodes founded the cluster; the others joined it.
+    founders: usize,
     /// More flags, by node id - 1.
     flags: Vec<Vec<String>>,
     dir: PathBuf,
 }
+
+/// What a node must know to join.
+pub const JOIN_TOKEN: &str = "let me in";
 
 impl Cluster {
     /// Starts `n` nodes and waits until each of them takes a write.
@@ -24,7 +29,8 @@ impl Cluster {
     pub fn start_with(dir: &Path, flags: Vec<Vec<String>>) -> Result<Cluster, String> {
         let n = flags.len();
         let ports = (0..n).map(|_| (free_port(), free_port())).collect();
-        let mut cluster = Cluster { nodes: (0..n).map(|_| None).collect(), ports, flags, dir: dir.to_owned() };
+        let mut cluster =
+            Cluster { nodes: (0..n).map(|_| None).collect(), ports, flags, founders: n, dir: dir.to_owned() };
         for id in 1..=n {
             cluster.launch(id)?;
         }
@@ -36,27 +42,41 @@ impl Cluster {
 
     /// Starts this node's process; does not wait.
     pub fn launch(&mut self, id: usize) -> Result<(), String> {
-        let peers: Vec<String> =
-            self.ports.iter().enumerate().map(|(i, (_, peer))| format!("{}=127.0.0.1:{peer}", i + 1)).collect();
+        let founders = self.ports[..self.founders].iter().enumerate();
+        let peers: Vec<String> = founders.map(|(i, (_, peer))| format!("{}=127.0.0.1:{peer}", i + 1)).collect();
         let (port, peer) = self.ports[id - 1];
         let dir = self.dir.join(format!("node{id}"));
-        let mut flags = vec![
-            "--dir".to_string(),
-            dir.join("data").display().to_string(),
-            "--bind".into(),
-            "127.0.0.1".into(),
-            "--node-id".into(),
-            id.to_string(),
-            "--peer-addr".into(),
-            format!("127.0.0.1:{peer}"),
-            "--initial-cluster".into(),
-            peers.join(","),
-            "--set".into(),
-            "enable-debug-command=yes".into(),
-        ];
+        let mut flags: Vec<String> = ["--bind", "127.0.0.1", "--join-token", JOIN_TOKEN].map(String::from).into();
+        flags.extend(["--set", "enable-debug-command=yes"].map(String::from));
+        flags.extend(["--dir".into(), dir.join("data").display().to_string()]);
+        flags.extend(["--peer-addr".into(), format!("127.0.0.1:{peer}")]);
+        if id <= self.founders {
+            flags.extend(["--node-id".into(), id.to_string(), "--initial-cluster".into(), peers.join(",")]);
+        } else {
+            flags.extend(["--join".into(), format!("127.0.0.1:{}", self.peer_port(self.up()[0]))]);
+        }
         flags.extend_from_slice(&self.flags[id - 1]);
         self.nodes[id - 1] = Some(Server::launch(&look_binary(), &dir, port, &flags)?);
         Ok(())
+    }
+
+    /// Starts a node that joins; does not wait. The cluster gives it the next id, which is this one's answer.
+    pub fn join(&mut self) -> Result<usize, String> {
+        self.ports.push((free_port(), free_port()));
+        self.flags.push(Vec::new());
+        self.nodes.push(None);
+        self.launch(self.nodes.len())?;
+        Ok(self.nodes.len())
+    }
+
+    pub fn data_dir(&self, id: usize) -> PathBuf {
+        self.dir.join(format!("node{id}")).join("data")
+    }
+
+    /// One line to one node; an error reply is an error.
+    pub fn ask(&self, id: usize, line: &str) -> Result<Reply, String> {
+        let reply = self.node(id).connect().line(line).map_err(|e| format!("node {id}: {line}: {e}"))?;
+        if reply.is_error() { Err(reply.text()) } else { Ok(reply) }
     }
 
     pub fn node(&self, id: usize) -> &Server {

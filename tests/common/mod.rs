@@ -9,7 +9,7 @@ pub mod random;
 pub mod resp;
 pub mod server;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, JOIN_TOKEN};
 pub use ledger::Ledger;
 pub use random::Random;
 pub use resp::{Connection, Reply};

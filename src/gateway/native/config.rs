@@ -35,7 +35,7 @@ pub fn answer<B: Backend>(context: &Context<'_, B>, entry: &'static Entry, reque
 }
 
 /// What a CONFIG SET asks for, if all of it can be had.
-pub fn accept<B: Backend>(shared: &Shared<B>, request: Request<'_>) -> Result<Accepted, String> {
+pub fn accept<B: Backend>(shared: &Shared<B>, request: Request<'_>) -> Result<Accepted, Vec<u8>> {
     if !request.len().is_multiple_of(2) {
         return Err(SYNTAX.into());
     }

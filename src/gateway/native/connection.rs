@@ -1,7 +1,7 @@
 //! AUTH, HELLO, QUIT, RESET, WATCH and CLIENT.
 
 use super::{Context, Entry, NOT_INT, SYNTAX, help, is, text};
-use crate::apply::pending::Watch;
+use crate::command::args::with_argument;
 use crate::gateway::backend::{Backend, Consistency};
 use crate::gateway::clients::{Client, Pause, locked};
 use crate::gateway::session::Replies;
@@ -49,11 +49,11 @@ pub async fn watch<B: Backend>(context: &mut Context<'_, B>, request: Request<'_
     if let Err(refused) = backend.fence(Consistency::Strong, context.session.last_epoch).await {
         return out.error(&*refused.0);
     }
-    let (db, epoch) = (context.session.db, backend.epoch());
+    let db = context.session.db;
     for key in request.iter().skip(1) {
         // A key that is watched already keeps the older epoch.
         if !context.session.watches.iter().any(|w| w.db == db && w.key == key) {
-            context.session.watches.push(Watch { db, key: key.to_vec(), hash: backend.hash(key), epoch });
+            context.session.watches.push(backend.watch(db, key));
         }
     }
     out.ok();
@@ -106,7 +106,7 @@ fn hello<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &m
             name = Some(request.arg(i + 1));
             i += 2;
         } else {
-            return out.error(format!("ERR Syntax error in HELLO option '{}'", text(request.arg(i))));
+            return out.error(with_argument("ERR Syntax error in HELLO option '%s'", request.arg(i)));
         }
     }
     if let Some((user, password)) = login {
@@ -210,7 +210,7 @@ fn set_info(client: &Client, request: Request<'_>, out: &mut ReplyBuf) {
     } else if is(attribute, "LIB-VER") {
         (&mut texts.lib_ver, "lib-ver")
     } else {
-        return out.error(format!("ERR Unrecognized option '{}'", text(attribute)));
+        return out.error(with_argument("ERR Unrecognized option '%s'", attribute));
     };
     if !is_name(value) {
         return out.error(format!("ERR {name} cannot contain spaces, newlines or special characters."));
@@ -239,7 +239,7 @@ fn list<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mu
     let mut clients = context.shared.clients.all();
     if request.len() == 4 && is(request.arg(2), "TYPE") {
         match is_type(request.arg(3)) {
-            None => return out.error(format!("ERR Unknown client type '{}'", text(request.arg(3)))),
+            None => return out.error(with_argument("ERR Unknown client type '%s'", request.arg(3))),
             Some(true) => {}
             Some(false) => clients.clear(),
         }
@@ -285,7 +285,7 @@ fn kill<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mu
         } else if is(word, "TYPE") {
             match is_type(value) {
                 Some(normal) => filter.nobody |= !normal,
-                None => return out.error(format!("ERR Unknown client type '{}'", text(value))),
+                None => return out.error(with_argument("ERR Unknown client type '%s'", value)),
             }
         } else if is(word, "ADDR") {
             filter.addr = Some(value);
@@ -293,7 +293,7 @@ fn kill<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mu
             filter.laddr = Some(value);
         } else if is(word, "USER") {
             if value != b"default" {
-                return out.error(format!("ERR No such user '{}'", text(value)));
+                return out.error(with_argument("ERR No such user '%s'", value));
             }
         } else if is(word, "SKIPME") && (is(value, "yes") || is(value, "no")) {
             filter.skip_me = is(value, "yes");

@@ -3,7 +3,7 @@
 use super::{Context, Entry, SYNTAX, is};
 use crate::apply::pending::Plan;
 use crate::base::{Epoch, Millis};
-use crate::gateway::backend::{Backend, Code, Consistency, PastError};
+use crate::gateway::backend::{Backend, Code, Consistency, MemberChange, PastError};
 use crate::gateway::chunk::unknown;
 use crate::resp::number::parse_int;
 use crate::resp::{ReplyBuf, Request};
@@ -29,8 +29,44 @@ pub fn answer<B: Backend>(
             None => out.error(unknown(request.skip(1))),
         },
         "look.usage" => backend.usage(request, out),
+        "look.cluster|help" => super::help(out, "LOOK.CLUSTER", CLUSTER_HELP),
         "look.cluster" => out.verbatim(b"txt", backend.cluster().as_bytes()),
         _ => out.error(SYNTAX),
+    }
+}
+
+const CLUSTER_HELP: &[&str] = &[
+    "(no subcommand)",
+    "    Tell who leads and how far each node is.",
+    "PROMOTE <node>",
+    "    Let a learner vote. It must be there, and not far behind.",
+    "DEMOTE <node>",
+    "    Make a voter a learner.",
+    "REMOVE <node>",
+    "    Dismiss a node for ever; it stops. Its id is not given again.",
+    "TRANSFER <node>",
+    "    Let another voter lead.",
+];
+
+/// `LOOK.CLUSTER PROMOTE | DEMOTE | REMOVE | TRANSFER <node>`
+pub async fn change_member<B: Backend>(
+    context: &mut Context<'_, B>,
+    entry: &'static Entry,
+    request: Request<'_>,
+    out: &mut ReplyBuf,
+) {
+    let change = match entry.name {
+        "look.cluster|promote" => MemberChange::Promote,
+        "look.cluster|demote" => MemberChange::Demote,
+        "look.cluster|remove" => MemberChange::Remove,
+        _ => MemberChange::Transfer,
+    };
+    let Some(node) = parse_int(request.arg(2)).filter(|id| *id > 0) else {
+        return out.error("ERR a node is named by its number, as LOOK.CLUSTER shows it");
+    };
+    match context.shared.backend.change_member(change, node as u64).await {
+        Ok(()) => out.ok(),
+        Err(refused) => out.error(&*refused.0),
     }
 }
 

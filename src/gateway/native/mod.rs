@@ -55,6 +55,9 @@ pub async fn wait<B: Backend>(
         "look.at" => look::at(context, request, out).await,
         "look.epoch" => look::epoch(context, request, out).await,
         "look.readat" => look::read_at(context, request, out).await,
+        "look.cluster|promote" | "look.cluster|demote" | "look.cluster|remove" | "look.cluster|transfer" => {
+            look::change_member(context, entry, request, out).await;
+        }
         _ => answer(context, entry, request, out),
     }
 }
@@ -73,7 +76,7 @@ pub fn fits_multi(entry: &Entry) -> bool {
             | "look.readat"
             | "shutdown"
             | "client|reply"
-    )
+    ) && !entry.name.starts_with("look.cluster|")
 }
 
 /// Commands that can be answered at once.

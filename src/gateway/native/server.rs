@@ -1,7 +1,8 @@
 //! MEMORY, SLOWLOG, LATENCY, MONITOR, TIME, LASTSAVE, SAVE, BGSAVE, WAIT, WAITAOF, SHUTDOWN, DEBUG.
 
-use super::{Context, Entry, NOT_INT, SYNTAX, help, is, text};
+use super::{Context, Entry, NOT_INT, SYNTAX, help, is};
 use crate::base::Epoch;
+use crate::command::args::with_argument;
 use crate::gateway::backend::{Backend, Consistency, NodeFacts};
 use crate::resp::number::parse_int;
 use crate::resp::{ReplyBuf, Request};
@@ -37,7 +38,7 @@ pub fn answer<B: Backend>(
         "latency|latest" | "latency|history" => out.array(0),
         "latency|reset" => out.int(0),
         "latency|histogram" => out.map(0),
-        "latency|graph" => out.error(format!("ERR No samples available for event '{}'", text(request.arg(2)))),
+        "latency|graph" => out.error(with_argument("ERR No samples available for event '%s'", request.arg(2))),
         "latency|doctor" => out.verbatim(b"txt", LATENCY_DOCTOR.as_bytes()),
         "latency|help" => help(out, "LATENCY", LATENCY_HELP),
         "memory|usage" => memory_usage(context, request, out),
@@ -272,8 +273,9 @@ pub async fn debug<B: Backend>(context: &mut Context<'_, B>, request: Request<'_
         }
         _ => {
             if !backend.debug(request, out) {
-                let word = text(&request.arg(1)[..request.arg(1).len().min(128)]).into_owned();
-                out.error(format!("ERR unknown subcommand or wrong number of arguments for '{word}'. Try DEBUG HELP."));
+                let word = &request.arg(1)[..request.arg(1).len().min(128)];
+                let text = "ERR unknown subcommand or wrong number of arguments for '%s'. Try DEBUG HELP.";
+                out.error(with_argument(text, word));
             }
         }
     }

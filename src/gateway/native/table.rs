@@ -1,6 +1,7 @@
 //! The table of commands that the gateway answers: what `COMMAND` tells of them, and how one is found.
 
 use super::entries::ENTRIES;
+use crate::command::args::{arity_error, unknown_subcommand};
 use crate::gateway::backend::{Argument, Description, KeySpec};
 use crate::resp::Request;
 
@@ -82,15 +83,14 @@ impl Entry {
             self
         } else {
             let word = request.arg(1);
-            self.subcommands.iter().find(|sub| sub.word().as_bytes().eq_ignore_ascii_case(word)).ok_or_else(|| {
-                let shown = &word[..word.len().min(128)];
-                let tail = format!("'. Try {} HELP.", self.name.to_ascii_uppercase());
-                [b"ERR unknown subcommand '".as_slice(), shown, tail.as_bytes()].concat()
-            })?
+            self.subcommands
+                .iter()
+                .find(|sub| sub.word().as_bytes().eq_ignore_ascii_case(word))
+                .ok_or_else(|| unknown_subcommand(word, self.name))?
         };
         let count = request.len() as i32;
         if (leaf.arity > 0 && count != leaf.arity) || count < -leaf.arity {
-            return Err(format!("ERR wrong number of arguments for '{}' command", leaf.name).into_bytes());
+            return Err(arity_error(leaf.name));
         }
         Ok(leaf)
     }

@@ -194,6 +194,7 @@ fn apply(shared: &Mutex<State>, past: &Mutex<Vec<State>>, records: &ChunkBuilder
             }
             Step::Exec { elements, .. } => out.array(elements as usize),
             Step::Mute(mute) => out.set_null(mute),
+            Step::Dialect(version) => out.set_version(version),
         }
     }
     assert_eq!(
@@ -219,10 +220,10 @@ impl Code for FakeCode {
     fn parse(&self, id: CommandId, request: Request<'_>, db: u8, into: &mut ChunkBuilder) -> Result<(), ParseError> {
         let (name, arity, _) = NAMES[id.0 as usize];
         if request.len() as i32 != arity {
-            return Err(ParseError(format!("ERR wrong number of arguments for '{name}' command").into()));
+            return Err(ParseError(format!("ERR wrong number of arguments for '{name}' command").into_bytes().into()));
         }
         if name == "fill" && parse_int(request.arg(1)).is_none() {
-            return Err(ParseError("ERR value is not an integer or out of range".into()));
+            return Err(ParseError(b"ERR value is not an integer or out of range".into()));
         }
         into.begin(id.0, db);
         for arg in request.iter().skip(1) {
@@ -307,6 +308,7 @@ fn walk(state: &mut State, plan: &Plan, place: &mut Place, bytes: usize, patient
                 }
             }
             Step::Mute(mute) => out.set_null(mute),
+            Step::Dialect(version) => out.set_version(version),
             Step::Records(_) => panic!("a plan of reads has no records"),
         }
         inside = inside.saturating_sub(1);
@@ -330,8 +332,8 @@ impl Backend for Fake {
     fn reads(&self) -> FakeReads {
         FakeReads(self.clone())
     }
-    fn hash(&self, key: &[u8]) -> u64 {
-        key.len() as u64
+    fn watch(&self, db: u8, key: &[u8]) -> Watch {
+        Watch { db, key: key.to_vec(), hash: key.len() as u64, epoch: self.epoch(), absent: false }
     }
     fn epoch(&self) -> Epoch {
         locked(&self.state).epoch
@@ -383,6 +385,9 @@ impl Backend for Fake {
     }
     fn cluster(&self) -> String {
         "leader:1\n".into()
+    }
+    async fn change_member(&self, _: MemberChange, node: u64) -> Result<(), Refused> {
+        if node == 1 { Ok(()) } else { Err(Refused("ERR node 2 is not a member".into())) }
     }
     fn usage(&self, _: Request<'_>, out: &mut ReplyBuf) {
         out.array(0);

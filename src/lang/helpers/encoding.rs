@@ -4,7 +4,9 @@ use super::number;
 use crate::store::tree::{self, Tree};
 use crate::store::{Arena, Value, map};
 
-/// `hash-max-listpack-entries`, `zset-max-listpack-entries`, `set-max-listpack-entries`.
+/// `hash-max-listpack-entries`
+const HASH_LISTPACK_ENTRIES_MAX: u64 = 512;
+/// `zset-max-listpack-entries`, `set-max-listpack-entries`.
 const LISTPACK_ENTRIES_MAX: u64 = 128;
 /// `hash-max-listpack-value` and its kin, bytes.
 const LISTPACK_VALUE_MAX: usize = 64;
@@ -22,9 +24,9 @@ pub fn name(arena: &Arena, value: Value<'_>) -> &'static str {
         Value::Str(_) | Value::Rope(_) => "raw",
         Value::List(c) => list(arena, &Tree { root: c.roots[0], len: c.len }),
         Value::Set(c) => set(arena, &c.map()),
-        Value::Hash(c) if fits_listpack(arena, &c.map(), true) => "listpack",
+        Value::Hash(c) if fits_listpack(arena, &c.map(), HASH_LISTPACK_ENTRIES_MAX) => "listpack",
         Value::Hash(_) => "hashtable",
-        Value::Zset(c) if fits_listpack(arena, &c.map(), false) => "listpack",
+        Value::Zset(c) if fits_listpack(arena, &c.map(), LISTPACK_ENTRIES_MAX) => "listpack",
         Value::Zset(_) => "skiplist",
         Value::Stream(_) => "stream",
     }
@@ -46,12 +48,13 @@ fn set(arena: &Arena, map: &map::MapRoot) -> &'static str {
     if map.len <= INTSET_ENTRIES_MAX && all(arena, map, |member, _| number::int(member).is_some()) {
         return "intset";
     }
-    if fits_listpack(arena, map, false) { "listpack" } else { "hashtable" }
+    if fits_listpack(arena, map, LISTPACK_ENTRIES_MAX) { "listpack" } else { "hashtable" }
 }
 
-fn fits_listpack(arena: &Arena, map: &map::MapRoot, values: bool) -> bool {
+fn fits_listpack(arena: &Arena, map: &map::MapRoot, entries_max: u64) -> bool {
+    // The values of a set are empty, those of a sorted set are scores.
     let short = |bytes: &[u8]| bytes.len() <= LISTPACK_VALUE_MAX;
-    map.len <= LISTPACK_ENTRIES_MAX && all(arena, map, |key, value| short(key) && (!values || short(value)))
+    map.len <= entries_max && all(arena, map, |key, value| short(key) && short(value))
 }
 
 fn all(arena: &Arena, map: &map::MapRoot, good: impl Fn(&[u8], &[u8]) -> bool) -> bool {

@@ -4,6 +4,7 @@ use super::set::{Set, entries_of, pages_of, ranges};
 use super::{BackupError, Manifest, Run, io_error};
 use crate::apply::ledger::hash_seed;
 use crate::apply::machine::{Applied, LogPosition};
+use crate::apply::nodes;
 use crate::apply::positions::Place;
 use crate::apply::runner::Runner;
 use crate::base::{Epoch, KeyHasher, LogIndex, PageId, SubBatch};
@@ -101,10 +102,11 @@ fn open_set(seal: Option<Arc<Sealer>>, from: &Path, pages: &[Run], chain: &[Run]
 }
 
 fn make(dir: &Path, config: &Config, set: Set, run: &Run, at: Epoch) -> Result<String, BackupError> {
-    let data = DataDir::open(dir, config.node_id, &crate::node::cluster_text(config)).map_err(failed)?;
+    let mut data = DataDir::open(dir).map_err(failed)?;
     let seal = encryption::open(data.path(), config.encryption_key_file.as_deref()).map_err(failed)?;
-    let generations =
-        Generations::new(&data.pages_dir(), PagesOptions { seal, ..PagesOptions::default() }).map_err(failed)?;
+    data.claim(crate::node::founder(config)).map_err(failed)?;
+    let options = PagesOptions { seal, ..PagesOptions::default() };
+    let generations = Generations::new(&data.pages_dir(), options).map_err(failed)?;
     let pages: Arc<dyn PageStore> = Arc::new(generations.open().map_err(failed)?);
     let record = RootRecord::decode(run.sequence, &set.root(run.sequence).map_err(failed)?).map_err(failed)?;
     copy(&set, &record, &*pages)?;
@@ -118,6 +120,8 @@ fn make(dir: &Path, config: &Config, set: Set, run: &Run, at: Epoch) -> Result<S
     let mut runner = Runner::new(table, hasher, frontier.epoch, frontier.now);
     runner.careful = true;
     let index = replay(&set, LogIndex(u64::MAX >> 1), &mut writer, &mut runner, place, at).map_err(failed)?;
+    // The directories of the new cluster's nodes are new ones
+    nodes::forget_directories(&mut writer);
     writer.publish();
     let snapshot = store.snapshot().map_err(failed)?;
     // A new cluster: its log goes on behind the entry that the epoch lies in, in terms of its own

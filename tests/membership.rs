@@ -1,0 +1,273 @@
+//! A cluster that grows, shrinks and restarts while it serves.
+//!
+//! `LOOK_ROLLING_ROUNDS=n` for longer runs.
+
+mod common;
+
+use common::server::{look_binary, skip, subject_is_redis};
+use common::{Cluster, Connection, JOIN_TOKEN, Reply, Server, setting};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+fn cluster(dir: &tempfile::TempDir) -> Option<Cluster> {
+    if subject_is_redis() {
+        skip("Redis has no cluster of this kind");
+        return None;
+    }
+    Some(Cluster::start(dir.path(), 3).unwrap_or_else(|why| panic!("{why}")))
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+fn wait(what: &str, mut done: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Asks until it is done: right after an election or another change the answer may be "try again".
+fn insist(cluster: &Cluster, id: usize, line: &str) {
+    let mut last = String::new();
+    wait(&format!("{line}: {last}"), || match cluster.ask(id, line) {
+        Ok(_) => true,
+        Err(why) => {
+            assert!(why.contains("try again") || why.contains("take over"), "{line}: {why}");
+            last = why;
+            false
+        }
+    });
+}
+
+fn epoch(cluster: &Cluster) -> i64 {
+    cluster.ask(1, "LOOK.EPOCH").and_then(|r| r.int().ok_or("no number".into())).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// The line of a node in `LOOK.CLUSTER`.
+fn line_of(cluster: &Cluster, asked: usize, node: usize) -> Option<String> {
+    let text = cluster.ask(asked, "LOOK.CLUSTER").map(|r| r.text()).unwrap_or_default();
+    text.lines().find(|l| l.starts_with(&format!("node{node}:"))).map(str::to_owned)
+}
+
+fn has_role(cluster: &Cluster, node: usize, role: &str) -> bool {
+    line_of(cluster, 1, node).is_some_and(|l| l.contains(&format!("role={role}")))
+}
+
+#[test]
+fn a_node_joins_learns_votes_and_is_dismissed() {
+    let dir = directory();
+    let Some(mut cluster) = cluster(&dir) else { return };
+    let before = epoch(&cluster);
+    cluster.ask(1, "SET greeting hello").expect("a write");
+    assert_eq!(epoch(&cluster), before + 1);
+
+    let four = cluster.join().expect("starts");
+    cluster.await_writable(four, Duration::from_secs(30)).unwrap_or_else(|why| panic!("{why}"));
+    assert!(has_role(&cluster, four, "learner"), "{:?}", line_of(&cluster, 1, four));
+    // The join, the greeting, and a write through the learner
+    assert_eq!(epoch(&cluster), before + 3, "a change of membership is one epoch");
+    for consistency in ["strong", "eventual"] {
+        let mut reader = cluster.node(four).connect();
+        reader.line(&format!("LOOK.CONSISTENCY {consistency}")).expect("answers");
+        assert_eq!(reader.line("GET greeting").expect("reads"), Reply::Bulk(b"hello".to_vec()));
+    }
+    // Any node takes the order, the learner too
+    insist(&cluster, four, &format!("LOOK.CLUSTER PROMOTE {four}"));
+    assert_eq!(epoch(&cluster), before + 4);
+    wait("the promotion", || has_role(&cluster, four, "follower"));
+    let refused = |line: &str| cluster.ask(2, line).expect_err(line);
+    assert!(refused(&format!("LOOK.CLUSTER PROMOTE {four}")).contains("votes already"));
+    assert!(refused("LOOK.CLUSTER REMOVE 9").contains("not a member"));
+    assert!(refused("LOOK.CLUSTER REMOVE x").contains("number"));
+    let leader = cluster.leader().expect("leads");
+    assert!(refused(&format!("LOOK.CLUSTER REMOVE {leader}")).contains("TRANSFER"));
+
+    insist(&cluster, 2, &format!("LOOK.CLUSTER DEMOTE {four}"));
+    wait("the demotion", || has_role(&cluster, four, "learner"));
+    insist(&cluster, 2, &format!("LOOK.CLUSTER REMOVE {four}"));
+    assert_eq!(epoch(&cluster), before + 6);
+    assert_eq!(line_of(&cluster, 1, four), None);
+    // The past of a change of membership is readable like any other
+    assert_eq!(cluster.ask(2, &format!("LOOK.AT {} GET greeting", before + 6)).expect("reads").text(), "hello");
+    let dismissed = cluster.nodes[four - 1].as_mut().expect("ran");
+    let status = dismissed.await_exit(Duration::from_secs(10)).expect("a removed node stops");
+    assert!(!status.success());
+    assert!(dismissed.output().contains("was removed from its cluster"), "{}", dismissed.output());
+    cluster.launch(four).expect("starts");
+    let again = cluster.nodes[four - 1].as_mut().expect("ran");
+    assert!(again.await_exit(Duration::from_secs(10)).is_some_and(|s| !s.success()), "its directory serves no more");
+    cluster.kill9(four);
+
+    let five = cluster.join().expect("starts");
+    cluster.await_writable(five, Duration::from_secs(30)).unwrap_or_else(|why| panic!("{why}"));
+    assert!(has_role(&cluster, five, "learner"), "an id is never given twice");
+}
+
+#[test]
+fn who_has_no_token_does_not_join() {
+    let dir = directory();
+    let Some(cluster) = cluster(&dir) else { return };
+    let members = cluster.ask(1, "LOOK.CLUSTER").expect("answers").text().lines().count();
+    for (token, words) in [("wrong", "token is wrong"), ("", "--join-token")] {
+        let data = dir.path().join("stranger");
+        let flags = [
+            "--dir",
+            "d",
+            "--peer-addr",
+            "127.0.0.1:1",
+            "--join",
+            &format!("127.0.0.1:{}", cluster.peer_port(2)),
+            "--join-token",
+            token,
+        ];
+        let flags = flags.map(String::from);
+        let mut stranger = Server::launch(&look_binary(), &data, common::server::free_port(), &flags).expect("starts");
+        assert!(stranger.await_exit(Duration::from_secs(10)).is_some_and(|s| !s.success()));
+        assert!(stranger.output().contains(words), "{}", stranger.output());
+    }
+    assert_ne!(JOIN_TOKEN, "wrong");
+    assert_eq!(cluster.ask(1, "LOOK.CLUSTER").expect("answers").text().lines().count(), members);
+}
+
+/// Jepsen on RedisRaft, issue 30: a voter that lost its data must not vote again.
+#[test]
+fn a_wiped_node_comes_back_only_as_a_learner_under_a_new_id() {
+    let dir = directory();
+    let Some(mut cluster) = cluster(&dir) else { return };
+    insist(&cluster, 1, "LOOK.CLUSTER TRANSFER 1");
+    for n in 0..50 {
+        cluster.ask(2, &format!("RPUSH list {n}")).expect("a write");
+    }
+    cluster.kill9(3);
+    std::fs::remove_dir_all(cluster.data_dir(3)).expect("wiped");
+    cluster.launch(3).expect("starts");
+    let wiped = cluster.nodes[2].as_mut().expect("ran");
+    let status = wiped.await_exit(Duration::from_secs(15)).expect("a wiped node stops");
+    assert!(!status.success() && wiped.output().contains("another data directory"), "{}", wiped.output());
+    cluster.kill9(3);
+    assert_eq!(cluster.ask(2, "LLEN list").expect("reads").int(), Some(50));
+
+    insist(&cluster, 1, "LOOK.CLUSTER REMOVE 3");
+    let four = cluster.join().expect("starts");
+    cluster.await_writable(four, Duration::from_secs(30)).unwrap_or_else(|why| panic!("{why}"));
+    assert!(has_role(&cluster, four, "learner"));
+    assert_eq!(cluster.ask(four, "LLEN list").expect("reads").int(), Some(50));
+}
+
+#[test]
+fn a_node_that_lags_is_not_promoted() {
+    let dir = directory();
+    let Some(mut cluster) = cluster(&dir) else { return };
+    let four = cluster.join().expect("starts");
+    cluster.await_writable(four, Duration::from_secs(30)).unwrap_or_else(|why| panic!("{why}"));
+    cluster.node(four).signal("STOP");
+    // One entry each
+    let mut writer = cluster.node(1).connect();
+    for n in 0..1200 {
+        assert!(!writer.line(&format!("SET k {n}")).expect("writes").is_error());
+    }
+    let why = cluster.ask(1, &format!("LOOK.CLUSTER PROMOTE {four}")).expect_err("it lags");
+    let lag = why.split_ascii_whitespace().filter_map(|w| w.parse::<u64>().ok()).nth(1);
+    assert!(why.contains("lags") && lag.is_some_and(|lag| lag >= 1100), "{why}");
+    cluster.node(four).signal("CONT");
+    wait("it catches up", || cluster.ask(1, &format!("LOOK.CLUSTER PROMOTE {four}")).is_ok());
+}
+
+/// What a client of a node that stays up saw.
+#[derive(Default)]
+struct Seen {
+    writes: i64,
+    reads: i64,
+    pause: Duration,
+    errors: Vec<String>,
+}
+
+/// Writes and strong reads in turn, on one connection.
+fn work(address: SocketAddr, stop: &AtomicBool) -> Seen {
+    let mut seen = Seen::default();
+    let mut connection = Connection::open(address).expect("connects");
+    let mut newest = 0;
+    while !stop.load(Ordering::SeqCst) && seen.errors.is_empty() {
+        for line in ["INCR counter", "GET counter"] {
+            let begin = Instant::now();
+            match connection.line(line).map_err(|e| e.to_string()) {
+                Ok(reply) if reply.int().is_some_and(|n| n >= newest) => newest = reply.int().unwrap_or(0),
+                other => seen.errors.push(format!("{line} after {:?}: {other:?}", begin.elapsed())),
+            }
+            seen.pause = seen.pause.max(begin.elapsed());
+        }
+        seen.writes += 1;
+        seen.reads += 1;
+    }
+    seen
+}
+
+/// Clients of `ids` work while `what` happens. No operation may fail.
+fn under_load(cluster: &mut Cluster, ids: &[usize], what: impl FnOnce(&mut Cluster)) -> Seen {
+    let addresses: Vec<_> = ids.iter().map(|id| cluster.node(*id).address()).collect();
+    let stop = &AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> =
+            addresses.iter().flat_map(|at| [*at, *at]).map(|at| scope.spawn(move || work(at, stop))).collect();
+        std::thread::sleep(Duration::from_millis(300));
+        what(cluster);
+        std::thread::sleep(Duration::from_millis(300));
+        stop.store(true, Ordering::SeqCst);
+        let mut all = Seen::default();
+        for seen in clients.into_iter().map(|c| c.join().unwrap_or_else(|_| panic!("a client panicked"))) {
+            all.writes += seen.writes;
+            all.reads += seen.reads;
+            all.pause = all.pause.max(seen.pause);
+            all.errors.extend(seen.errors);
+        }
+        assert!(all.errors.is_empty(), "{:?}\n{}", all.errors, cluster.output());
+        all
+    })
+}
+
+#[test]
+fn leadership_is_handed_over_in_milliseconds() {
+    let dir = directory();
+    let Some(mut cluster) = cluster(&dir) else { return };
+    let mut pauses = Vec::new();
+    for round in 0..6 {
+        let to = round % 3 + 1;
+        let seen = under_load(&mut cluster, &[1, 2, 3], |cluster| {
+            insist(cluster, round % 2 + 1, &format!("LOOK.CLUSTER TRANSFER {to}"));
+            assert_eq!(cluster.leader(), Ok(to));
+        });
+        pauses.push(seen.pause);
+    }
+    pauses.sort();
+    eprintln!("transfer: longest operation in each of {} rounds: {pauses:?}", pauses.len());
+    assert!(pauses[pauses.len() / 2] < Duration::from_millis(400), "an election is about 1.3 s: {pauses:?}");
+}
+
+#[test]
+fn a_rolling_restart_fails_no_operation() {
+    let dir = directory();
+    let Some(mut cluster) = cluster(&dir) else { return };
+    let (mut writes, mut reads, mut pause) = (0, 0, Duration::ZERO);
+    for round in 0..setting("LOOK_ROLLING_ROUNDS", 1) {
+        for id in 1..=3 {
+            let stay: Vec<usize> = (1..=3).filter(|other| *other != id).collect();
+            // The worst case: the node that goes leads
+            insist(&cluster, id, &format!("LOOK.CLUSTER TRANSFER {id}"));
+            let seen = under_load(&mut cluster, &stay, |cluster| {
+                cluster.node(id).signal("TERM");
+                let server = cluster.nodes[id - 1].as_mut().expect("runs");
+                assert!(server.await_exit(Duration::from_secs(15)).is_some_and(|s| s.success()), "{}", server.output());
+                cluster.launch(id).expect("starts");
+                cluster.await_writable(id, Duration::from_secs(30)).unwrap_or_else(|why| panic!("{why}"));
+            });
+            assert!(seen.writes > 100, "INVALID: only {} writes in round {round}", seen.writes);
+            (writes, reads, pause) = (writes + seen.writes, reads + seen.reads, pause.max(seen.pause));
+        }
+    }
+    eprintln!("rolling restart: {writes} writes and {reads} reads, none failed, longest {pause:?}");
+    assert_eq!(cluster.ask(1, "GET counter").expect("reads").int(), Some(writes), "each write once");
+}
