@@ -5,20 +5,22 @@
 //! sealed   = ciphertext | tag (16) | count u64 | salt (16) | key id u32 | "LKE1"
 //! ```
 //!
-//! **No nonce is used twice.** GCM loses everything when one nonce serves two messages under one key, and places on disk *are* written twice: a
-//! torn tail of the log is overwritten at the next start, segments are recycled, page numbers that a crash lost are given again. So no nonce is made from a place. Each
-//! start of a process (each [`Sealer`]) draws a salt of 128 random bits and derives a key of its own from key and salt with HKDF-SHA256; under that
-//! derived key the nonce is a counter that only this `Sealer` advances, one atomic step a message, and that is nowhere stored to go on from. Two messages share key and nonce only if two
-//! starts draw the same salt: after 2^32 starts under one key, with a chance below 2^-64. A directory that was copied or rolled back is no danger, because
-//! its next start draws a new salt; only a machine whose *memory* is snapshotted and resumed twice would repeat itself, and must not be. A counter of 64 bits does not come round. The derived keys also keep the data under each far below what GCM bears: 2^40 blocks
-//! (16 TiB) in one life of a process leave a distinguisher an advantage of 2^-48.
+//! **No nonce is used twice.** GCM loses everything when one nonce serves two messages under one key, and places on disk *are* written
+//! twice: a torn tail of the log is overwritten at the next start, segments are recycled, page numbers that a crash lost are given again. So
+//! no nonce is made from a place. Each start of a process (each [`Sealer`]) draws a salt of 128 random bits and derives a key of its own
+//! from key and salt with HKDF-SHA256. Under that derived key the nonce is a counter that only this `Sealer` advances, one atomic step a
+//! message, and that is nowhere stored to go on from. Two messages share key and nonce only if two starts draw the same salt: after 2^32
+//! starts under one key, with a chance below 2^-64. A directory that was copied or rolled back is no danger, because its next start draws
+//! a new salt; only a machine whose *memory* is snapshotted and resumed twice would repeat itself, and must not be. A counter of 64
+//! bits does not come round. And the derived keys keep the data under each far below what GCM bears: 2^40 blocks (16 TiB) in one life of
+//! a process give a distinguisher an advantage of 2^-48.
 //!
-//! What the bytes are and where they belong (kind, log, term and index of an entry; number of a page) is authenticated with them, so that no
-//! sealed bytes pass for others. An older version of the same place can be put back by whoever writes to the disk: encryption at rest keeps secrets, it does
-//! not guard against an attacker who replaces whole files by their past.
+//! What the bytes are and where they belong (kind, log, term and index of an entry; number of a page) is authenticated with them, so that
+//! no sealed bytes pass for others. An older version of the same place can be put back by whoever writes to the disk: encryption at rest
+//! keeps secrets, it does not guard against an attacker who replaces whole files by their past.
 //!
-//! Not hidden: lengths, times of writing, numbers of pages, terms and indexes. Votes hold no data and stay plain. Checksums and the log's chain are over the sealed bytes, so
-//! that they tell nothing of what is inside, and damage is found without a key.
+//! Not hidden: lengths, times of writing, numbers of pages, terms and indexes. Votes hold no data and stay plain. Checksums and the log's
+//! chain are over the sealed bytes, so that they tell nothing of what is inside, and damage is found without a key.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};

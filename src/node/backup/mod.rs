@@ -15,9 +15,9 @@
 //! consistent at one epoch; nothing is restored from a run of which a byte is not as it was written.
 //!
 //! Why page numbers tell what an earlier run has: pages are copy-on-write under fresh numbers and refer to older ones only, so a version
-//! holds nothing older than the last version that the last one had not held. That is so within one page store, which `lineage` names, and as long as its
-//! records are those that the earlier run saw; otherwise the run is full. And why entries are known to follow: `anchor` is an entry of
-//! the earlier run with its checksum (a batch, which holds random bits); the node must have the very same one.
+//! holds nothing from before the earlier run's version that this one had not held. That is so within one page store, which `lineage`
+//! names, and as long as its records are those that the earlier run saw; otherwise the run is full. And why entries are known to follow:
+//! `anchor` is an entry of the earlier run with its checksum (a batch, which holds random bits); the node must have the very same one.
 
 mod client;
 mod restore;
