@@ -180,7 +180,7 @@ impl Rig {
 
     fn checkpoint(&self, records: usize) -> Result<Checkpointed, CheckpointError> {
         let snapshot = self.store.snapshot().unwrap();
-        let meta = Meta { hash_seed: SEED, applied: snapshot.epoch().0.to_le_bytes().to_vec(), ..Meta::default() };
+        let meta = Meta { applied: snapshot.epoch().0.to_le_bytes().to_vec(), ..Meta::default() };
         let retention = Retention { records, oldest_live: self.store.oldest_sub_batch() };
         self.checkpoints.run(snapshot.arena(), &snapshot.state(), meta, retention)
     }

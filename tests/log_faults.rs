@@ -325,3 +325,110 @@ fn an_entry_larger_than_a_segment_gets_its_own() {
     let read = open().read(1..4, usize::MAX).expect("reads");
     assert!(read.len() == 3 && read.iter().all(|r| r.payload == large));
 }
+
+const SEGMENT: &str = "log-0000000000000001";
+
+/// A log whose node died right after its last write was acknowledged, before any high-water record covered it: the disk, where the
+/// last group lies, and what the log says with and without it.
+fn died_after_its_last_write(
+    last: Bytes,
+) -> (SimDisk, std::ops::Range<usize>, [(LogState, Vec<(u64, u64, Bytes)>); 2]) {
+    let disk = SimDisk::new(10);
+    assert_eq!(run(&disk, &life(4)), 4);
+    let end = |disk: &SimDisk| {
+        let bytes = disk.contents(SEGMENT).expect("the first segment");
+        bytes.iter().rposition(|b| *b != 0).map_or(0, |at| (at + 1).next_multiple_of(4096))
+    };
+    let (from, before) = (end(&disk), snapshot(&open(&disk).expect("opens")));
+    let log = open(&disk).expect("opens");
+    let mark = disk.contents("highwater").expect("the high-water record");
+    // The next write is the last one: the power goes at the high-water record behind it
+    disk.cut_at(disk.ops() + 2);
+    let (tx, rx) = channel();
+    let position = Position { term: 9, index: log.state().last.index + 1 };
+    let entry = Append { kind: Kind::Batch, position, payload: Arc::new(last) };
+    log.append([entry], Box::new(move |r| drop(tx.send(r)))).expect("accepts");
+    rx.recv().expect("answers").expect("durable");
+    drop(log);
+    disk.restart();
+    let half_written = disk.contents("highwater").expect("the high-water record");
+    for slot in [0, 4096].into_iter().filter(|at| half_written[*at..at + 4096] != mark[*at..at + 4096]) {
+        disk.unwrite("highwater", slot, 4096);
+    }
+    let to = end(&disk);
+    let after = snapshot(&open(&disk.fork()).expect("opens"));
+    assert_eq!(after.0.last, position);
+    (disk, from..to, [before, after])
+}
+
+/// Some sectors of it are zeros by right, at its end and in the middle.
+fn a_last_entry() -> Bytes {
+    let mut bytes: Vec<u8> = (0..6000u32).map(|i| (i % 251) as u8 | 1).collect();
+    bytes[1500..3700].fill(0);
+    bytes.into()
+}
+
+#[test]
+fn damage_to_the_last_group_is_found_before_any_mark_covers_it() {
+    let (disk, group, [_, after]) = died_after_its_last_write(a_last_entry());
+    let (mut found, mut harmless) = (0, 0);
+    for byte in group.clone().step_by(3).chain(group.start..group.start + 128) {
+        let copy = disk.fork();
+        copy.flip(SEGMENT, byte as u64 * 8 + byte as u64 % 8);
+        match open(&copy) {
+            Err(LogError::Corrupt { .. } | LogError::Newer(_)) => found += 1,
+            Err(other) => panic!("byte {byte}: {other}"),
+            Ok(log) => {
+                assert_eq!(snapshot(&log), after, "a flip of byte {byte} changed what the log says");
+                harmless += 1;
+            }
+        }
+    }
+    assert!(found > 1500 && harmless > 100, "found {found}, harmless {harmless} (padding)");
+    // Whole sectors of nonsense are no torn write, either
+    for sector in group.step_by(512) {
+        let copy = disk.fork();
+        (0..512 * 8).step_by(3).for_each(|bit| copy.flip(SEGMENT, sector as u64 * 8 + bit));
+        match open(&copy) {
+            Err(LogError::Corrupt { .. }) => {}
+            Ok(log) => assert_eq!(snapshot(&log), after, "nonsense at {sector} changed what the log says"),
+            Err(other) => panic!("sector at {sector}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn a_write_torn_at_any_sector_is_dropped_and_the_log_goes_on() {
+    let (disk, group, [before, after]) = died_after_its_last_write(a_last_entry());
+    let sectors: Vec<usize> = group.clone().step_by(512).collect();
+    let one = sectors.iter().map(|at| vec![*at]);
+    let cut = (0..sectors.len()).map(|n| sectors[n..].to_vec());
+    let late = (1..sectors.len()).map(|n| sectors[..n].to_vec());
+    let some = (0..40).map(|seed| {
+        let kept = |at: &&usize| look::base::mix64(seed ^ look::base::mix64(**at as u64)) & 1 == 0;
+        sectors.iter().filter(kept).copied().collect()
+    });
+    let (mut dropped, mut whole) = (0, 0);
+    for missing in one.chain(cut).chain(late).chain(some) {
+        let copy = disk.fork();
+        missing.iter().for_each(|at| copy.unwrite(SEGMENT, *at, 512));
+        let log = open(&copy).unwrap_or_else(|e| panic!("without sectors at {missing:?}: {e}"));
+        if log.state().last == after.0.last {
+            assert_eq!(snapshot(&log), after, "without sectors at {missing:?}, which are zeros");
+            whole += 1;
+            continue;
+        }
+        dropped += 1;
+        assert_eq!(snapshot(&log), before, "without sectors at {missing:?}");
+        // What the torn write left behind is in nobody's way: the next one is torn, too
+        copy.cut_at(copy.ops() + 2);
+        let next = Position { term: 10, index: log.state().last.index + 1 };
+        start(&log, Step::Append(next)).expect("accepts").recv().expect("answers").expect("durable");
+        drop(log);
+        copy.restart();
+        copy.unwrite(SEGMENT, group.start + 512, 512);
+        let log = open(&copy).unwrap_or_else(|e| panic!("torn again after {missing:?}: {e}"));
+        assert_eq!(snapshot(&log), before);
+    }
+    assert!(dropped > 60 && whole >= 5, "dropped {dropped}, whole {whole}");
+}

@@ -6,8 +6,8 @@ use look::base::batch::{Chunk, ChunkBuilder};
 use look::base::members::Members;
 use look::base::{LogIndex, NodeId, SystemClock};
 use look::batch::{Batcher, BatcherConfig};
-use look::disk::LogOptions;
 use look::disk::sim::SimDisk;
+use look::disk::{Log, LogOptions, Position};
 use look::raft::{Change, Raft, RaftConfig, ReadError};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -482,4 +482,17 @@ fn a_late_node_catches_up_by_a_checkpoint_when_the_log_is_gone() {
     cluster.wait_all_applied();
     (0..3).for_each(|i| cluster.check_gateway(i));
     assert!(cluster.machines[late].checkpoint.lock().unwrap().is_some(), "it came by a checkpoint");
+}
+
+#[test]
+fn a_state_older_than_the_log_is_refused_with_what_to_do() {
+    let disk = SimDisk::new(77);
+    let options = LogOptions::new(1, 5);
+    let log = Log::open(Arc::new(disk.clone()), options.clone()).expect("opens");
+    log.purge(Position { term: 1, index: 40 }, Box::new(|_| ())).expect("accepts");
+    log.flush().expect("durable");
+    drop(log);
+    let started = Raft::start(RaftConfig::alone(NodeId(1), options), Arc::new(disk), Box::new(Machine::default()));
+    let error = started.err().expect("the entries up to 40 are nowhere").to_string();
+    assert!(error.contains("begins after entry 40") && error.contains("Restore"), "{error}");
 }

@@ -86,6 +86,10 @@ pub trait StateMachine: Send + 'static {
     }
     /// Entries without gaps, in order, each once per start. An error stops the node's writes.
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String>;
+    /// Nothing waits to be applied: does a little of what can wait. True: nothing is left to do.
+    fn idle(&mut self) -> bool {
+        true
+    }
     /// The newest durable checkpoint, to send to a peer that lags behind the log.
     fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>>;
     /// A peer sends a checkpoint: where its pieces go.

@@ -135,7 +135,7 @@ fn line_of(atom: &Atom) -> Option<(u64, u64)> {
         Atom::Len(Place::Key(_)) => Some((0, 1)),
         // either bounds it: the one that grows less
         Atom::Least(two) => two.iter().filter_map(line).min_by_key(|(fixed, slope)| (*slope, *fixed)),
-        Atom::Signed(_, two) => {
+        Atom::Signed(_, two) | Atom::Chosen(_, _, two) => {
             let (a, b) = (line(&two[0])?, line(&two[1])?);
             Some((a.0.max(b.0), a.1.max(b.1)))
         }

@@ -6,8 +6,9 @@
 //! What is promised: the mark follows the log within [`super::log::HIGHWATER_IDLE`] when writers pause, within
 //! [`super::log::HIGHWATER_BUSY`] when they do not, and at each new segment. It costs no second sync on the way of a write.
 //! Damage in any group but the very last is found without the mark, because groups are numbered and written one after the
-//! other (an intact later group proves that an earlier one was durable). So the one loss that cannot be told from a torn
-//! write is damage to the *last* group, in a node that died less than that long after writing it.
+//! other (an intact later group proves that an earlier one was durable); damage in the last one by its sectors (`record.rs`).
+//! So the one loss that cannot be told from a torn write is that of a whole sector of the *last* group, which reads as if
+//! it had never been written, in a node that died less than that long after writing it.
 
 use super::record::{crc_without, u32_at, u64_at};
 use super::{AlignedBuf, BLOCK, Disk, DiskFile, LogError};

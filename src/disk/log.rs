@@ -312,7 +312,7 @@ impl Log {
             Some((record, _, _)) if record.kind.is_entry() && record.index == index => {
                 self.open_record(record).map(Some)
             }
-            // The segment may have been recycled between the look-up and the read
+            // The segment may have been let go of between the look-up and the read
             _ if self.find(index).is_none_or(|(now, _)| now != place) => {
                 Err(LogError::Purged { oldest: self.oldest() })
             }

@@ -64,7 +64,7 @@ pub enum LogError {
     Corrupt { file: String, offset: u64, what: &'static str },
     #[error("this log belongs to node {found}, not to node {expected}")]
     Foreign { found: u64, expected: u64 },
-    #[error("log format {0} is not known to this version; upgrade this node")]
+    #[error("log format {0} is not the one that this version of Look reads; start the version that wrote it")]
     Newer(u32),
     #[error("log entry {index} is {why}")]
     Sealed { index: u64, why: seal::SealError },

@@ -2,22 +2,31 @@
 //!
 //! ```text
 //! segment = header block (4 KiB, `segment.rs`), then groups, each at a multiple of 4 KiB
-//! group   = magic u32 | version u32 | crc32c u32 | records u32 | bytes u64 | number u64 | log u64 | chain u64 | 0 (16 bytes)
+//! group   = magic u32 | version u32 | crc32c u32 | records u32 | bytes u64 | number u64 | log u64 | chain u64 | zeros u32 | 0 (12 bytes)
 //!           records, zeros up to 4 KiB
 //! record  = magic u32 | version u8 | kind u8 | 0 u16 | crc32c u32 | length u32 | term u64 | index u64 | chain u64
 //!           payload, zeros up to 8
 //! ```
 //!
 //! A group is what one write made durable: it counts whole or not at all. Group numbers grow by one over the life of a
-//! log, so what a recycled segment still holds from an earlier use can never be taken for new. `chain` covers the chain
-//! before, the record's words and its payload: equal chains mean equal logs.
+//! log. `chain` covers the chain before, the record's words and its payload: equal chains mean equal logs.
+//!
+//! A torn write and a damaged one are told apart by sectors, also in the very last group, which no high-water mark covers
+//! yet: a segment is zeros before it is written, a disk writes a sector whole or not at all, and `zeros` counts the sectors
+//! of the group that are zeros by right. A broken group with more of them than that is torn; one that has all its sectors
+//! was durable, and is damaged.
+//!
+//! Why not recycle segments: their old contents would stand where a torn write must leave zeros. A segment costs one more
+//! write in the background instead, ahead of its use.
 
 use super::seal::{self, Sealer};
 use super::{BLOCK, LogError};
 use crate::base::mix64;
 use bytes::Bytes;
 
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// What a disk writes whole or not at all.
+pub const SECTOR: usize = 512;
 pub const GROUP_BYTES: usize = 64;
 pub const RECORD_BYTES: usize = 40;
 const GROUP_MAGIC: u32 = 0x3147_4b4c; // "LKG1"
@@ -165,6 +174,19 @@ pub struct Group {
     pub records: u32,
     /// Head and records, without the padding.
     pub bytes: u64,
+    /// Sectors of it, padding included, that hold nothing but zeros.
+    pub zeros: u32,
+}
+
+/// Sectors that hold nothing but zeros.
+pub fn zero_sectors(bytes: &[u8]) -> u32 {
+    bytes.chunks(SECTOR).filter(|sector| is_zero(sector)).count() as u32
+}
+
+/// Whether `bytes` is zeros all through.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; BLOCK] = [0; BLOCK];
+    bytes.chunks(BLOCK).all(|piece| *piece == ZEROS[..piece.len()])
 }
 
 impl Group {
@@ -178,6 +200,7 @@ impl Group {
         head[24..32].copy_from_slice(&self.number.to_le_bytes());
         head[32..40].copy_from_slice(&self.log.to_le_bytes());
         head[40..48].copy_from_slice(&self.chain.to_le_bytes());
+        head[48..52].copy_from_slice(&self.zeros.to_le_bytes());
         let crc = crc_without(head, 8);
         head[8..12].copy_from_slice(&crc.to_le_bytes());
     }
@@ -194,6 +217,7 @@ impl Group {
             number: u64_at(head, 24),
             log: u64_at(head, 32),
             chain: u64_at(head, 40),
+            zeros: u32_at(head, 48),
         })
     }
 

@@ -2,12 +2,15 @@
 
 use super::highwater::{HighWater, Mark};
 use super::log::LogState;
-use super::record::{Group, Kind, Position, Record, Vote, corrupt};
+use super::record::{Group, Kind, Position, Record, SECTOR, Vote, corrupt, is_zero, zero_sectors};
 use super::seal::Sealer;
 use super::segment::{self, Head, Segment};
-use super::{BLOCK, Disk, LogError};
+use super::{AlignedBuf, BLOCK, Disk, LogError};
 use bytes::Bytes;
 use std::collections::VecDeque;
+
+/// Bytes that are wiped with one write.
+const WIPE_BYTES: usize = 1 << 20;
 
 /// Where an entry lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +173,7 @@ impl Scan<'_> {
             self.check_mark(segment, at as u64, mark, &name)?;
         }
         self.check_end(segment, &bytes, at, next, mark, &name)?;
-        Ok((at as u64, bytes.get(at..).is_some_and(|rest| Group::parse(rest).is_some())))
+        Ok((at as u64, next.is_none() && !bytes.get(at..).is_none_or(is_zero)))
     }
 
     fn check_mark(&self, segment: &Segment, at: u64, mark: &Mark, name: &str) -> Result<(), LogError> {
@@ -206,7 +209,26 @@ impl Scan<'_> {
             .step_by(BLOCK)
             .filter_map(|block| Group::parse(&bytes[block..]))
             .any(|g| g.log == segment.head.log && g.number > self.group);
-        if later { Err(corrupt(name, at as u64, "a durable group is damaged (intact ones follow)")) } else { Ok(()) }
+        if later {
+            return Err(corrupt(name, at as u64, "a durable group is damaged (intact ones follow)"));
+        }
+        self.check_last(segment, &bytes[at.min(bytes.len())..])
+            .map_or(Ok(()), |what| Err(corrupt(name, at as u64, what)))
+    }
+
+    /// What is wrong at the place of the next group, `rest` and what follows: nothing if it was never written, or torn.
+    fn check_last(&self, segment: &Segment, rest: &[u8]) -> Option<&'static str> {
+        // Torn or never written: its first sector is not there
+        if zero_sectors(&rest[..rest.len().min(SECTOR)]) > 0 || rest.is_empty() {
+            return None;
+        }
+        let ours = |group: &Group| group.log == segment.head.log && group.number == self.group;
+        let Some(group) = Group::parse(rest).filter(ours) else { return Some("the last group's head is damaged") };
+        let sectors = usize::try_from(group.padded()).ok().and_then(|padded| rest.get(..padded));
+        match sectors.map(zero_sectors) {
+            Some(zeros) if zeros > group.zeros => None,
+            _ => Some("the last group is damaged (all of it had been written)"),
+        }
     }
 
     fn record(&mut self, record: Record, segment: u64, offset: u64, name: &str) -> Result<(), LogError> {
@@ -260,6 +282,21 @@ pub fn truncate(state: &mut LogState, places: &mut VecDeque<Place>, first: u64, 
         state.last = position;
         places.truncate((position.index + 1).saturating_sub(first) as usize);
     }
+}
+
+/// Makes what follows the end of the log zeros again after a torn write: the next one could not be told from damage else.
+pub fn wipe(segment: &Segment, end: u64) -> Result<(), LogError> {
+    let mut zeros = AlignedBuf::with_capacity(WIPE_BYTES);
+    zeros.extend(&vec![0; WIPE_BYTES]);
+    let mut piece = vec![0; WIPE_BYTES];
+    for at in (end..segment.len).step_by(WIPE_BYTES) {
+        let len = (segment.len - at).min(WIPE_BYTES as u64) as usize;
+        segment.file.read_at(&mut piece[..len], at).map_err(LogError::io("read segment"))?;
+        if !is_zero(&piece[..len]) {
+            segment.file.write_durable(&zeros.as_slice()[..len], at).map_err(LogError::io("wipe segment"))?;
+        }
+    }
+    Ok(())
 }
 
 fn read_whole(segment: &Segment) -> Result<Bytes, LogError> {

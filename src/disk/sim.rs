@@ -131,6 +131,14 @@ impl SimDisk {
         }
     }
 
+    /// Makes bytes of a file zeros, as if they had never been written.
+    pub fn unwrite(&self, name: &str, from: usize, len: usize) {
+        let mut world = self.world();
+        if let Some(&inode) = world.names.get(name) {
+            world.inodes[inode][from..from + len].fill(0);
+        }
+    }
+
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let world = self.world();
         world.names.get(name).map(|&inode| world.inodes[inode].clone())

@@ -2,7 +2,9 @@
 
 use super::highwater::{self, HighWater, Mark};
 use super::log::{Completion, HIGHWATER_BUSY, HIGHWATER_IDLE, LogOptions, LogState, Op, Places, Queue, Shared, lock};
-use super::record::{self, GROUP_BYTES, Group, Kind, Position, RECORD_BYTES, Vote, record_len, seal_record};
+use super::record::{
+    self, GROUP_BYTES, Group, Kind, Position, RECORD_BYTES, SECTOR, Vote, record_len, seal_record, zero_sectors,
+};
 use super::recovery::{self, Place, Recovered};
 use super::seal::{Sealer, TRAILER_BYTES};
 use super::segment::{self, Head, Segment};
@@ -13,8 +15,6 @@ use std::time::Instant;
 
 /// Most bytes of one group, unless a single entry is larger.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// Prepared segments kept.
-const SPARES_MAX: usize = 2;
 
 pub(super) struct Writer {
     disk: Arc<dyn Disk>,
@@ -35,7 +35,6 @@ pub(super) struct Writer {
     marked: Instant,
     /// Something is durable that the high-water record does not cover.
     dirty: bool,
-    spares: Vec<String>,
     preparing: Option<JoinHandle<Result<String, LogError>>>,
     spare_count: u64,
 }
@@ -68,7 +67,7 @@ impl Writer {
         }
         let spares: Vec<String> = names.into_iter().filter(|n| segment::is_spare(n)).collect();
         for spare in &spares {
-            // Half-made or of another size, nobody knows: made anew when needed
+            // Half-made, nobody knows how far: made anew when needed
             disk.remove(spare).map_err(LogError::io("remove spare segment"))?;
         }
         let segments = recovery::open_segments(&*disk, &high.mark())?;
@@ -82,6 +81,9 @@ impl Writer {
         };
         // After a mere process crash the tail may still be in the page cache only
         segment.file.sync().map_err(LogError::io("sync segment"))?;
+        if recovered.torn {
+            recovery::wipe(&segment, recovered.offset)?;
+        }
         let mut writer = Writer {
             disk,
             high,
@@ -96,7 +98,6 @@ impl Writer {
             records: 0,
             marked: Instant::now(),
             dirty: true,
-            spares: Vec::new(),
             preparing: None,
             spare_count: 0,
             options,
@@ -248,9 +249,10 @@ impl Writer {
             self.rotate(padded, shared)?;
         }
         let (number, log, chain) = (self.group, self.segment.head.log, self.chain);
-        let group = Group { number, log, chain, records: self.records, bytes };
-        group.write(self.buf.as_mut_slice());
         self.buf.pad(BLOCK);
+        let zeros = zero_sectors(&self.buf.as_slice()[SECTOR..]);
+        let group = Group { number, log, chain, records: self.records, bytes, zeros };
+        group.write(self.buf.as_mut_slice());
         self.segment.file.write_durable(self.buf.as_slice(), self.offset).map_err(LogError::io("write log"))?;
         self.take_in(shared);
         self.offset += padded;
@@ -258,7 +260,7 @@ impl Writer {
         self.chain = self.open_chain;
         self.records = 0;
         self.dirty = true;
-        self.recycle(shared)
+        self.let_go(shared)
     }
 
     /// Tells readers what the group just written brought.
@@ -300,7 +302,7 @@ impl Writer {
     }
 
     /// Takes the oldest segments out of the log while more history is kept than asked for.
-    fn recycle(&mut self, shared: &Shared) -> Result<(), LogError> {
+    fn let_go(&mut self, shared: &Shared) -> Result<(), LogError> {
         loop {
             let old = {
                 let mut places = lock(&shared.places);
@@ -319,15 +321,7 @@ impl Writer {
                 }
                 old
             };
-            let name = segment::name(old.head.segment);
-            if self.spares.len() < SPARES_MAX && old.len == self.options.segment_bytes {
-                let spare = self.spare_name();
-                self.disk.rename(&name, &spare).map_err(LogError::io("recycle segment"))?;
-                self.spares.push(spare);
-            } else {
-                self.disk.remove(&name).map_err(LogError::io("remove segment"))?;
-            }
-            // Before the file is written to: else a crash could leave the new contents under the old name
+            self.disk.remove(&segment::name(old.head.segment)).map_err(LogError::io("remove segment"))?;
             self.disk.sync_dir().map_err(LogError::io("sync directory"))?;
         }
     }
@@ -344,9 +338,6 @@ impl Writer {
     }
 
     fn spare(&mut self) -> Result<String, LogError> {
-        if let Some(spare) = self.spares.pop() {
-            return Ok(spare);
-        }
         match self.preparing.take().map(JoinHandle::join) {
             Some(Ok(prepared)) => prepared,
             _ => self.create_spare(self.options.segment_bytes),
@@ -355,7 +346,7 @@ impl Writer {
 
     /// Fills the next segment with zeros on a thread of its own, so that no writer waits for that.
     fn prepare_next(&mut self) {
-        if !self.options.prepare_ahead || !self.spares.is_empty() || self.preparing.is_some() {
+        if !self.options.prepare_ahead || self.preparing.is_some() {
             return;
         }
         let (name, disk, len) = (self.spare_name(), self.disk.clone(), self.options.segment_bytes);

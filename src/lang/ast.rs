@@ -15,6 +15,8 @@ pub struct ModuleSyntax {
     pub consts: Vec<ConstDef>,
     pub texts: Vec<TextDef>,
     pub fns: Vec<FnDef>,
+    pub records: Vec<RecordDef>,
+    pub collections: Vec<CollectionDef>,
     pub commands: Vec<CommandDef>,
 }
 
@@ -29,6 +31,22 @@ pub struct ConstDef {
 pub struct TextDef {
     pub name: Ident,
     pub text: String,
+}
+
+/// `record NAME { field: type, … }`
+#[derive(Clone, Debug)]
+pub struct RecordDef {
+    pub name: Ident,
+    pub fields: Vec<(Ident, TypeSyntax)>,
+}
+
+/// `collection NAME : map<key, value>`
+#[derive(Clone, Debug)]
+pub struct CollectionDef {
+    pub name: Ident,
+    /// `map`, `omap`, `set`, `oset`, `seq`
+    pub kind: Ident,
+    pub types: Vec<TypeSyntax>,
 }
 
 #[derive(Clone, Debug)]
@@ -90,14 +108,31 @@ pub struct TypeSyntax {
 
 #[derive(Clone, Debug)]
 pub enum TypeSyntaxKind {
-    Key { max: Option<u32> },
-    Bytes { max: Option<u32> },
-    Int { min: Option<i64>, max: Option<i64>, texts: TypeTexts },
-    Float { texts: TypeTexts },
+    Key {
+        max: Option<u32>,
+    },
+    Bytes {
+        max: Option<u32>,
+    },
+    Int {
+        min: Option<i64>,
+        max: Option<i64>,
+        texts: TypeTexts,
+    },
+    Float {
+        texts: TypeTexts,
+    },
     Bool,
     Alts(Vec<AltSyntax>),
     Tuple(Vec<(Option<Ident>, TypeSyntax)>),
     Optional(Box<TypeSyntax>),
+    /// `enum{ready, done}`
+    Enum(Vec<Ident>),
+    /// `list<T>[N]`: local, of at most so many elements
+    List {
+        element: Box<TypeSyntax>,
+        max: u32,
+    },
     Named(String),
 }
 
@@ -137,16 +172,50 @@ pub struct Stmt {
 
 #[derive(Clone, Debug)]
 pub enum StmtKind {
-    Let { pattern: Pattern, value: Expr },
-    Var { name: Ident, ty: Option<TypeSyntax>, value: Expr },
-    Assign { name: Ident, op: Option<BinOp>, value: Expr },
-    For { pattern: Pattern, over: ForOver, limit: Option<Expr>, body: Block, exhausted: Option<Block> },
-    Repeat { bound: Expr, counter: Option<Ident>, body: Block, exhausted: Option<Block> },
+    Let {
+        pattern: Pattern,
+        value: Expr,
+    },
+    /// `value` None: an empty list.
+    Var {
+        name: Ident,
+        ty: Option<TypeSyntax>,
+        value: Option<Expr>,
+    },
+    Assign {
+        name: Ident,
+        op: Option<BinOp>,
+        value: Expr,
+    },
+    /// `row.field = value`; `more`: the next statement changes the same row, which is written once.
+    AssignField {
+        on: Ident,
+        field: Ident,
+        op: Option<BinOp>,
+        value: Expr,
+        more: bool,
+    },
+    For {
+        pattern: Pattern,
+        over: ForOver,
+        limit: Option<Expr>,
+        body: Block,
+        exhausted: Option<Block>,
+    },
+    Repeat {
+        bound: Expr,
+        counter: Option<Ident>,
+        body: Block,
+        exhausted: Option<Block>,
+    },
     Break,
     Return(Option<Expr>),
     Fail(Expr),
     Wait,
-    Require { condition: Expr, text: Expr },
+    Require {
+        condition: Expr,
+        text: Expr,
+    },
     Reply(ReplySyntax),
     Expr(Expr),
 }
@@ -225,6 +294,17 @@ pub enum ExprKind {
         otherwise: Block,
     },
     Tuple(Vec<Expr>),
+    /// `NAME { field, field: e }`
+    Record {
+        name: Ident,
+        fields: Vec<(Ident, Expr)>,
+    },
+    /// `from .. to`, `from ..= to`: keys of an ordered collection
+    Range {
+        from: Option<Box<Expr>>,
+        to: Option<Box<Expr>>,
+        inclusive: bool,
+    },
     If {
         condition: Box<Expr>,
         yes: Block,

@@ -99,7 +99,12 @@ impl Diagnostic {
     /// As rustc draws it, without colours. `name` is the file's name, `source` its text.
     pub fn render(&self, name: &str, source: &str) -> String {
         use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
-        let clip = |s: Span| s.range().start.min(source.len())..s.range().end.min(source.len());
+        let clip = |s: Span| {
+            let start =
+                (0..=s.range().start.min(source.len())).rev().find(|at| source.is_char_boundary(*at)).unwrap_or(0);
+            // up to the end of the character that it lies in
+            start..(s.range().end..source.len()).find(|at| source.is_char_boundary(*at)).unwrap_or(source.len())
+        };
         let code = self.code.to_string();
         let mut snippet = Snippet::source(source).path(name);
         snippet = snippet.annotation(AnnotationKind::Primary.span(clip(self.span)).label(&self.note));

@@ -10,6 +10,7 @@
 use super::engine::Code;
 use super::helpers::collections::OpenCollection;
 use super::helpers::lcs::Lcs;
+use super::helpers::programs::{Draft, Items};
 use super::helpers::scratch::Scratch;
 use super::helpers::walk::Walk;
 use super::ir::{BytesWord, Program, Trap};
@@ -129,6 +130,8 @@ pub struct Env {
     /// Slots with an open collection.
     pub(super) open: SmallVec<[(u32, OpenCollection); 4]>,
     pub(super) walks: Vec<Walk>,
+    pub(super) draft: Draft,
+    pub(super) lists: Vec<Items>,
     pub(super) found: Vec<Lcs>,
     reply: NonNull<ReplyBuf>,
     /// Aggregates of the reply whose count is not known yet, inner ones last.
@@ -172,6 +175,8 @@ impl Env {
             slots: Vec::new(),
             open: SmallVec::new(),
             walks: Vec::new(),
+            draft: Draft::default(),
+            lists: Vec::new(),
             found: Vec::new(),
             reply: NonNull::dangling(),
             open_replies: SmallVec::new(),
@@ -229,7 +234,7 @@ impl Env {
         // SAFETY: the head is ours, its words are the call's, and its helpers are the table that programs are verified against,
         // made for this environment.
         let ended = unsafe { code.run(call.program, &raw mut self.head) };
-        let ended = ended.and_then(|()| self.settle());
+        let ended = ended.and_then(|()| self.settle_all());
         self.held = Held::Nothing;
         let Err(trap) = ended else { return Ended::Done };
         reply.rollback(start);
@@ -256,6 +261,8 @@ impl Env {
         self.slots.clear();
         self.open.clear();
         self.walks.clear();
+        self.draft.clear();
+        self.lists.clear();
         self.found.clear();
         self.open_replies.clear();
         self.scratch.clear();

@@ -129,7 +129,7 @@ impl Shape {
                 Shape::Tuple(fields.iter().map(|f| Shape::of(&f.1)).collect::<Result<_, _>>()?)
             }
             TypeSyntaxKind::Optional(inner) => Shape::Optional(Box::new(Shape::of(inner)?)),
-            TypeSyntaxKind::Bool | TypeSyntaxKind::Named(_) => {
+            TypeSyntaxKind::Bool | TypeSyntaxKind::Named(_) | TypeSyntaxKind::Enum(_) | TypeSyntaxKind::List { .. } => {
                 return Err(Diagnostic::new(Code::Type, t.span, "an argument cannot have this type").help(
                     "arguments are key, bytes, int, float, words (A | B), tuples and `T?` of them; a bool is a `flag`",
                 ));

@@ -36,4 +36,6 @@ pub mod verify;
 #[cfg(test)]
 mod rejections;
 #[cfg(test)]
+mod rejections_of_programs;
+#[cfg(test)]
 mod shipped_tests;

@@ -6,7 +6,7 @@ use super::grammar::{Grammar, GrammarErrors, KeySpec, ParamKind, Shape};
 use super::ir::Program;
 use super::lower::{Effects, LineCost, LineIndex, Low, Lower, Names};
 use super::parse::Parser;
-use super::poly::{Atom, Cost, Place, Poly};
+use super::poly::{Atom, COLLECTIONS, Cost, Place, Poly};
 use super::table::Table;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +37,8 @@ pub struct Command {
     pub effects: Effects,
     pub program: Program,
     pub cost: Cost,
+    /// Keys of the module's collections in the system database, by number.
+    pub collections: Vec<String>,
     /// What it waits for when it waits.
     pub blocks: Option<Blocks>,
     pub cost_by_line: Vec<LineCost>,
@@ -65,9 +67,14 @@ impl Command {
     pub fn is_write(&self) -> bool {
         self.effects.writes
     }
+    /// The parameter that holds this slot, or the collection of that number.
+    pub fn name_at(&self, slot: u16) -> String {
+        let collection = slot.checked_sub(COLLECTIONS).and_then(|n| self.collections.get(n as usize));
+        collection.map_or_else(|| self.grammar.name_at(slot), |key| key.rsplit('.').next().unwrap_or(key).to_owned())
+    }
     /// The inferred cost as a `cost` clause writes it.
     pub fn cost_text(&self) -> String {
-        let name_of = |slot: u16| self.grammar.name_at(slot);
+        let name_of = |slot: u16| self.name_at(slot);
         format!("{} ops, {} locs", self.cost.ops.text(&name_of), self.cost.locs.text(&name_of))
     }
 }
@@ -88,7 +95,8 @@ impl Grammar {
 pub fn compile_module(source: &str, name: &str, table: &Table) -> Result<Module, Vec<Diagnostic>> {
     let prelude = parse(&table.prelude, 1).map_err(|d| vec![d])?;
     let syntax = parse(source, 0).map_err(|d| vec![d])?;
-    let names = names(&prelude, &syntax).map_err(|d| vec![d])?;
+    let module_name = if syntax.name.is_empty() { name } else { &syntax.name };
+    let names = names(&prelude, &syntax, module_name, table).map_err(|d| vec![d])?;
     let lines = [&LineIndex::new(source), &LineIndex::new(&table.prelude)];
     let (mut commands, mut errors) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
@@ -114,8 +122,16 @@ fn parse(source: &str, file: u16) -> Low<ModuleSyntax> {
     Parser::new(source, file)?.module()
 }
 
-fn names<'a>(prelude: &'a ModuleSyntax, module: &'a ModuleSyntax) -> Low<Names<'a>> {
-    let mut names = Names { consts: BTreeMap::new(), texts: BTreeMap::new(), fns: BTreeMap::new() };
+fn names<'a>(prelude: &'a ModuleSyntax, module: &'a ModuleSyntax, name: &'a str, table: &Table) -> Low<Names<'a>> {
+    let (records, collections) = (BTreeMap::new(), BTreeMap::new());
+    let mut names = Names {
+        module: name,
+        records,
+        collections,
+        consts: BTreeMap::new(),
+        texts: BTreeMap::new(),
+        fns: BTreeMap::new(),
+    };
     for m in [prelude, module] {
         let mut own: BTreeMap<&str, Span> = BTreeMap::new();
         let mut declare = |name: &'a super::ast::Ident| match own.insert(&name.name, name.span) {
@@ -125,6 +141,14 @@ fn names<'a>(prelude: &'a ModuleSyntax, module: &'a ModuleSyntax) -> Low<Names<'
             }
             None => Ok(()),
         };
+        for r in &m.records {
+            declare(&r.name)?;
+            names.declare_record(r, table)?;
+        }
+        for c in &m.collections {
+            declare(&c.name)?;
+            names.declare_collection(c, table)?;
+        }
         for c in &m.consts {
             declare(&c.name)?;
             names.consts.insert(&c.name.name, c);
@@ -154,7 +178,10 @@ fn command(def: &CommandDef, table: &Table, names: &Names<'_>, lines: [&LineInde
             .help("drop `read`, or the write"));
     }
     let name = def.name.name.to_ascii_uppercase();
-    check_cost(def, &grammar, &finished.cost)?;
+    let mut of_module: Vec<_> = names.collections.values().collect();
+    of_module.sort_by_key(|c| c.number);
+    let collections: Vec<String> = of_module.iter().map(|c| super::lower::system_key(names.module, &c.name)).collect();
+    check_cost(def, &grammar, names, &finished.cost)?;
     let (summary, docs, examples) = documentation(&def.docs);
     let flags = def.flags.clone().unwrap_or_else(|| derived_flags(effects, blocks.is_some(), &finished.cost));
     Ok(Command {
@@ -169,6 +196,7 @@ fn command(def: &CommandDef, table: &Table, names: &Names<'_>, lines: [&LineInde
         effects,
         program,
         blocks,
+        collections,
         cost: finished.cost,
         cost_by_line: finished.by_line,
         may_abort_after_write: finished.may_abort_after_write,
@@ -206,14 +234,14 @@ fn grammar_errors(def: &CommandDef) -> Low<GrammarErrors> {
             "not_int" => errors.not_int = text,
             "not_float" => errors.not_float = text,
             "range" => errors.range = text,
-            "overflow" | "div_zero" | "nan" => {}
+            "overflow" | "div_zero" | "nan" | "broken_index" => {}
             other => {
                 return Err(Diagnostic::new(
                     Code::UnknownName,
                     e.name.span,
                     format!("a command has no error `{other}`"),
                 )
-                .help("overflow, div_zero, nan; of the argument parser: syntax, arity, not_int, not_float, range"));
+                .help("overflow, div_zero, nan, broken_index; of the argument parser: syntax, arity, not_int, not_float, range"));
             }
         }
     }
@@ -262,14 +290,17 @@ fn documentation(lines: &[String]) -> (String, Vec<String>, Vec<Example>) {
 
 // --- declared costs ---
 
-fn check_cost(def: &CommandDef, grammar: &Grammar, inferred: &Cost) -> Low<()> {
+fn check_cost(def: &CommandDef, grammar: &Grammar, names: &Names<'_>, inferred: &Cost) -> Low<()> {
     let Some((ops, locs)) = &def.cost else { return Ok(()) };
     for (what, declared, found) in [("ops", ops, &inferred.ops), ("locs", locs, &inferred.locs)] {
-        let excess = found.excess(&declared_poly(declared, grammar)?);
+        let excess = found.excess(&declared_poly(declared, grammar, names)?);
         if excess.is_empty() {
             continue;
         }
-        let name_of = |slot: u16| grammar.name_at(slot);
+        let name_of = |slot: u16| match names.collections.values().find(|c| slot == COLLECTIONS + c.number) {
+            Some(c) => c.name.clone(),
+            None => grammar.name_at(slot),
+        };
         let mut table = String::new();
         for (atoms, needs, has) in &excess {
             let mut term = Poly::default();
@@ -291,19 +322,19 @@ fn check_cost(def: &CommandDef, grammar: &Grammar, inferred: &Cost) -> Low<()> {
     Ok(())
 }
 
-fn declared_poly(p: &PolySyntax, grammar: &Grammar) -> Low<Poly> {
+fn declared_poly(p: &PolySyntax, grammar: &Grammar, names: &Names<'_>) -> Low<Poly> {
     let mut poly = Poly::default();
     for (n, atoms) in &p.terms {
         let mut term = Vec::new();
         for a in atoms {
-            term.push(declared_atom(a, grammar, p.span)?);
+            term.push(declared_atom(a, grammar, names, p.span)?);
         }
         poly.add_term(&term, *n);
     }
     Ok(poly)
 }
 
-fn declared_atom(a: &AtomSyntax, grammar: &Grammar, span: Span) -> Low<Atom> {
+fn declared_atom(a: &AtomSyntax, grammar: &Grammar, names: &Names<'_>, span: Span) -> Low<Atom> {
     use super::grammar::ParamKind;
     let unknown = |name: &str| Diagnostic::new(Code::UnknownName, span, format!("a cost cannot name `{name}`"));
     let (of, name) = match a {
@@ -315,6 +346,13 @@ fn declared_atom(a: &AtomSyntax, grammar: &Grammar, span: Span) -> Low<Atom> {
             "depth" => Ok(Atom::Depth(Place::Db)),
             "len" => Ok(Atom::Len(Place::Db)),
             _ => Err(unknown(of)),
+        };
+    }
+    if let Some(of) = names.collections.get(name) {
+        return match a {
+            AtomSyntax::Of(f, _) if f == "depth" => Ok(Atom::Depth(Place::Collection(of.number))),
+            AtomSyntax::Of(f, _) if f == "len" => Ok(Atom::Len(Place::Collection(of.number))),
+            _ => Err(unknown(name)),
         };
     }
     let (base, field) = match name.split_once('.') {

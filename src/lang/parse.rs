@@ -19,11 +19,13 @@ pub struct Parser {
     tokens: Vec<Token>,
     at: usize,
     depth: u32,
+    /// Records declared so far: `NAME {` makes one.
+    pub(super) records: Vec<String>,
 }
 
 impl Parser {
     pub fn new(source: &str, file: u16) -> Parsed<Self> {
-        Ok(Parser { tokens: lex(source, file)?, at: 0, depth: 0 })
+        Ok(Parser { tokens: lex(source, file)?, at: 0, depth: 0, records: Vec::new() })
     }
 
     // --- tokens ---
@@ -167,7 +169,7 @@ impl Parser {
                     self.advance();
                 }
                 Tok::Word(w) => self.item(&w, docs, &mut m)?,
-                _ => return Err(self.unexpected("an item (command, fn, const, errors)")),
+                _ => return Err(self.unexpected("an item (command, fn, const, errors, record, collection)")),
             }
         }
     }
@@ -205,14 +207,32 @@ impl Parser {
                     self.list("{", "}", Self::ident)?;
                 }
             }
-            "record" | "collection" => {
-                return Err(Diagnostic::new(
-                    Code::Unsupported,
-                    self.span(),
-                    format!("`{word}` is not yet accepted: programs work on the keyspace `db`"),
-                ));
+            "record" => {
+                self.advance();
+                let name = self.ident()?;
+                let fields = self.list("{", "}", |p| {
+                    let name = p.ident()?;
+                    p.expect(":")?;
+                    Ok((name, p.ty()?))
+                })?;
+                self.records.push(name.name.clone());
+                m.records.push(RecordDef { name, fields });
             }
-            _ => return Err(self.unexpected("an item (command, fn, const, errors)")),
+            "collection" => {
+                self.advance();
+                let name = self.ident()?;
+                self.expect(":")?;
+                let kind = self.ident()?;
+                let types = self.angles(|p| {
+                    let mut types = vec![p.ty()?];
+                    if p.eat(",") {
+                        types.push(p.ty()?);
+                    }
+                    Ok(types)
+                })?;
+                m.collections.push(CollectionDef { name, kind, types });
+            }
+            _ => return Err(self.unexpected("an item (command, fn, const, errors, record, collection)")),
         }
         Ok(())
     }
@@ -532,8 +552,24 @@ impl Parser {
             }
             "float" => TypeSyntaxKind::Float { texts: self.type_texts()? },
             "bool" => TypeSyntaxKind::Bool,
+            "enum" => TypeSyntaxKind::Enum(self.list("{", "}", Self::ident)?),
+            "list" if self.is("<") => {
+                let element = Box::new(self.angles(Self::ty)?);
+                self.expect("[")?;
+                let max = self.size()?;
+                self.expect("]")?;
+                TypeSyntaxKind::List { element, max }
+            }
             _ => TypeSyntaxKind::Named(name.name),
         })
+    }
+
+    /// `< … >`
+    fn angles<T>(&mut self, inner: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        self.expect("<")?;
+        let inner = inner(self)?;
+        self.expect(">")?;
+        Ok(inner)
     }
 
     fn field(&mut self) -> Parsed<(Option<Ident>, TypeSyntax)> {

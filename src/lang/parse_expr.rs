@@ -74,6 +74,15 @@ fn assign_op(punct: &str) -> Option<Option<BinOp>> {
     })
 }
 
+/// Neighbouring changes of one row become one write.
+fn join_field_writes(before: &mut [Stmt], next: &Stmt) {
+    if let (Some(StmtKind::AssignField { on, more, .. }), StmtKind::AssignField { on: again, .. }) =
+        (before.last_mut().map(|s| &mut s.kind), &next.kind)
+    {
+        *more = on.name == again.name;
+    }
+}
+
 /// Leaves a placeholder with the same span.
 fn take(e: &mut Expr) -> Expr {
     let span = e.span;
@@ -90,7 +99,9 @@ impl Parser {
                 if p.eat("}") {
                     return Ok(Block { stmts, span: start.to(p.last_span()) });
                 }
-                stmts.push(p.stmt()?);
+                let next = p.stmt()?;
+                join_field_writes(&mut stmts, &next);
+                stmts.push(next);
             }
         })
     }
@@ -159,8 +170,12 @@ impl Parser {
         self.advance();
         let name = self.ident()?;
         let ty = if self.eat(":") { Some(self.ty()?) } else { None };
+        let is_list = matches!(&ty, Some(t) if matches!(t.kind, TypeSyntaxKind::List { .. }));
+        if is_list && !self.is("=") {
+            return Ok(StmtKind::Var { name, ty, value: None });
+        }
         self.expect("=")?;
-        Ok(StmtKind::Var { name, ty, value: self.expr()? })
+        Ok(StmtKind::Var { name, ty, value: Some(self.expr()?) })
     }
 
     fn for_stmt(&mut self) -> Parsed<StmtKind> {
@@ -216,7 +231,24 @@ impl Parser {
         }
     }
 
+    /// `name . field OP=`
+    fn field_assign(&self) -> Option<Option<BinOp>> {
+        match (self.peek(), &self.peek_at(1).tok, &self.peek_at(2).tok, &self.peek_at(3).tok) {
+            (Tok::Word(w), Tok::Punct("."), Tok::Word(_), Tok::Punct(p)) if !RESERVED.contains(&w.as_str()) => {
+                assign_op(p)
+            }
+            _ => None,
+        }
+    }
+
     fn expr_stmt(&mut self) -> Parsed<StmtKind> {
+        if let Some(op) = self.field_assign() {
+            let on = self.ident()?;
+            self.advance();
+            let field = self.ident()?;
+            self.advance();
+            return Ok(StmtKind::AssignField { on, field, op, value: self.expr()?, more: false });
+        }
         if let (Tok::Word(w), Tok::Punct(p)) = (self.peek().clone(), self.peek_at(1).tok.clone())
             && let Some(op) = assign_op(p)
             && !RESERVED.contains(&w.as_str())
@@ -317,7 +349,7 @@ impl Parser {
             let kind = if self.eat(".") {
                 let name = self.ident()?;
                 let args =
-                    if self.is("(") && !self.fresh_line() { Some(self.list("(", ")", Self::expr)?) } else { None };
+                    if self.is("(") && !self.fresh_line() { Some(self.list("(", ")", Self::range)?) } else { None };
                 ExprKind::Method { on: Box::new(take(&mut e)), name, args }
             } else if self.is("[") && !self.fresh_line() {
                 self.advance();
@@ -376,11 +408,35 @@ impl Parser {
             _ => {}
         }
         let name = self.ident()?;
+        if self.is("{") && self.records.contains(&name.name) {
+            let fields = self.list("{", "}", |p| {
+                let field = p.ident()?;
+                let value = if p.eat(":") {
+                    p.deeper(Self::expr)?
+                } else {
+                    Expr { kind: ExprKind::Name(field.name.clone()), span: field.span }
+                };
+                Ok((field, value))
+            })?;
+            return Ok(ExprKind::Record { name, fields });
+        }
         if self.is("(") && !self.fresh_line() {
             let args = self.list("(", ")", Self::expr)?;
             return Ok(ExprKind::Call { name, args });
         }
         Ok(ExprKind::Name(name.name))
+    }
+
+    /// An argument: an expression, or a range of keys.
+    fn range(&mut self) -> Parsed<Expr> {
+        let start = self.span();
+        let from = if self.is("..") || self.is("..=") { None } else { Some(Box::new(self.expr()?)) };
+        let inclusive = self.is("..=");
+        if !self.eat("..") && !self.eat("..=") {
+            return from.map(|e| *e).ok_or_else(|| self.unexpected("an expression"));
+        }
+        let to = if self.is(")") || self.is(",") { None } else { Some(Box::new(self.expr()?)) };
+        Ok(Expr { kind: ExprKind::Range { from, to, inclusive }, span: start.to(self.last_span()) })
     }
 
     fn if_expr(&mut self) -> Parsed<ExprKind> {

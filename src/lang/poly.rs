@@ -7,6 +7,11 @@ use smallvec::SmallVec;
 use std::fmt;
 use std::sync::Arc;
 
+/// Where names of a module's collections are asked for when a polynomial is written: above all slots.
+pub const COLLECTIONS: u16 = 0xff00;
+/// Most entries that one call may add to a program's collection: more would cost more than any program may.
+pub const ADDED_MAX: u64 = 1 << 16;
+
 /// Whose length or depth.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum Place {
@@ -16,6 +21,17 @@ pub enum Place {
     Key(u16),
     /// The values under the keys of the list argument in this slot: the sum for `Len`, the largest for `Depth`.
     Keys(u16),
+    /// A collection of the module, by its number.
+    Collection(u16),
+}
+
+/// An integer that a call's arguments hold.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Number {
+    /// In this slot.
+    Word(u16),
+    /// Spelled by the bytes argument in this slot.
+    Text(u16),
 }
 
 /// One size. Slots are words of the call (see `batch::format`).
@@ -25,6 +41,8 @@ pub enum Atom {
     Count(u16),
     /// Integer argument, 0 when negative or absent
     Int(u16),
+    /// The integer that a bytes argument spells, 0 when it is negative.
+    Text(u16),
     /// 64-byte blocks of a bytes argument
     Blocks(u16),
     /// 64-byte blocks of all byte strings in a list argument: fields of `width`-word elements, one bit each
@@ -35,8 +53,10 @@ pub enum Atom {
     Depth(Place),
     /// The smaller of two bounds.
     Least(Arc<[Poly; 2]>),
-    /// `.1[0]` where the integer argument is negative, else `.1[1]`: positions that count from the end.
-    Signed(u16, Arc<[Poly; 2]>),
+    /// `.1[0]` where the integer is negative, else `.1[1]`: positions that count from the end.
+    Signed(Number, Arc<[Poly; 2]>),
+    /// `.2[1]` where the word of an option or of alternatives is this one, else `.2[0]`.
+    Chosen(u16, u64, Arc<[Poly; 2]>),
     /// Inside loop `.0`: a share of the whole that `.1` names; never leaves the front end.
     Each(u16, u8),
 }
@@ -60,9 +80,14 @@ pub struct Cost {
 pub trait Stored {
     /// Entries, or blocks of a string.
     fn len(&self, place: Place, words: &[u64]) -> u64;
-    /// Nominal depth, as it may be at the call's end: a call adds at most one entry for each of its words.
+    /// The integer that the bytes argument in this slot spells; None where the bytes are not at hand.
+    fn number(&self, _slot: u16, _words: &[u64]) -> Option<i64> {
+        None
+    }
+    /// Nominal depth, as it may be at the call's end: a call adds at most one entry to a value for each of its words.
     fn depth(&self, place: Place, words: &[u64]) -> u64 {
-        depth_of(self.len(place, words).saturating_add(words.len() as u64))
+        let added = if let Place::Collection(_) = place { ADDED_MAX } else { words.len() as u64 };
+        depth_of(self.len(place, words).saturating_add(added))
     }
 }
 
@@ -202,11 +227,19 @@ impl Poly {
     }
 
     /// `negative` where the integer argument is, else `other`.
-    pub fn signed(slot: u16, negative: &Poly, other: &Poly) -> Poly {
+    pub fn signed(of: Number, negative: &Poly, other: &Poly) -> Poly {
         if negative == other {
             return negative.clone();
         }
-        Poly::atom(Atom::Signed(slot, Arc::new([negative.clone(), other.clone()])))
+        Poly::atom(Atom::Signed(of, Arc::new([negative.clone(), other.clone()])))
+    }
+
+    /// `this` where the word in `slot` is `tag`, else `other`.
+    pub fn chosen(slot: u16, tag: u64, this: &Poly, other: &Poly) -> Poly {
+        if this == other {
+            return this.clone();
+        }
+        Poly::atom(Atom::Chosen(slot, tag, Arc::new([other.clone(), this.clone()])))
     }
 
     /// The terms in which `self` exceeds `other`.
@@ -264,14 +297,22 @@ impl Atom {
             Atom::Len(place) => stored.len(place, words),
             Atom::Depth(place) => stored.depth(place, words),
             Atom::Least(ref two) => two[0].eval(words, stored).min(two[1].eval(words, stored)),
-            Atom::Signed(slot, ref two) => two[((word(slot) as i64) >= 0) as usize].eval(words, stored),
+            Atom::Signed(of, ref two) => {
+                let value = match of {
+                    Number::Word(slot) => Some(word(slot) as i64),
+                    Number::Text(slot) => stored.number(slot, words),
+                };
+                two[value.is_some_and(|v| v >= 0) as usize].eval(words, stored)
+            }
+            Atom::Chosen(slot, tag, ref two) => two[(word(slot) == tag) as usize].eval(words, stored),
+            Atom::Text(slot) => stored.number(slot, words).map_or(u64::MAX, |v| v.max(0) as u64),
             Atom::Each(..) => 0,
         }
     }
 
     /// Does it depend on what is stored, other than by depth, or choose between bounds?
     fn has_len(&self) -> bool {
-        matches!(self, Atom::Len(_) | Atom::Least(_) | Atom::Signed(..))
+        matches!(self, Atom::Len(_) | Atom::Least(_) | Atom::Signed(..) | Atom::Chosen(..))
     }
 
     /// The same outside a loop: shares of a whole inside a choice become the whole.
@@ -279,7 +320,8 @@ impl Atom {
         let both = |two: &[Poly; 2]| Arc::new([two[0].wholes(loop_number, whole), two[1].wholes(loop_number, whole)]);
         match self {
             Atom::Least(two) => Atom::Least(both(two)),
-            Atom::Signed(slot, two) => Atom::Signed(*slot, both(two)),
+            Atom::Signed(of, two) => Atom::Signed(*of, both(two)),
+            Atom::Chosen(slot, tag, two) => Atom::Chosen(*slot, *tag, both(two)),
             a => a.clone(),
         }
     }
@@ -288,16 +330,20 @@ impl Atom {
         let of = |p: Place| match p {
             Place::Db => "db".to_owned(),
             Place::Key(slot) | Place::Keys(slot) => name_of(slot),
+            Place::Collection(n) => name_of(COLLECTIONS + n),
         };
         match *self {
             Atom::Count(slot) => format!("n({})", name_of(slot)),
-            Atom::Int(slot) => name_of(slot),
+            Atom::Int(slot) | Atom::Text(slot) => name_of(slot),
             Atom::Blocks(slot) | Atom::BlocksAll { slot, .. } => format!("blocks({})", name_of(slot)),
             Atom::Len(p) => format!("len({})", of(p)),
             Atom::Depth(p) => format!("depth({})", of(p)),
             Atom::Least(ref two) => format!("min({}, {})", two[0].text(name_of), two[1].text(name_of)),
-            Atom::Signed(slot, ref two) => {
+            Atom::Signed(Number::Word(slot) | Number::Text(slot), ref two) => {
                 format!("({} < 0 ? {} : {})", name_of(slot), two[0].text(name_of), two[1].text(name_of))
+            }
+            Atom::Chosen(slot, tag, ref two) => {
+                format!("({} is {tag} ? {} : {})", name_of(slot), two[1].text(name_of), two[0].text(name_of))
             }
             Atom::Each(l, k) => format!("each({l}.{k})"),
         }

@@ -5,7 +5,7 @@ use super::helpers::table;
 use super::module::compile_module;
 use expect_test::{Expect, expect};
 
-fn refused(source: &str, wanted: Expect) {
+pub(super) fn refused(source: &str, wanted: Expect) {
     let errors = match compile_module(source, "test", table()) {
         Ok(_) => panic!("this is accepted:\n{source}"),
         Err(errors) => errors,
@@ -86,7 +86,7 @@ fn an_unknown_item() {
     refused(
         r##"func a() { }"##,
         expect![[r#"
-            error[C001]: expected an item (command, fn, const, errors), found `func`
+            error[C001]: expected an item (command, fn, const, errors, record, collection), found `func`
              --> test.look:1:1
               |
             1 | func a() { }
@@ -692,19 +692,6 @@ fn a_cost_that_names_nothing() {
 }
 
 #[test]
-fn a_record() {
-    refused(
-        r##"record R { a: int }"##,
-        expect![[r#"
-            error[C014]: `record` is not yet accepted: programs work on the keyspace `db`
-             --> test.look:1:1
-              |
-            1 | record R { a: int }
-              | ^^^^^^"#]],
-    );
-}
-
-#[test]
 fn a_wait_without_a_key_to_wait_for() {
     refused(
         r##"command A(k: key) { wait }"##,
@@ -787,7 +774,7 @@ errors hunger = "ERR x""##,
             2 | errors hunger = "ERR x"
               |        ^^^^^^
               |
-              = help: overflow, div_zero, nan; of the argument parser: syntax, arity, not_int, not_float, range"#]],
+              = help: overflow, div_zero, nan, broken_index; of the argument parser: syntax, arity, not_int, not_float, range"#]],
     );
 }
 
@@ -831,5 +818,21 @@ fn a_variable_that_carries_a_dead_view_into_the_next_turn() {
               |     ---------------------- this write ends it
               |
               = help: use it before the write, or look it up again after it"#]],
+    );
+}
+
+/// Found by the fuzz target `look_source`: the span of an escape ended inside a character, and drawing it panicked.
+#[test]
+fn a_mistake_that_ends_inside_a_character_is_drawn() {
+    refused(
+        "command A() { reply \"\\é\" }",
+        expect![[r#"
+        error[C001]: unknown escape
+         --> test.look:1:22
+          |
+        1 | command A() { reply "\é" }
+          |                      ^^
+          |
+          = help: known: \n \r \t \0 \xNN \" \' \\"#]],
     );
 }

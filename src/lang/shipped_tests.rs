@@ -175,3 +175,32 @@ fn a_range_costs_what_it_asks_for_and_not_the_whole_list() {
     assert!(bound("LRANGE", 0, 99) < 10_000, "{}", bound("LRANGE", 0, 99));
     assert!(bound("LRANGE", 0, -1) > 1_000_000, "{}", bound("LRANGE", 0, -1));
 }
+
+#[test]
+fn a_range_of_a_sorted_set_costs_what_its_ends_or_its_limit_ask_for() {
+    use super::poly::{Place, Stored};
+    /// A million members; the last index as the request spells it.
+    struct Million(i64);
+    impl Stored for Million {
+        fn len(&self, _: Place, _: &[u64]) -> u64 {
+            1_000_000
+        }
+        fn number(&self, slot: u16, _: &[u64]) -> Option<i64> {
+            (slot == 3).then_some(self.0)
+        }
+    }
+    let modules = compiled();
+    let zrange = modules.iter().flat_map(|m| &m.commands).find(|c| c.name == "ZRANGE").unwrap();
+    let slots: Vec<_> = zrange.grammar.params.iter().map(|p| (p.name.as_str(), p.slot)).collect();
+    assert_eq!(slots[..6], [("key", 0), ("start", 2), ("stop", 3), ("by", 4), ("REV", 5), ("page", 6)]);
+    let bound = |stop: i64, by: u64, limit: Option<i64>| {
+        let (tag, count) = limit.map_or((0, 0), |n| (1, n as u64));
+        zrange.cost.ops.eval(&[0, 0, 0, 0, by, 0, tag, 0, count, 1], &Million(stop))
+    };
+    let whole = 1_000_000;
+    assert!(bound(9, 0, None) < 2_000, "index range: {}", bound(9, 0, None));
+    assert!(bound(-1, 0, None) > whole && bound(1_000_000, 0, None) > whole, "to the end");
+    assert!(bound(9, 1, Some(10)) < 2_000, "LIMIT: {}", bound(9, 1, Some(10)));
+    assert!(bound(9, 1, None) > whole, "scores without LIMIT: the index says nothing");
+    assert!(bound(9, 1, Some(-1)) > whole, "LIMIT 0 -1 is none");
+}

@@ -7,7 +7,7 @@
 //! Row::write("Slot.put_str(value: bytes, due: time?)", "30 + blocks(value)", "2", put_str).kills(Kills::Slots)
 //! ```
 //! A receiver whose name is a handle type, `bytes`, `int`, … is the first argument; any other (`batch.now`) is part of the name.
-//! Costs are polynomials in numbers, `blocks(argument)` (the receiver is `self`), integer arguments, `len` (entries of the receiver's
+//! Costs are polynomials in numbers, `blocks(argument)` (the receiver is `self`), integer arguments, `int(argument)` (what it spells), `len` (entries of the receiver's
 //! collection, or blocks of the string under its key) and `depth`.
 
 use super::ast::{AtomSyntax, SumSyntax, TypeSyntax, TypeSyntaxKind};
@@ -143,6 +143,8 @@ pub enum RowAtom {
     Blocks(u8),
     /// Value of an integer argument
     Int(u8),
+    /// Integer that an argument spells
+    Text(u8),
     Len,
     Depth,
 }
@@ -266,6 +268,20 @@ impl Table {
                 Type::Tuple(fields.iter().map(|f| self.resolve(&f.1)).collect::<Result<_, _>>()?)
             }
             TypeSyntaxKind::Optional(inner) => self.resolve(inner)?.optional(),
+            TypeSyntaxKind::Enum(names) => {
+                let mut sum = Sum::default();
+                for name in names {
+                    if sum.cases.iter().any(|c| c.0 == name.name) {
+                        return Err(Diagnostic::new(Code::Duplicate, name.span, "this case is there already"));
+                    }
+                    sum.cases.push((name.name.clone(), Vec::new()));
+                }
+                Type::Sum(Arc::new(sum))
+            }
+            TypeSyntaxKind::List { .. } => {
+                return Err(Diagnostic::new(Code::Type, t.span, "a list is the type of a variable only")
+                    .help("`var x: list<int>[16]`; to keep many values declare a `seq` collection"));
+            }
             TypeSyntaxKind::Named(name) => match (self.handle(name), self.sums.get(name)) {
                 (Some(handle), _) => handle,
                 (None, Some(sum)) => Type::Sum(sum.clone()),
@@ -347,6 +363,7 @@ fn row_poly(text: &str, params: &[(String, Type)]) -> Result<RowPoly, Diagnostic
         params.iter().position(|p| p.0 == name && wanted(&p.1)).map(|i| i as u8).ok_or_else(|| unknown(name))
     };
     let atom = |a: &AtomSyntax| match a {
+        AtomSyntax::Of(f, x) if f == "int" => argument(x, Type::is_bytes).map(RowAtom::Text),
         AtomSyntax::Of(f, x) if f == "blocks" => argument(x, Type::is_bytes).map(RowAtom::Blocks),
         AtomSyntax::Name(x) if x == "len" => Ok(RowAtom::Len),
         AtomSyntax::Name(x) if x == "depth" => Ok(RowAtom::Depth),

@@ -18,11 +18,74 @@ pub enum Type {
     Handle(u16, Arc<str>),
     /// A `rest` parameter: never a value, only looped over, counted or indexed.
     List(Arc<Type>),
+    /// Fields by name; the words of all of them.
+    Record(Arc<Record>),
+    /// A local list.
+    Items(Arc<Items>),
+    /// A collection that the module declares; its word is the opened collection's.
+    Collection(Arc<Collection>),
+    /// A place in one: the collection, the key, and (`loaded`) the row's words.
+    Row {
+        of: Arc<Collection>,
+        loaded: bool,
+    },
     /// A case by name (`NX`, `str(v)`, `none`) before it is known of which sum.
     Case(String, Vec<Type>),
     Unit,
     /// The type of what does not come back: `fail`, `return`.
     Never,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct Record {
+    pub name: String,
+    pub fields: Vec<(String, Type)>,
+    /// One for each word.
+    pub limits: Vec<Limit>,
+}
+
+/// `list<T>[N]`
+#[derive(Clone, PartialEq, Debug)]
+pub struct Items {
+    pub element: Type,
+    pub limits: Vec<Limit>,
+    pub max: u32,
+}
+
+/// What a stored word may be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Limit {
+    None,
+    Int {
+        min: i64,
+        max: i64,
+    },
+    /// At most so many bytes.
+    Bytes(u32),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CollectionKind {
+    Map,
+    OrderedMap,
+    Set,
+    OrderedSet,
+    Seq,
+}
+
+/// `collection NAME : map<K, V>`
+#[derive(Clone, PartialEq, Debug)]
+pub struct Collection {
+    pub name: String,
+    /// Its number in the module.
+    pub number: u16,
+    pub kind: CollectionKind,
+    /// Unit for a `seq`.
+    pub key: Type,
+    /// Unit for a set.
+    pub value: Type,
+    pub key_limits: Vec<Limit>,
+    pub limits: Vec<Limit>,
 }
 
 /// Cases have tags 1, 2, …; `none`, where allowed, is 0.
@@ -74,6 +137,9 @@ impl Type {
     pub fn width(&self) -> usize {
         match self {
             Type::Int | Type::Float | Type::Bool | Type::Bytes | Type::Handle(..) | Type::List(_) => 1,
+            Type::Items(..) | Type::Collection(_) => 1,
+            Type::Record(r) => r.limits.len(),
+            Type::Row { of, loaded } => 2 + if *loaded { of.limits.len() } else { 0 },
             Type::Key => 2,
             Type::Sum(s) => 1 + s.payload_width(),
             Type::Tuple(fields) => fields.iter().map(Type::width).sum(),
@@ -113,6 +179,10 @@ impl fmt::Display for Type {
             }
             Type::Handle(_, name) => f.write_str(name),
             Type::List(t) => write!(f, "list of {t}"),
+            Type::Items(i) => write!(f, "list<{}>[{}]", i.element, i.max),
+            Type::Record(r) => f.write_str(&r.name),
+            Type::Collection(c) => write!(f, "the collection {}", c.name),
+            Type::Row { of, .. } => write!(f, "a row of {}", of.name),
             Type::Case(name, payload) if payload.is_empty() => f.write_str(name),
             Type::Case(name, payload) => {
                 write!(f, "{name}(")?;

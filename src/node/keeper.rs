@@ -74,7 +74,7 @@ pub fn meta_of(applied: &Applied) -> Meta {
         Some((at, bytes)) => [&encode_position(*at)[..], bytes].concat(),
         None => Vec::new(),
     };
-    Meta { applied: encode_position(applied.last), membership, ..Meta::default() }
+    Meta { applied: encode_position(applied.last), membership }
 }
 
 /// What a checkpoint says of itself.

@@ -55,6 +55,10 @@ impl StateMachine for NodeMachine {
         })
     }
 
+    fn idle(&mut self) -> bool {
+        self.applier.idle()
+    }
+
     fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
         self.keeper.export()
     }

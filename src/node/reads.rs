@@ -5,15 +5,16 @@ use super::state::SharedState;
 use crate::apply::pending::{Plan, Step, Watch};
 use crate::apply::runner::{Runner, unchanged};
 use crate::base::words::{BytesWord, ListWord};
-use crate::base::{Clock, mix64};
+use crate::base::{Clock, KeyHasher, mix64};
 use crate::command::args::for_each_key;
 use crate::command::{Command, LARGE_READ_OPS, Table};
 use crate::gateway::backend::{Place, Ran, Reads};
 use crate::lang::env::Ended;
 use crate::lang::grammar::Grammar;
+use crate::lang::helpers::number;
 use crate::lang::poly::{Place as Where, Stored};
 use crate::resp::ReplyBuf;
-use crate::store::{Read, Reader};
+use crate::store::{Read, Reader, SYSTEM_DB};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -186,7 +187,7 @@ fn patience<R: Read>(table: &Table, state: &R, call: &Rider<'_>, blob: &[u8]) ->
 
 fn is_large<R: Read>(table: &Table, state: &R, call: &Rider<'_>, blob: &[u8]) -> bool {
     let Some(command) = table.by_handler(call.handler).map(|n| &table[n]) else { return false };
-    let stored = Sizes { state, db: call.db, blob, grammar: &command.grammar };
+    let stored = Sizes { state, db: call.db, blob, grammar: &command.grammar, collections: &[] };
     command.cost.ops.eval(call.words, &stored) > LARGE_READ_OPS
 }
 
@@ -196,6 +197,8 @@ pub struct Sizes<'a, R> {
     pub db: u8,
     pub blob: &'a [u8],
     pub grammar: &'a Grammar,
+    /// Keys of the program's collections in the system database, by number.
+    pub collections: &'a [String],
 }
 
 impl<R: Read> Sizes<'_, R> {
@@ -208,9 +211,18 @@ impl<R: Read> Sizes<'_, R> {
 }
 
 impl<R: Read> Stored for Sizes<'_, R> {
+    fn number(&self, slot: u16, words: &[u64]) -> Option<i64> {
+        let word = BytesWord(*words.get(slot as usize)?);
+        number::int(self.blob.get(word.offset()..word.offset() + word.len())?)
+    }
     fn len(&self, place: Where, words: &[u64]) -> u64 {
         match place {
             Where::Db => self.state.db_len(self.db),
+            Where::Collection(n) => self.collections.get(n as usize).map_or(0, |key| {
+                let key = key.as_bytes();
+                let entry = self.state.find(SYSTEM_DB, KeyHasher::new(0).hash(key), key);
+                entry.map_or(0, |entry| entry.value().extent())
+            }),
             Where::Key(slot) => self.of_key(words, slot as usize),
             Where::Keys(slot) => {
                 let list = ListWord(words.get(slot as usize).copied().unwrap_or(0));

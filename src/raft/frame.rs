@@ -8,9 +8,13 @@
 //! A stranger that wants to join knows neither cluster nor ids: all its words are 0. `crc32c` covers kind, id and payload. A response has its request's id and kind; kind [`Kind::Failed`] answers any. The length
 //! is checked before anything is allocated, and memory follows the bytes that really arrive, not the announced length.
 
-use super::types::{RaftEntry, RaftLogId, RaftVote, Reader, Types, entry_of, log_id, payload_of, position};
+use super::types::{
+    RaftEntry, RaftLogId, RaftVote, Reader, Types, entry_of, log_id, parse_membership, payload_of, position,
+};
+use crate::base::batch::Chunk;
 use crate::disk::{Kind as RecordKind, Position, Record};
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
@@ -198,6 +202,39 @@ impl Reader<'_> {
     pub fn log_id(&mut self) -> Option<Option<RaftLogId>> {
         let (term, index) = (self.u64()?, self.u64()?);
         Some(log_id(Position { term, index }))
+    }
+}
+
+/// Reads frames and the messages in them as a connection would, and forgets them: what fuzzers call.
+pub fn probe(bytes: &[u8]) {
+    let _ = Hello::read(&mut &*bytes).now_or_never();
+    let mut rest = bytes;
+    while let Some(Ok(Some(frame))) = read(&mut rest, PAYLOAD_BYTES_MAX).now_or_never() {
+        match frame.kind {
+            Kind::Append => {
+                parse_append_request(&frame.payload);
+                parse_append_response(&frame.payload);
+            }
+            Kind::Vote | Kind::PreVote => {
+                parse_vote_request(&frame.payload);
+                parse_vote_response(&frame.payload);
+            }
+            Kind::Transfer => {
+                parse_transfer_request(&frame.payload);
+                parse_transfer_response(&frame.payload);
+            }
+            Kind::SnapshotBegin => {
+                let mut r = Reader(&frame.payload);
+                if let (Some(_), Some(_), Some(_)) = (r.vote(), r.log_id(), r.log_id()) {
+                    parse_membership(r.0);
+                }
+            }
+            Kind::Forward => {
+                let mut rest = frame.payload.slice(frame.payload.len().min(8)..);
+                while !rest.is_empty() && Chunk::parse(&mut rest).is_ok() {}
+            }
+            _ => {}
+        }
     }
 }
 

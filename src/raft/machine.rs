@@ -123,7 +123,7 @@ impl ApplyThread {
 
 fn run(mut machine: Box<dyn StateMachine>, mut receiver: mpsc::Receiver<ToApply>, progress: &Progress) {
     let mut next = None;
-    while let Some(command) = next.take().or_else(|| receiver.blocking_recv()) {
+    while let Some(command) = next.take().or_else(|| wait(&mut receiver, &mut *machine)) {
         match command {
             ToApply::Entries(mut entries) => {
                 // Everything that waits is one set: one publication, one wake-up
@@ -151,6 +151,18 @@ fn run(mut machine: Box<dyn StateMachine>, mut receiver: mpsc::Receiver<ToApply>
                 let _ = reply.send(result);
             }
             ToApply::Stop => return,
+        }
+    }
+}
+
+/// The next command. While there is none, the machine does what can wait.
+fn wait(receiver: &mut mpsc::Receiver<ToApply>, machine: &mut dyn StateMachine) -> Option<ToApply> {
+    loop {
+        match receiver.try_recv() {
+            Ok(command) => return Some(command),
+            Err(mpsc::error::TryRecvError::Disconnected) => return None,
+            Err(mpsc::error::TryRecvError::Empty) if machine.idle() => return receiver.blocking_recv(),
+            Err(mpsc::error::TryRecvError::Empty) => {}
         }
     }
 }
@@ -308,5 +320,56 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<LookSnapshot, io::Error> {
         let snapshot = self.0.lock().unwrap_or_else(|e| e.into_inner()).take();
         snapshot.ok_or_else(|| io::Error::other("there is no checkpoint yet"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    struct Untidy(Arc<AtomicU32>);
+
+    impl StateMachine for Untidy {
+        fn applied(&self) -> Applied {
+            Applied::default()
+        }
+        fn roster(&self) -> Arc<Roster> {
+            Arc::default()
+        }
+        fn apply(&mut self, _: Vec<Committed>) -> Result<(), String> {
+            Ok(())
+        }
+        fn idle(&mut self) -> bool {
+            self.0.fetch_sub(1, Ordering::SeqCst) == 1
+        }
+        fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
+            None
+        }
+        fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
+            Err("nothing to receive".into())
+        }
+        fn install(&mut self, _: Applied, _: Box<dyn Receive>) -> Result<(), String> {
+            Err("nothing to install".into())
+        }
+    }
+
+    #[test]
+    fn an_idle_machine_tidies_up_until_nothing_is_left() {
+        let left = Arc::new(AtomicU32::new(100));
+        let (mut thread, progress, _) = ApplyThread::start(Box::new(Untidy(left.clone()))).unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while left.load(Ordering::SeqCst) > 0 && std::time::Instant::now() < until {
+            std::thread::yield_now();
+        }
+        assert_eq!(left.load(Ordering::SeqCst), 0);
+        let entry = Committed {
+            position: LogPosition { term: 1, index: LogIndex(1) },
+            body: crate::apply::machine::Body::Blank,
+        };
+        left.store(1, Ordering::SeqCst);
+        thread.sender.blocking_send(ToApply::Entries(vec![entry])).unwrap();
+        thread.stop();
+        assert_eq!(progress.index(), LogIndex(1));
     }
 }

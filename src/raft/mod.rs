@@ -22,6 +22,7 @@ mod server;
 mod tls;
 mod types;
 
+pub use frame::probe as probe_frames;
 pub use tls::{PeerTls, PeerTlsError};
 
 use crate::apply::digests::Digests;
@@ -106,7 +107,10 @@ pub enum StartError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// The checkpoint that allowed the log to be purged is not there.
-    #[error("the log begins after entry {purged}, but the restored state ends at entry {restored}")]
+    #[error(
+        "the log begins after entry {purged}, but the newest checkpoint ends at entry {restored}: a checkpoint is missing, or an \
+         older one was put back. Restore the whole directory of this node, or in a cluster start it empty"
+    )]
     StateBehindLog { purged: u64, restored: u64 },
     #[error("peer address: {0}")]
     Listen(String),

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Version of the root record's own layout.
-const RECORD_FORMAT: u32 = 2;
+const RECORD_FORMAT: u32 = 3;
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"LKRT");
 
 /// What can go wrong with checkpoints, besides reading single pages.
@@ -39,20 +39,17 @@ pub enum CheckpointError {
 /// What a checkpoint says beside the version itself. Means nothing here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
-    pub hash_seed: u64,
     /// Position of the last applied entry, as `raft` writes it.
     pub applied: Vec<u8>,
     /// Membership, as `raft` writes it.
     pub membership: Vec<u8>,
-    /// Chain of the log at that entry.
-    pub chain: Vec<u8>,
 }
 
 /// A checkpoint: where a version's pages begin, and what belongs to it.
 ///
 /// ```text
 /// "LKRT" | format u32 | sequence, next page number, sub-batch, epoch, time, digest, last deletions u64 | databases: count u64,
-/// keys, keys' count, expires, expires' count, cleared, created, vanished u64 each | hash seed u64 | applied, membership, chain: length u64, bytes each
+/// keys, keys' count, expires, expires' count, cleared, created, vanished u64 each | applied, membership: length u64, bytes each
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RootRecord {
@@ -73,10 +70,9 @@ impl RootRecord {
             words.extend([db.keys.root.0, db.keys.len, db.expires.root.0, db.expires.len]);
             words.extend([db.cleared.0, db.created.0, db.vanished.0]);
         }
-        words.push(meta.hash_seed);
         let mut out = [RECORD_MAGIC.to_le_bytes(), RECORD_FORMAT.to_le_bytes()].concat();
         words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
-        for bytes in [&meta.applied, &meta.membership, &meta.chain] {
+        for bytes in [&meta.applied, &meta.membership] {
             out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
             out.extend_from_slice(bytes);
         }
@@ -169,8 +165,7 @@ impl<'a> Reader<'a> {
             let (cleared, created, vanished) = (Epoch(self.u64()?), Epoch(self.u64()?), Epoch(self.u64()?));
             *db = DbState { keys, expires, cleared, created, vanished };
         }
-        let hash_seed = self.u64()?;
-        let meta = Meta { hash_seed, applied: self.bytes()?, membership: self.bytes()?, chain: self.bytes()? };
+        let meta = Meta { applied: self.bytes()?, membership: self.bytes()? };
         Some(RootRecord { sequence, next_page, state, meta })
     }
     /// A reference that means something outside of this process.

@@ -668,9 +668,6 @@ impl Writer {
         let died = self.m.dead().since(self.dead_before) as usize;
         self.dead_before = self.m.dead().mark();
         self.collect(COLLECT_EXTRA + 2 * died);
-        shared.live_bytes.store(self.m.live_bytes(), Ordering::Relaxed);
-        shared.dead_bytes.store(self.m.dead().bytes(), Ordering::Relaxed);
-        shared.dead_entries.store(self.m.dead().entries(), Ordering::Relaxed);
     }
 
     /// Those born from `born` on were never made.
@@ -715,6 +712,10 @@ impl Writer {
             self.m.free(root);
         }
         let oldest = self.clear_tombstones(SubBatch(oldest), budget);
-        self.m.collect(oldest, budget)
+        let all = self.m.collect(oldest, budget);
+        shared.live_bytes.store(self.m.live_bytes(), Ordering::Relaxed);
+        shared.dead_bytes.store(self.m.dead().bytes(), Ordering::Relaxed);
+        shared.dead_entries.store(self.m.dead().entries(), Ordering::Relaxed);
+        all
     }
 }

@@ -28,11 +28,10 @@ pub struct Bench {
     calls: u64,
 }
 
-/// Every command of `commands/redis`, compiled.
-pub fn all_commands() -> Vec<look::lang::module::Command> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("commands/redis");
-    let mut files: Vec<_> =
-        std::fs::read_dir(folder).expect("commands/redis").map(|f| f.expect("a file").path()).collect();
+/// Every command of a folder of `commands`, compiled.
+pub fn commands_of(folder: &str) -> Vec<look::lang::module::Command> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("commands").join(folder);
+    let mut files: Vec<_> = std::fs::read_dir(folder).expect("a folder").map(|f| f.expect("a file").path()).collect();
     files.sort();
     let mut commands = Vec::new();
     for file in files.iter().filter(|f| !f.ends_with("prelude.look")) {
@@ -58,8 +57,9 @@ fn shapes() -> Vec<HelperShape> {
 }
 
 impl Bench {
+    /// With the commands of Redis and of the examples.
     pub fn new(engine: Engine) -> Bench {
-        let commands = all_commands();
+        let commands = [commands_of("redis"), commands_of("examples")].concat();
         let shapes = shapes();
         let verified: Vec<_> = commands
             .iter()
@@ -162,8 +162,13 @@ impl Bench {
 
     /// What the call may cost at most, by what is stored now.
     fn bound(&self, command: &look::lang::Command, call: &Call<'_>) -> (u64, u64) {
-        let stored =
-            look::node::reads::Sizes { state: &self.writer, db: call.db, blob: call.blob, grammar: &command.grammar };
+        let stored = look::node::reads::Sizes {
+            state: &self.writer,
+            db: call.db,
+            blob: call.blob,
+            grammar: &command.grammar,
+            collections: &command.collections,
+        };
         (command.cost.ops.eval(call.words, &stored), command.cost.locs.eval(call.words, &stored))
     }
 }

@@ -62,6 +62,8 @@ pub struct OpenCollection {
     coll: Coll,
     due: Option<i64>,
     dirty: bool,
+    /// A program's own: nothing else reaches it, so it stays open until the call ends.
+    program: bool,
 }
 
 impl OpenCollection {
@@ -74,7 +76,32 @@ impl OpenCollection {
     }
 }
 
+impl Coll {
+    /// The tree of an ordered collection of a program, or of a sorted set.
+    pub(super) fn ordered(&self) -> Tree {
+        Tree { root: self.roots[1], len: self.len }
+    }
+    pub(super) fn set_ordered(&mut self, tree: Tree) {
+        self.roots[1] = tree.root;
+        self.len = tree.len;
+    }
+}
+
 impl Env {
+    /// Opens a program's collection, empty if it is not there yet.
+    pub(super) fn open_of_program(&mut self, slot: u64, kind: ValueKind) -> Result<(), Trap> {
+        self.open(slot, kind, true)?;
+        self.opened(slot)?.program = true;
+        Ok(())
+    }
+    pub(super) fn opened_ordered(&mut self, handle: u64) -> Result<Coll, Trap> {
+        let open = *self.opened(handle)?;
+        if open.program && open.kind == ValueKind::Zset { Ok(open.coll) } else { Err(Trap::Index) }
+    }
+    pub(super) fn change_ordered(&mut self, handle: u64, coll: Coll) -> Result<(), Trap> {
+        self.changed(handle, |open| open.coll = coll)
+    }
+
     /// Opens what is under a slot; `create` where there is nothing. False: there is nothing.
     fn open(&mut self, slot: u64, kind: ValueKind, create: bool) -> Result<bool, Trap> {
         self.charge(10, 1);
@@ -96,7 +123,7 @@ impl Env {
             Some(_) => return self.fail(WRONGTYPE),
         };
         let due = entry.and_then(|e| e.due());
-        self.open.push((slot as u32, OpenCollection { kind, coll, due, dirty: false }));
+        self.open.push((slot as u32, OpenCollection { kind, coll, due, dirty: false, program: false }));
         Ok(true)
     }
 
@@ -105,7 +132,9 @@ impl Env {
     }
     fn opened_as(&mut self, handle: u64, kind: ValueKind) -> Result<OpenCollection, Trap> {
         let open = *self.opened(handle)?;
-        if open.kind == kind { Ok(open) } else { Err(Trap::Index) }
+        // a sorted set's score, where a program keeps a row, would be nonsense
+        let foreign = open.program && kind == ValueKind::Zset;
+        if open.kind == kind && !foreign { Ok(open) } else { Err(Trap::Index) }
     }
     fn opened_map(&mut self, handle: u64) -> Result<MapRoot, Trap> {
         let open = *self.opened(handle)?;
@@ -118,8 +147,16 @@ impl Env {
         Ok(())
     }
 
-    /// Writes every changed collection back and forgets all handles: before any other write to the keyspace, and at the end.
+    /// Writes every changed collection of the keyspace back and forgets its handle: before any other write to the keyspace.
     pub(in crate::lang) fn settle(&mut self) -> Result<(), Trap> {
+        while let Some(last) = self.open.iter().rposition(|(_, open)| !open.program) {
+            let (slot, open) = self.open.remove(last);
+            self.write_back(slot as u64, open)?;
+        }
+        Ok(())
+    }
+    /// The same for all collections: at the end of a call.
+    pub(in crate::lang) fn settle_all(&mut self) -> Result<(), Trap> {
         while let Some((slot, open)) = self.open.pop() {
             self.write_back(slot as u64, open)?;
         }

@@ -4,12 +4,13 @@ use super::edge::{blocks, depth, helpers, optional};
 use super::text::{field_width, int_view, slice_word};
 use super::walk::Walk;
 use super::{bits, encoding, number, rdb};
+use crate::base::KeyHasher;
 use crate::base::limits::{BULK_BYTES_MAX, DATABASES};
 use crate::lang::env::{Env, Held, View};
 use crate::lang::ir::Trap;
 use crate::lang::table::{Kills, Row};
 use crate::store::rope::{self, Rope};
-use crate::store::{Entry, Slot, Value};
+use crate::store::{Entry, SYSTEM_DB, Slot, Value};
 use std::ptr::NonNull;
 
 pub const WRONGTYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -82,6 +83,18 @@ impl Env {
     /// Looks a key up once.
     pub(super) fn find(&mut self, db: u8, key: u64, hash: u64) -> Result<u64, Trap> {
         let key = self.bytes(key)?;
+        let depth = depth(self.db_len(db)?);
+        self.charge(20 + blocks(key.len()), depth);
+        self.look_up(db, key, hash)
+    }
+
+    /// A key of the system database, whose names are ours: its seed need not be secret.
+    pub(super) fn find_system(&mut self, key: &[u8]) -> Result<u64, Trap> {
+        self.look_up(SYSTEM_DB, key, KeyHasher::new(0).hash(key))
+    }
+
+    #[inline]
+    fn look_up(&mut self, db: u8, key: &[u8], hash: u64) -> Result<u64, Trap> {
         let found = match self.held {
             // SAFETY: lent to `run` for the call; not a write.
             Held::Write(writer) => Found::Write(unsafe { &mut *writer.as_ptr() }.find_slot(db, hash, key)),
@@ -93,8 +106,6 @@ impl Env {
         {
             return Err(Trap::Large);
         }
-        let depth = depth(self.db_len(db)?);
-        self.charge(20 + blocks(key.len()), depth);
         self.slots.push(SlotState { db, hash, key: NonNull::from(key), found });
         Ok(self.slots.len() as u64 - 1)
     }

@@ -1,7 +1,7 @@
 //! # helpers: the operations that programs call
 //!
 //! Small, general operations over the store, bytes, numbers and replies; composite logic belongs in `.look`. This file gathers the rows
-//! of the table. [`keys`], [`collections`], [`walk`], [`text`] and [`replies`] hold rows and the functions behind them;
+//! of the table. [`keys`], [`collections`], [`programs`], [`walk`], [`text`] and [`replies`] hold rows and the functions behind them;
 //! [`bits`], [`lcs`], [`longdouble`], [`number`] and [`rdb`] are plain algorithms over byte slices.
 //!
 //! The edge ([`edge`]): a helper receives a pointer to the machine's head and casts it to its [`Env`](super::env::Env). Every helper
@@ -15,6 +15,7 @@ pub mod keys;
 pub mod lcs;
 pub mod longdouble;
 pub mod number;
+pub mod programs;
 pub mod rdb;
 pub mod replies;
 mod restore;
@@ -31,7 +32,7 @@ use std::sync::LazyLock;
 pub const TYPES: &str = "handle Db: collection; handle Slot: slot; \
     handle List: collection; handle Set: collection; handle Hash: collection; handle Zset: collection; \
     handle KeyIter: iterator; handle ListIter: iterator; handle SetIter: iterator; handle HashIter: iterator; \
-    handle ZsetIter: iterator; handle Lcs: iterator; \
+    handle ZsetIter: iterator; handle Lcs: iterator; handle Ordered: collection; handle Items: slot; \
     type Value = none | int(int) | str(bytes) | list | set | hash | zset | stream; \
     global db: Db = 0";
 
@@ -40,7 +41,7 @@ pub const PRELUDE: &str = include_str!("../../../commands/redis/prelude.look");
 
 /// All rows. A helper's number is its place here: rows are only ever added at the end of the last family.
 fn rows() -> Vec<Row> {
-    [keys::ROWS, collections::ROWS, text::ROWS, replies::ROWS].concat()
+    [keys::ROWS, collections::ROWS, text::ROWS, replies::ROWS, programs::ROWS].concat()
 }
 
 /// The helper table that programs are compiled against.

@@ -483,7 +483,8 @@ fn lzf(packed: &[u8], len: usize) -> Option<Vec<u8>> {
 }
 
 /// CRC-64/Jones, as Redis sums its files: reflected, from 0, nothing at the end.
-fn crc64(bytes: &[u8]) -> u64 {
+/// Redis's checksum of a payload.
+pub fn crc64(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |crc, b| CRC_TABLE[((crc ^ *b as u64) & 0xff) as usize] ^ (crc >> 8))
 }
 

@@ -36,12 +36,16 @@ impl<'a> Lower<'a> {
 
     fn built_in(&mut self, name: &Ident, args: &[Val], span: Span) -> Low<Option<Val>> {
         Ok(Some(match (name.name.as_str(), args) {
+            ("n", [list]) if matches!(list.ty, Type::Items(_)) => {
+                let Type::Items(items) = list.ty.clone() else { return Ok(None) };
+                self.list_len(list, &items, span)?
+            }
             ("n", [list]) => {
                 let (Type::List(_), Loc::Arg(slot)) = (&list.ty, list.words[0].loc) else {
                     return Err(Diagnostic::new(
                         Code::Type,
                         span,
-                        format!("`n` counts a `rest` parameter, not {}", list.ty),
+                        format!("`n` counts a `rest` parameter or a list, not {}", list.ty),
                     ));
                 };
                 Val::new(Type::Int, [Word::bounded(Loc::Count(slot), Poly::atom(Atom::Count(slot)))])
@@ -86,7 +90,7 @@ impl<'a> Lower<'a> {
             };
             bound.push((param.name.clone(), Binding::Let(val)));
         }
-        let result = def.result.as_ref().map(|t| self.table.resolve(t)).transpose()?;
+        let result = def.result.as_ref().map(|t| self.names.resolve(t, self.table)).transpose()?;
         let outer = std::mem::replace(&mut self.scope, bound);
         let counters = std::mem::replace(&mut self.counters, super::counters::counters(&def.body));
         let (line, loops) = (self.line, std::mem::take(&mut self.loops));
@@ -110,7 +114,7 @@ impl<'a> Lower<'a> {
     fn param_type(&self, ty: &TypeSyntax) -> Low<Option<Type>> {
         match &ty.kind {
             TypeSyntaxKind::Named(n) if n == "list" => Ok(None),
-            _ => self.table.resolve(ty).map(Some),
+            _ => self.names.resolve(ty, self.table).map(Some),
         }
     }
 
@@ -124,6 +128,13 @@ impl<'a> Lower<'a> {
             return self.helper(&format!("{receiver}.{}", name.name), vals, args.is_none(), span);
         }
         let val = self.expr(on, None)?;
+        match val.ty.clone() {
+            Type::Collection(of) => return self.collection_method(&val, &of, name, args.unwrap_or(&[]), span),
+            Type::Row { of, .. } => return self.row_method(&val, &of, name, args, span),
+            Type::Items(items) => return self.list_method(&val, &items, name, args.unwrap_or(&[]), span),
+            Type::Record(_) if args.is_none() => return self.field(&val, &name.name, span),
+            _ => {}
+        }
         if args.is_none()
             && let Some(projected) = self.project(&val, &name.name, span)?
         {
@@ -223,7 +234,8 @@ impl<'a> Lower<'a> {
         let locs = self.row_cost(&h.locs, h, &vals, whose, span)?;
         self.effects.add(h.effect);
         let writes = matches!(h.effect, Effect::Trim | Effect::Write);
-        let note = Note::Call { ops, locs, writes, fails: h.fails };
+        let pure = h.effect == Effect::Pure && h.has_receiver && !h.fails && h.result != Type::Unit;
+        let note = Note::Call { ops, locs, writes, fails: h.fails, pure };
         self.push_noted(Op::Call { d, helper: h.number, n: n as u8, args: regs }, note);
         self.kill(h, &args, span);
         self.call_result(h, &args, &vals, d, whose, span)
@@ -243,6 +255,7 @@ impl<'a> Lower<'a> {
         let mut kinds = Vec::new();
         word_kinds(&h.result, &mut kinds);
         let bytes_bound = self.result_bound(h, vals, whose, span)?;
+        let spelled = self.spelled(h, vals);
         for (i, is_bytes) in kinds.iter().enumerate().take(width) {
             let r = if i == 0 { d } else { self.reg(span)? };
             if i > 0 {
@@ -252,6 +265,11 @@ impl<'a> Lower<'a> {
             if *is_bytes || h.bound.is_some() {
                 word.bound = bytes_bound.clone();
                 word.natural = h.bound.is_some() && !is_bytes;
+                if let Some(of) = spelled {
+                    // the tag is not the number, and the number may be negative
+                    word.natural = i == 0;
+                    word.is = (i == 1).then_some(of);
+                }
             }
             words.push(word);
         }
@@ -305,7 +323,25 @@ impl<'a> Lower<'a> {
         key.or_else(|| self.place_of_receiver(h, args))
     }
 
+    /// The argument that spells a result, if the row says so and it is one of the call's.
+    fn spelled(&self, h: &Helper, vals: &[Val]) -> Option<Number> {
+        match h.bound.as_deref() {
+            Some([(1, atoms)]) => match atoms[..] {
+                [RowAtom::Text(i)] => match vals[i as usize].words[0].loc {
+                    Loc::Arg(slot) => Some(Number::Text(slot)),
+                    _ => None,
+                },
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     fn result_bound(&mut self, h: &Helper, vals: &[Val], whose: Option<Whose>, span: Span) -> Low<Option<Poly>> {
+        let spells = h.bound.iter().flatten().flat_map(|t| &t.1).any(|a| matches!(a, RowAtom::Text(_)));
+        if spells && self.spelled(h, vals).is_none() {
+            return Ok(None);
+        }
         if let Some(bound) = &h.bound {
             return self.row_cost(bound, h, vals, whose, span).map(Some);
         }
@@ -328,7 +364,7 @@ impl<'a> Lower<'a> {
         })
     }
 
-    fn blocks(&self, val: &Val) -> Poly {
+    pub(super) fn blocks(&self, val: &Val) -> Poly {
         val.words.first().and_then(|w| w.bound.clone()).unwrap_or_else(|| self.everything.clone())
     }
 
@@ -343,6 +379,10 @@ impl<'a> Lower<'a> {
             for atom in atoms {
                 term = term.times(&match atom {
                     RowAtom::Blocks(i) => self.blocks(&vals[*i as usize]),
+                    RowAtom::Text(i) => match vals[*i as usize].words[0].loc {
+                        Loc::Arg(slot) => Poly::atom(Atom::Text(slot)),
+                        _ => self.everything.clone(),
+                    },
                     RowAtom::Int(i) => match &vals[*i as usize].words[0].bound {
                         Some(bound) => bound.clone(),
                         None => {

@@ -32,7 +32,9 @@ impl Found {
 
     fn stmt(&mut self, s: &Stmt) {
         match &s.kind {
-            StmtKind::Var { name, value, .. } => {
+            StmtKind::Var { value: None, .. } => {}
+            StmtKind::AssignField { value, .. } => self.expr(value),
+            StmtKind::Var { name, value: Some(value), .. } => {
                 let set = if is_small(value) { &mut self.begun } else { &mut self.spoiled };
                 set.insert(name.name.clone());
                 self.expr(value);
@@ -94,6 +96,8 @@ impl Found {
                 self.expr(value);
                 self.block(otherwise);
             }
+            ExprKind::Record { fields, .. } => fields.iter().for_each(|(_, e)| self.expr(e)),
+            ExprKind::Range { from, to, .. } => from.iter().chain(to).for_each(|e| self.expr(e)),
             ExprKind::If { condition, yes, no } => {
                 self.expr(condition);
                 self.block(yes);

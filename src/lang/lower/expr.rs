@@ -40,6 +40,9 @@ impl<'a> Lower<'a> {
             ExprKind::If { condition, yes, no } => self.if_expr(condition, yes, no.as_ref(), expect, e.span),
             ExprKind::Match { on, arms } => self.match_expr(on, arms, expect, e.span),
             ExprKind::Block(block) => self.block(block, expect),
+            ExprKind::Record { name, fields } => self.record(name, fields, e.span),
+            ExprKind::Range { .. } => Err(Diagnostic::new(Code::Misplaced, e.span, "a range of keys is no value")
+                .help("`for key in x.range(a ..= b) limit n { … }`")),
         }
     }
 
@@ -65,6 +68,11 @@ impl<'a> Lower<'a> {
         match self.lookup(name) {
             Some(Binding::Let(v) | Binding::Var(v)) => return Ok(v.clone()),
             None => {}
+        }
+        // a case of the wanted type goes before a collection of that name
+        let is_case = matches!(expect, Some(Type::Sum(s)) if s.case(name).is_some());
+        if let Some(of) = self.names.collections.get(name).filter(|_| !is_case).cloned() {
+            return Ok(self.collection(of));
         }
         if let Some(def) = self.names.consts.get(name) {
             let value = def.value.clone();
@@ -266,7 +274,7 @@ impl<'a> Lower<'a> {
             _ => None,
         };
         let natural = if least { wa.natural && wb.natural } else { wa.natural || wb.natural };
-        Ok(Val::new(a.ty.clone(), [Word { loc: Loc::Reg(d), bound, natural }]))
+        Ok(Val::new(a.ty.clone(), [Word { bound, natural, ..Word::at(Loc::Reg(d)) }]))
     }
 
     /// `value is CASE`
@@ -317,9 +325,9 @@ impl<'a> Lower<'a> {
         let a = self.branch(yes.span, |l| l.expr(yes, expect))?;
         let b = self.branch(no.span, |l| l.expr(no, expect))?;
         self.close();
-        let bound_by_sign = sign_of.and_then(|slot| match (&a.val, &b.val) {
+        let bound_by_sign = sign_of.and_then(|of| match (&a.val, &b.val) {
             (Val { ty: Type::Int, words: p, .. }, Val { ty: Type::Int, words: q, .. }) => {
-                Some(Poly::signed(slot, p[0].bound.as_ref()?, q[0].bound.as_ref()?))
+                Some(Poly::signed(of, p[0].bound.as_ref()?, q[0].bound.as_ref()?))
             }
             _ => None,
         });
@@ -330,15 +338,12 @@ impl<'a> Lower<'a> {
         Ok(val)
     }
 
-    /// `argument < 0`: the argument's slot.
-    fn sign_test(&self, c: &Expr) -> Option<u16> {
+    /// `argument < 0`: which.
+    fn sign_test(&self, c: &Expr) -> Option<Number> {
         let ExprKind::Binary { op: BinOp::Lt, a, b } = &c.kind else { return None };
         match (&a.kind, &b.kind) {
             (ExprKind::Name(name), ExprKind::Int(0)) => match self.lookup(name)? {
-                Binding::Let(Val { ty: Type::Int, words, .. }) => match words[0].loc {
-                    Loc::Arg(slot) => Some(slot),
-                    _ => None,
-                },
+                Binding::Let(Val { ty: Type::Int, words, .. }) => words[0].is,
                 _ => None,
             },
             _ => None,
@@ -359,6 +364,7 @@ impl<'a> Lower<'a> {
             let joined = std::mem::take(&mut both[1].val.words);
             val.words[0].loc = Loc::Reg(d);
             val.words[0].natural &= joined[0].natural;
+            val.words[0].is = None;
             val.words[0].bound = match (val.words[0].bound.take(), &joined[0].bound) {
                 (Some(p), Some(q)) => Some(p.max(q)),
                 _ => None,
@@ -419,6 +425,10 @@ impl<'a> Lower<'a> {
     /// `list[i]`: traps outside.
     fn index(&mut self, on: &Expr, index: &Expr, span: Span) -> Low<Val> {
         let list = self.expr(on, None)?;
+        if let Type::Items(items) = list.ty.clone() {
+            let i = self.expr_as(index, &Type::Int)?;
+            return self.list_item(&list, &items, i, span);
+        }
         let Type::List(element) = list.ty.clone() else {
             return Err(Diagnostic::new(Code::Type, on.span, format!("{} cannot be indexed", list.ty)));
         };
@@ -457,6 +467,7 @@ pub(super) fn word_kinds(ty: &Type, out: &mut Vec<bool>) {
         Type::Bytes => out.push(true),
         Type::Key => out.extend([true, false]),
         Type::Tuple(fields) => fields.iter().for_each(|f| word_kinds(f, out)),
+        Type::Record(r) => r.fields.iter().for_each(|f| word_kinds(&f.1, out)),
         Type::Sum(s) => {
             out.push(false);
             let first = out.len();

@@ -44,7 +44,18 @@ fn drop_unread(ops: &mut Vec<Emitted>) {
         let mut read = [false; 256];
         ops.iter().for_each(|e| each_read(&e.op, &mut |r| read[r as usize] = true));
         let before = ops.len();
-        ops.retain(|e| pure_result(&e.op).is_none_or(|d| read[d as usize]));
+        // what a call leaves behind is read right after it
+        let kept: Vec<bool> =
+            (0..ops.len()).map(|i| !matches!(ops.get(i + 1).map(|e| &e.op), Some(Op::Result { .. }))).collect();
+        let mut lone = kept.into_iter();
+        ops.retain(|e| {
+            let lone = lone.next().unwrap_or(false);
+            let gives = match (&e.op, &e.note) {
+                (Op::Call { d, .. }, Note::Call { pure: true, .. }) if lone => Some(*d),
+                (op, _) => pure_result(op),
+            };
+            gives.is_none_or(|d| read[d as usize])
+        });
         if ops.len() == before {
             return;
         }

@@ -23,7 +23,9 @@ impl<'a> Lower<'a> {
     pub(super) fn is_var(&self, val: &Val) -> bool {
         let vars = self.scope.iter().filter_map(|(_, b)| match b {
             Binding::Var(v) => Some(v),
-            _ => None,
+            // its fields can be changed
+            Binding::Let(v) if matches!(v.ty, Type::Row { loaded: true, .. }) => Some(v),
+            Binding::Let(_) => None,
         });
         let mut regs = vars.flat_map(|v| &v.words).map(|w| w.loc);
         regs.any(|r| val.words.iter().any(|w| w.loc == r))
@@ -144,6 +146,7 @@ fn both(a: Val, b: Val) -> Val {
     let mut val = a;
     for (w, v) in val.words.iter_mut().zip(b.words) {
         w.natural &= v.natural;
+        w.is = w.is.filter(|is| v.is == Some(*is));
         w.bound = match (w.bound.take(), v.bound) {
             (Some(x), Some(y)) => Some(x.max(&y)),
             _ => None,

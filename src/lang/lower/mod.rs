@@ -7,10 +7,13 @@
 //! argument do not pay for it.
 
 mod call;
+mod collections;
 mod counters;
+mod declare;
 mod expr;
 mod finish;
 mod flow;
+mod items;
 mod pattern;
 mod stmt;
 
@@ -18,12 +21,14 @@ use super::ast::*;
 use super::diag::{Code, Diagnostic, Span};
 use super::grammar::{Grammar, ParamKind, Shape};
 use super::ir::{BytesWord, NESTING_MAX, Op, Program, REGS_MAX, Reg};
-use super::poly::{Atom, Place, Poly};
+use super::poly::{Atom, Number, Place, Poly};
 use super::table::{Effect, Table};
-use super::types::Type;
+use super::types::{Collection, Record, Type};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+pub use collections::system_key;
 pub use finish::{Finished, LineCost};
 
 pub type Low<T> = Result<T, Diagnostic>;
@@ -46,18 +51,21 @@ pub struct Word {
     pub bound: Option<Poly>,
     /// An int that is never negative.
     pub natural: bool,
+    /// It is this argument itself, unchanged.
+    pub is: Option<Number>,
 }
 
 impl Word {
     fn constant(value: u64) -> Word {
         let natural = value as i64 >= 0;
-        Word { loc: Loc::Const(value), bound: Some(Poly::constant(if natural { value } else { 0 })), natural }
+        let bound = Some(Poly::constant(if natural { value } else { 0 }));
+        Word { bound, natural, ..Word::at(Loc::Const(value)) }
     }
     fn at(loc: Loc) -> Word {
-        Word { loc, bound: None, natural: false }
+        Word { loc, bound: None, natural: false, is: None }
     }
     fn bounded(loc: Loc, bound: Poly) -> Word {
-        Word { loc, bound: Some(bound), natural: true }
+        Word { bound: Some(bound), natural: true, ..Word::at(loc) }
     }
 }
 
@@ -129,6 +137,8 @@ struct Origin {
     kind: OriginKind,
     parent: OriginId,
     span: Span,
+    /// A collection of the module: no part of the keyspace, so that writes there do not reach it.
+    apart: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -151,6 +161,8 @@ enum Note {
         locs: Poly,
         writes: bool,
         fails: bool,
+        /// Only gives a value: left out if nobody reads it.
+        pure: bool,
     },
     Loop {
         trips: Poly,
@@ -190,6 +202,10 @@ struct LoopFrame {
 
 /// Everything a body may name besides its parameters.
 pub struct Names<'a> {
+    /// The module's.
+    pub module: &'a str,
+    pub records: BTreeMap<String, Arc<Record>>,
+    pub collections: BTreeMap<String, Arc<Collection>>,
     pub consts: BTreeMap<&'a str, &'a ConstDef>,
     pub texts: BTreeMap<&'a str, &'a str>,
     pub fns: BTreeMap<&'a str, &'a FnDef>,
@@ -223,6 +239,10 @@ pub struct Lower<'a> {
     /// The command's header says what it blocks on.
     blocks: bool,
     waits: bool,
+    /// Collections that the body names.
+    opened: BTreeMap<u16, Arc<Collection>>,
+    /// The text for a row that an index names and that is not there.
+    broken_index: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -256,13 +276,14 @@ impl<'a> Lower<'a> {
             sources,
             ops: Vec::new(),
             line: 0,
-            next_reg: 0,
-            regs: 0,
+            // the first registers hold the module's collections
+            next_reg: names.collections.len(),
+            regs: names.collections.len(),
             nesting: 0,
             scope: Vec::new(),
             literals: Vec::new(),
             texts: Vec::new(),
-            origins: vec![Origin { kind: OriginKind::Collection, parent: 0, span: Span::default() }],
+            origins: origins(names),
             killed: BTreeMap::new(),
             loops: Vec::new(),
             loop_count: 0,
@@ -273,6 +294,8 @@ impl<'a> Lower<'a> {
             everything: everything(grammar),
             blocks: false,
             waits: false,
+            opened: BTreeMap::new(),
+            broken_index: None,
         };
         for p in &grammar.params {
             let val = l.parameter(p.slot, &p.kind, p.ty());
@@ -285,7 +308,10 @@ impl<'a> Lower<'a> {
     pub fn command(mut self, def: &'a CommandDef) -> Low<(Finished, Effects)> {
         self.counters = counters::counters(&def.body);
         self.blocks = def.blocks.is_some();
+        let own_text = def.errors.iter().find(|e| e.name.name == "broken_index");
+        self.broken_index = own_text.map(|e| e.text.clone());
         self.unit_block(&def.body)?;
+        self.open_collections(def.name.span)?;
         if let (Some((keys, _)), false) = (&def.blocks, self.waits) {
             return Err(Diagnostic::new(
                 Code::Misplaced,
@@ -412,12 +438,12 @@ impl<'a> Lower<'a> {
     // --- life of views and slots ---
 
     fn origin(&mut self, kind: OriginKind, parent: OriginId, span: Span) -> OriginId {
-        self.origins.push(Origin { kind, parent, span });
+        self.origins.push(Origin { kind, parent, span, apart: false });
         (self.origins.len() - 1) as OriginId
     }
 
     fn descends(&self, mut o: OriginId, from: OriginId) -> bool {
-        while o != 0 {
+        while o != 0 && !self.origins[o as usize].apart {
             o = self.origins[o as usize].parent;
             if o == from {
                 return true;
@@ -459,6 +485,12 @@ impl<'a> Lower<'a> {
     }
 }
 
+/// The keyspace, then the module's collections by number.
+fn origins(names: &Names<'_>) -> Vec<Origin> {
+    let origin = |apart| Origin { kind: OriginKind::Collection, parent: 0, span: Span::default(), apart };
+    std::iter::once(origin(false)).chain(names.collections.values().map(|_| origin(true))).collect()
+}
+
 /// The sum of all sizes a call can see: the bound of bytes of which nothing better is known.
 fn everything(grammar: &Grammar) -> Poly {
     let mut sum = Poly::constant(1);
@@ -495,7 +527,8 @@ fn shape_words(shape: &Shape, slot: u16, out: &mut SmallVec<[Word; 2]>) {
     let loc = Loc::Arg(slot);
     match shape {
         Shape::Int { min, .. } => {
-            out.push(Word { loc, bound: Some(Poly::atom(Atom::Int(slot))), natural: *min >= 0 });
+            let bound = Some(Poly::atom(Atom::Int(slot)));
+            out.push(Word { loc, bound, natural: *min >= 0, is: Some(Number::Word(slot)) });
         }
         Shape::Float { .. } => out.push(Word::at(loc)),
         Shape::Bytes { .. } => out.push(Word::bounded(loc, Poly::atom(Atom::Blocks(slot)))),
@@ -526,6 +559,7 @@ fn shape_words(shape: &Shape, slot: u16, out: &mut SmallVec<[Word; 2]>) {
                         None => out.push(w),
                         Some(have) => {
                             have.natural &= w.natural;
+                            have.is = have.is.filter(|is| w.is == Some(*is));
                             have.bound = match (have.bound.take(), w.bound) {
                                 (Some(a), Some(b)) => Some(a.max(&b)),
                                 _ => None,

@@ -83,7 +83,14 @@ impl<'a> Lower<'a> {
             branches.push(self.branch(span, |l| l.case_arms(val, sum, None, arms, expect, span))?);
         }
         self.close();
-        self.switch(s, &tags, branches, expect)
+        let bound = if let Loc::Arg(slot) = word.loc { bound_by_choice(slot, &tags, &branches) } else { None };
+        let mut joined = self.switch(s, &tags, branches, expect)?;
+        if joined.ty == Type::Int
+            && let Some(bound) = bound
+        {
+            joined.words[0].bound = Some(bound);
+        }
+        Ok(joined)
     }
 
     fn switch(&mut self, s: Reg, tags: &[u64], mut branches: Vec<Branch>, expect: Option<&Type>) -> Low<Val> {
@@ -325,6 +332,21 @@ impl<'a> Lower<'a> {
         self.push(Op::CmpInt { rel, d, a, b });
         Ok(d)
     }
+}
+
+/// The bound of an int that a match over an argument gives: that of the branch which the argument chooses. The branches of `tags`,
+/// then perhaps the one of all others.
+fn bound_by_choice(slot: u16, tags: &[u64], branches: &[Branch]) -> Option<Poly> {
+    let of = |b: &Branch| match &b.val {
+        v if v.is_never() => Some(Poly::default()),
+        Val { ty: Type::Int, words, .. } => words[0].bound.clone(),
+        _ => None,
+    };
+    let mut bound = of(branches.last()?)?;
+    for (tag, b) in tags.iter().zip(branches).take(branches.len() - 1).rev() {
+        bound = Poly::chosen(slot, *tag, &of(b)?, &bound);
+    }
+    Some(bound)
 }
 
 fn is_plain_int(arm: &Arm) -> bool {

@@ -4,6 +4,7 @@ use super::super::ir::{IntOp, Rel};
 use super::super::table::HandleKind;
 use super::expr::forget_int_bounds;
 use super::flow::{coerce, mismatch};
+use super::items::Each;
 use super::*;
 
 impl<'a> Lower<'a> {
@@ -57,10 +58,11 @@ impl<'a> Lower<'a> {
                 return Ok(val);
             }
             StmtKind::Var { name, ty, value } => {
-                self.var(name, ty.as_ref(), value)?;
+                self.var(name, ty.as_ref(), value.as_ref())?;
                 return Ok(val);
             }
             StmtKind::Assign { name, op, value } => self.assign(name, *op, value)?,
+            StmtKind::AssignField { on, field, op, value, more } => self.assign_field(on, field, *op, value, *more)?,
             StmtKind::For { pattern, over, limit, body, exhausted } => {
                 self.for_loop(pattern, over, limit.as_ref(), body, exhausted.as_ref(), stmt.span)?;
             }
@@ -182,16 +184,40 @@ impl<'a> Lower<'a> {
         Ok(copy)
     }
 
-    fn var(&mut self, name: &Ident, ty: Option<&TypeSyntax>, value: &Expr) -> Low<()> {
+    fn var(&mut self, name: &Ident, ty: Option<&TypeSyntax>, value: Option<&Expr>) -> Low<()> {
         let first_free = self.next_reg;
+        let list =
+            ty.and_then(
+                |t| if let TypeSyntaxKind::List { element, max } = &t.kind { Some((element, *max)) } else { None },
+            );
+        let Some(value) = value.filter(|_| list.is_none()) else {
+            let Some((element, max)) = list.filter(|_| value.is_none()) else {
+                return Err(
+                    Diagnostic::new(Code::Type, name.span, "a list begins empty").help("`var x: list<int>[16]`")
+                );
+            };
+            // which list the name means never changes
+            let list = self.new_list(element, max, name.span)?;
+            self.bind(&name.name, Binding::Let(list));
+            return Ok(());
+        };
         let val = match ty {
             Some(t) => {
-                let ty = self.table.resolve(t)?;
+                let ty = self.names.resolve(t, self.table)?;
                 self.expr_as(value, &ty)?
             }
             None => self.expr(value, None)?,
         };
-        if matches!(val.ty, Type::Case(..) | Type::Unit | Type::Never | Type::List(_)) {
+        if matches!(
+            val.ty,
+            Type::Case(..)
+                | Type::Unit
+                | Type::Never
+                | Type::List(_)
+                | Type::Items(_)
+                | Type::Collection(_)
+                | Type::Row { .. }
+        ) {
             return Err(Diagnostic::new(Code::Type, value.span, format!("a variable cannot begin as {}", val.ty))
                 .help("say its type: `var x: int? = none`"));
         }
@@ -273,7 +299,7 @@ impl<'a> Lower<'a> {
     }
 
     /// `Loop` around what `body` emits. `wholes`: what the shares that the body used add up to.
-    fn looped(
+    pub(super) fn looped(
         &mut self,
         bound: Reg,
         trips: Poly,
@@ -348,7 +374,7 @@ impl<'a> Lower<'a> {
         Ok(())
     }
 
-    fn bound(&mut self, e: &Expr) -> Low<(Reg, Word)> {
+    pub(super) fn bound(&mut self, e: &Expr) -> Low<(Reg, Word)> {
         let val = self.expr_as(e, &Type::Int)?;
         let word = val.words[0].clone();
         if word.bound.is_none() {
@@ -378,7 +404,7 @@ impl<'a> Lower<'a> {
         let top = word.bound;
         self.looped(r, trips, Vec::new(), exhausted, span, |l, i, _| {
             if let Some(name) = counter {
-                let index = Word { loc: Loc::Reg(i), bound: top, natural: true };
+                let index = Word { bound: top, natural: true, ..Word::at(Loc::Reg(i)) };
                 l.bind(&name.name, Binding::Let(Val::new(Type::Int, [index])));
             }
             l.unit_block(body).map(|_| ())
@@ -397,14 +423,19 @@ impl<'a> Lower<'a> {
         match over {
             ForOver::Range(from, to) => self.for_range(pattern, from, to, limit, body, exhausted, span),
             ForOver::Each(e) => {
+                let each = Each { pattern, limit, body, exhausted, span };
+                if let Some((of, word, keys)) = self.looped_collection(e) {
+                    return self.for_collection(of, word, keys, each);
+                }
                 let val = self.expr(e, None)?;
                 match val.ty.clone() {
+                    Type::Items(items) => self.for_items(val, &items, each),
                     Type::List(element) => self.for_list(pattern, val, &element, limit, body, exhausted, span),
                     Type::Handle(n, _) if self.table.handles[n as usize].kind == HandleKind::Iterator => {
                         self.for_iterator(pattern, val, limit, body, exhausted, e.span)
                     }
                     t => Err(Diagnostic::new(Code::Type, e.span, format!("{t} cannot be looped over"))
-                        .help("loops run over `rest` parameters, iterators, and ranges `a .. b`")),
+                        .help("loops run over `rest` parameters, lists, collections, iterators, and ranges `a .. b`")),
                 }
             }
         }
@@ -443,11 +474,8 @@ impl<'a> Lower<'a> {
         }
         self.looped(bound, trips, wholes, exhausted, span, |l, index, number| {
             let share = Poly::atom(Atom::Each(number, EACH_BLOCKS));
-            let words = (0..width).map(|field| Word {
-                loc: Loc::Elem { slot, index, width, field },
-                bound: Some(share.clone()),
-                natural: false,
-            });
+            let words = (0..width)
+                .map(|field| Word { bound: Some(share.clone()), ..Word::at(Loc::Elem { slot, index, width, field }) });
             let mut val = Val::new(element.clone(), words);
             forget_int_bounds(&mut val);
             val.place = list.place.map(|w| Whose { each: Some(number), ..w });
@@ -496,6 +524,7 @@ impl<'a> Lower<'a> {
             l.push(Op::If { c });
             l.push(Op::Else);
             l.push(Op::Break);
+            l.loops.iter_mut().last().into_iter().for_each(|f| f.breaks = true);
             l.push(Op::End);
             let mut val = item.with(inner, item.words[1..].iter().cloned());
             forget_int_bounds(&mut val);
@@ -533,7 +562,7 @@ impl<'a> Lower<'a> {
         }
         let Some(trips) = word.bound else { return Err(self.unbounded(to.span)) };
         self.looped(bound, trips, Vec::new(), exhausted, span, |l, i, _| {
-            let counter = Val::new(Type::Int, [Word { loc: Loc::Reg(i), bound: None, natural: true }]);
+            let counter = Val::new(Type::Int, [Word { natural: true, ..Word::at(Loc::Reg(i)) }]);
             let val = if starts_at_zero { counter } else { l.binary(BinOp::Add, a, counter, span)? };
             l.bind_pattern(pattern, val)?;
             l.unit_block(body).map(|_| ())
