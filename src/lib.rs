@@ -16,6 +16,7 @@
 //! | room | owns |
 //! |---|---|
 //! | [`node`] | wiring of one node, order of start and stop |
+//! | [`admin`] | metrics, health, the status page, over HTTP |
 //! | [`gateway`] | listeners, connections, sessions, chunks, reads, riders, MULTI queue, native commands |
 //! | [`batch`] | batcher, back-pressure, forwarding to the leader, resend after failover |
 //! | [`raft`] | openraft types, log-store and state-machine adapters, peer transport, read index |
@@ -36,6 +37,7 @@
 //! Reading order for one SET: `gateway/conn.rs` → `command/args.rs` → `batch/batcher.rs` →
 //! `raft/mod.rs` → `disk/log.rs` → `apply/mod.rs` → `commands/redis/string.look` → `store/map.rs`.
 
+pub mod admin;
 pub mod apply;
 pub mod base;
 pub mod batch;

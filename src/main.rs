@@ -133,6 +133,9 @@ struct Serve {
     /// Secret that the nodes of a cluster share, so that others may join
     #[arg(long, value_name = "TOKEN")]
     join_token: Option<String>,
+    /// Port for metrics, health and the status page, on this machine only [default: none]
+    #[arg(long, value_name = "PORT")]
+    admin_port: Option<String>,
     /// Configuration file of `name value` lines; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -152,6 +155,7 @@ impl Serve {
             ("bind", bind),
             ("port", self.port),
             ("dir", self.dir),
+            ("admin-port", self.admin_port),
             ("node-id", self.node_id),
             ("peer-addr", self.peer_addr),
             ("initial-cluster", self.initial_cluster),

@@ -18,6 +18,7 @@ pub mod state;
 pub mod tls;
 pub mod verify;
 
+use crate::admin::Admin;
 use crate::base::batch::{Chunk, ChunkBuilder, handler};
 use crate::base::{Clock, GatewayId, KeyHasher, NodeId, SystemClock, random};
 use crate::batch::{Batcher, BatcherConfig};
@@ -87,7 +88,7 @@ pub fn serve(mut config: Config) -> Result<(), NodeError> {
     let identity = config.uses_tls().then(|| Identity::load(&config)).transpose()?;
     let options = gateway_options(&config, identity.as_ref())?;
     let peers = identity.filter(|_| config.tls_cluster).map(|i| i.for_peers(config.node_id)).transpose()?;
-    runtime.block_on(async { check_ports(&options).await })?;
+    runtime.block_on(async { check_ports(&options, config.admin_address()).await })?;
     let started = Instant::now();
     let mut data = DataDir::open(&config.dir)?;
     let seal = encryption::open(data.path(), config.encryption_key_file.as_deref())?;
@@ -172,9 +173,9 @@ fn listen_addresses(config: &Config, port: u16) -> Result<Vec<SocketAddr>, NodeE
 }
 
 /// A port in use is said before the data is touched.
-async fn check_ports(options: &GatewayOptions) -> Result<(), NodeError> {
+async fn check_ports(options: &GatewayOptions, admin: Option<SocketAddr>) -> Result<(), NodeError> {
     let tls = options.tls.iter().flat_map(|tls| &tls.listen);
-    for address in options.listen.iter().chain(tls).filter(|a| a.port() != 0) {
+    for address in options.listen.iter().chain(tls).chain(&admin).filter(|a| a.port() != 0) {
         let bound = tokio::net::TcpListener::bind(address).await;
         bound.map_err(|e| crate::gateway::GatewayError::Listen(address.to_string(), e))?;
     }
@@ -313,7 +314,14 @@ fn wait_for_cluster(config: &Config, state: &SharedState, raft: &Raft) -> Result
 /// Serves clients until a signal or `SHUTDOWN`, then stops in order.
 async fn run(backend: NodeBackend, config: Config, options: GatewayOptions, started: Instant) -> Result<(), NodeError> {
     let gateway = Gateway::start(options, backend.clone()).await?;
+    let admin = match config.admin_address() {
+        None => None,
+        Some(address) => Some(admin(address, &gateway).await?),
+    };
     announce(&backend, &config, &gateway, started);
+    if let Some(admin) = &admin {
+        eprintln!("status page on http://{}/", admin.address());
+    }
     let stopping = Arc::new(AtomicBool::new(false));
     let checkpoints = {
         let (backend, stopping) = (backend.clone(), stopping.clone());
@@ -344,6 +352,11 @@ async fn run(backend: NodeBackend, config: Config, options: GatewayOptions, star
     dismissed.map_or(Ok(()), |why| Err(NodeError::Dismissed(why)))
 }
 
+async fn admin(listen: SocketAddr, gateway: &Gateway<NodeBackend>) -> Result<Admin, NodeError> {
+    let started = Admin::start(listen, gateway.shared().clone()).await;
+    started.map_err(|e| crate::gateway::GatewayError::Listen(format!("{listen} (admin-port)"), e).into())
+}
+
 /// What the gateway is to know of the configuration.
 fn parameters(config: &Config) -> Vec<(String, String)> {
     let yes_no = |b: bool| if b { "yes" } else { "no" }.to_owned();
@@ -351,6 +364,8 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("port", config.port.to_string()),
         ("bind", config.bind.join(" ")),
         ("dir", config.dir.display().to_string()),
+        ("admin-port", config.admin_port.to_string()),
+        ("admin-bind", config.admin_bind.to_string()),
         ("tls-port", config.tls_port.to_string()),
         ("tls-cert-file", config.tls_cert_file.display().to_string()),
         ("tls-key-file", config.tls_key_file.display().to_string()),

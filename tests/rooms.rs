@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms a room may use; `base` may be used by all. The order is the way of a command, top to bottom.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("node", &["gateway", "batch", "raft", "history", "apply", "command", "lang", "store", "disk", "resp"]),
+    ("node", &["admin", "gateway", "batch", "raft", "history", "apply", "command", "lang", "store", "disk", "resp"]),
+    ("admin", &["gateway"]),
     ("gateway", &["batch", "history", "command", "resp", "store"]),
     ("batch", &["raft"]),
     ("raft", &["apply", "disk"]),
@@ -38,7 +39,9 @@ const PLACES: &[(&str, &[&str])] = &[
     ("openraft", &["src/raft/"]),
     ("dynasm", &["src/lang/jit"]),
     ("dynasmrt", &["src/lang/jit"]),
-    ("tokio", &["src/main.rs", "src/node", "src/gateway/", "src/batch/", "src/raft/"]),
+    ("tokio", &["src/main.rs", "src/node", "src/admin/", "src/gateway/", "src/batch/", "src/raft/"]),
+    ("axum", &["src/admin/"]),
+    ("prometheus_client", &["src/admin/metrics.rs"]),
     ("tokio_rustls", &["src/node/tls.rs", "src/gateway/listen.rs", "src/gateway/tls.rs", "src/raft/tls.rs"]),
     (
         "unsafe",

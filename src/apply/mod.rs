@@ -106,6 +106,8 @@ pub struct Progress {
     pub expired_keys: AtomicU64,
     /// Bytes of entries applied since start.
     pub log_bytes: AtomicU64,
+    /// Batches applied since start.
+    pub batches: AtomicU64,
     /// Epochs made since start.
     pub epochs: AtomicU64,
     hash_seed: Mutex<Option<u64>>,
@@ -326,6 +328,7 @@ impl Applier {
             self.progress.publish_system(system);
         }
         self.progress.log_bytes.fetch_add(batch.encoded_len() as u64, Ordering::Relaxed);
+        self.progress.batches.fetch_add(1, Ordering::Relaxed);
         self.progress.epochs.fetch_add(self.runner.epoch.0 - first.0, Ordering::Relaxed);
         self.progress.add_counters(&mut self.runner.counters);
         Ok(())

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub mod batch;
 pub mod glob;
+pub mod histogram;
 pub mod limits;
 pub mod members;
 pub mod words;

@@ -10,6 +10,7 @@
 //! that went ahead of a lost one does no harm either.
 
 use crate::base::batch::{Batch, BatchHeader, Chunk};
+use crate::base::histogram::{Distribution, Histogram};
 use crate::base::{Clock, GatewayId, Millis, NodeId, mix64};
 use crate::raft::{ForwardSink, Leadership, Raft};
 use std::collections::VecDeque;
@@ -75,6 +76,8 @@ struct State {
     applied: u64,
     /// The last proposal was refused: the next waits a little.
     refused: bool,
+    /// When the oldest came of what is on its way nowhere yet.
+    waiting_since: Option<Instant>,
 }
 
 impl State {
@@ -99,6 +102,15 @@ impl State {
             bytes += chunk.encoded_len();
         }
         bytes
+    }
+
+    /// What waited has left; how long it had to.
+    fn waited(&mut self) -> Option<Duration> {
+        let since = self.waiting_since.take()?;
+        if self.unsent() > 0 || !self.foreign.is_empty() {
+            self.waiting_since = Some(Instant::now());
+        }
+        Some(since.elapsed())
     }
 
     fn send_again(&mut self) {
@@ -142,6 +154,8 @@ struct Shared {
     config: BatcherConfig,
     clock: Arc<dyn Clock>,
     seed: u64,
+    /// How long the oldest chunk of each batch, or frame to the leader, waited; the sender's.
+    waits: Histogram,
 }
 
 impl Shared {
@@ -161,7 +175,7 @@ impl Batcher {
         let leadership = raft.leadership();
         let state = Mutex::new(State { leadership, ..State::default() });
         let (wake, room) = (Notify::new(), Notify::new());
-        let shared = Arc::new(Shared { state, wake, room, gateway, config, clock, seed });
+        let shared = Arc::new(Shared { state, wake, room, gateway, config, clock, seed, waits: Histogram::default() });
         raft.set_sink(shared.clone());
         raft.spawn(watch_leadership(raft.clone(), shared.clone()));
         raft.spawn(Sender::new(raft.clone(), shared.clone()).run());
@@ -189,6 +203,7 @@ impl Batcher {
         if state.unapplied_bytes + len > self.0.config.unapplied_bytes_max && !state.unapplied.is_empty() {
             return Err(Refused::Full);
         }
+        state.waiting_since.get_or_insert_with(Instant::now);
         state.last_sequence += 1;
         let sequence = state.last_sequence;
         chunk.gateway = self.0.gateway;
@@ -242,6 +257,11 @@ impl Batcher {
         }
     }
 
+    /// How long batches waited since the start.
+    pub fn waits(&self) -> Distribution {
+        self.0.waits.copy()
+    }
+
     /// Chunks not yet applied here, and their bytes.
     pub fn waiting(&self) -> (usize, usize) {
         let state = self.0.lock();
@@ -259,6 +279,7 @@ impl ForwardSink for Shared {
         }
         state.foreign_bytes += bytes;
         state.foreign.extend(chunks);
+        state.waiting_since.get_or_insert_with(Instant::now);
         let wake = std::mem::take(&mut state.asleep);
         drop(state);
         if wake {
@@ -406,6 +427,7 @@ impl Sender {
             let mut chunks = Vec::new();
             let room = state.take_foreign(&mut chunks, self.shared.config.batch_bytes);
             state.take_unsent(&mut chunks, room);
+            state.waited().into_iter().for_each(|waited| self.shared.waits.record(waited));
             chunks
         };
         if chunks.is_empty() {
@@ -431,6 +453,7 @@ impl Sender {
             let mut state = self.shared.lock();
             let mut chunks = Vec::new();
             state.take_unsent(&mut chunks, self.shared.config.batch_bytes);
+            state.waited().into_iter().for_each(|waited| self.shared.waits.record(waited));
             chunks
         };
         let Some(last) = chunks.last().map(|c| c.sequence) else { return };

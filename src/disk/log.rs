@@ -14,6 +14,7 @@ use super::seal::Sealer;
 use super::segment::{self, Segment};
 use super::writer::Writer;
 use super::{Disk, LogError};
+use crate::base::histogram::{Distribution, Histogram};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -118,6 +119,8 @@ pub(super) struct Shared {
     pub queue: Mutex<Queue>,
     pub wake: Condvar,
     pub places: Mutex<Places>,
+    /// How long durable writes took; the writer's.
+    pub syncs: Histogram,
 }
 
 /// A poisoned lock means a panic in a few lines that do not panic; what they guard is whole all the same.
@@ -142,13 +145,23 @@ impl Log {
         let (writer, places, torn) = Writer::open(disk, options)?;
         let name = writer.log_name();
         let queue = Queue { state: places.state, ..Queue::default() };
-        let shared = Arc::new(Shared { queue: Mutex::new(queue), wake: Condvar::new(), places: Mutex::new(places) });
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(queue),
+            wake: Condvar::new(),
+            places: Mutex::new(places),
+            syncs: Histogram::default(),
+        });
         let run = {
             let shared = shared.clone();
             move || writer.run(&shared)
         };
         let thread = std::thread::Builder::new().name("look-log".into()).spawn(run);
         Ok(Log { shared, writer: Some(thread.map_err(LogError::io("start log thread"))?), torn, seal, name })
+    }
+
+    /// How long durable writes took since the log was opened.
+    pub fn sync_times(&self) -> Distribution {
+        self.shared.syncs.copy()
     }
 
     /// Whether the last stop tore a write that nobody had been told of.

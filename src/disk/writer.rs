@@ -253,7 +253,9 @@ impl Writer {
         let zeros = zero_sectors(&self.buf.as_slice()[SECTOR..]);
         let group = Group { number, log, chain, records: self.records, bytes, zeros };
         group.write(self.buf.as_mut_slice());
+        let begun = Instant::now();
         self.segment.file.write_durable(self.buf.as_slice(), self.offset).map_err(LogError::io("write log"))?;
+        shared.syncs.record(begun.elapsed());
         self.take_in(shared);
         self.offset += padded;
         self.group += 1;

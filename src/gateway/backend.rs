@@ -6,6 +6,7 @@
 use crate::apply::pending::{Pending, Plan, Watch};
 use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
+use crate::base::histogram::Distribution;
 use crate::base::{Epoch, Millis};
 use crate::resp::{ReplyBuf, Request};
 use std::future::Future;
@@ -213,10 +214,53 @@ pub struct NodeFacts {
     pub changes_since_checkpoint: u64,
     pub jit: bool,
     pub code_version: u64,
-    /// `(name, calls, microseconds, rejected, failed)`
-    pub command_stats: Vec<(String, u64, u64, u64, u64)>,
+    pub command_stats: Vec<CommandStat>,
+    /// Why this node takes no writes until it is started again, if so.
+    pub failure: Option<String>,
     /// More lines for INFO's `look` section.
     pub extra: Vec<(String, String)>,
+}
+
+/// What one command has cost since the start or `CONFIG RESETSTAT`.
+#[derive(Clone, Debug, Default)]
+pub struct CommandStat {
+    pub name: String,
+    pub calls: u64,
+    pub failed: u64,
+    pub rejected: u64,
+    pub micros: u64,
+    /// Steps that it ran and places that it touched, as its bound counts them.
+    pub ops: u64,
+    pub locs: u64,
+}
+
+/// What the way of a write takes, since the start of the node.
+#[derive(Clone, Debug, Default)]
+pub struct Timings {
+    pub batches: u64,
+    pub epochs: u64,
+    /// From the first write of a batch until the batch leaves this node.
+    pub batch_wait: Distribution,
+    /// From a leader's proposal of a batch until a quorum has it on disk.
+    pub commit: Distribution,
+    /// A durable write of the log.
+    pub sync: Distribution,
+    /// A set of entries.
+    pub apply: Distribution,
+}
+
+impl Timings {
+    /// What came after `earlier`.
+    pub fn since(&self, earlier: &Timings) -> Timings {
+        Timings {
+            batches: self.batches - earlier.batches,
+            epochs: self.epochs - earlier.epochs,
+            batch_wait: self.batch_wait.since(&earlier.batch_wait),
+            commit: self.commit.since(&earlier.commit),
+            sync: self.sync.since(&earlier.sync),
+            apply: self.apply.since(&earlier.apply),
+        }
+    }
 }
 
 /// The node below the gateway. Cloning is cheap.
@@ -257,6 +301,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn since(&self) -> Epoch;
 
     fn facts(&self) -> NodeFacts;
+    fn timings(&self) -> Timings;
     /// `LOOK.CLUSTER`'s text: `leader:<id>`, then a line a node.
     fn cluster(&self) -> String;
     /// `LOOK.CLUSTER PROMOTE | DEMOTE | REMOVE | TRANSFER`; returns when it has happened.

@@ -60,6 +60,14 @@ impl Totals {
     }
 }
 
+/// A line of /proc/self/status, such as `VmRSS`, in bytes.
+pub fn process_bytes(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+    let kilobytes = line.trim_start_matches(':').trim().trim_end_matches(" kB");
+    kilobytes.parse::<u64>().unwrap_or(0) * 1024
+}
+
 /// One slow command.
 #[derive(Clone, Debug)]
 pub struct Slow {

@@ -13,8 +13,9 @@ use crate::base::batch::ChunkBuilder;
 use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, NodeId, mix64};
 use crate::batch::{Batcher, Refused as Full};
 use crate::command::Table;
-use crate::disk::seal::Sealer;
-use crate::gateway::backend::{Backend, Consistency, MemberChange, NodeFacts, PastError, Place, Refused};
+use crate::gateway::backend::{
+    Backend, CommandStat, Consistency, MemberChange, NodeFacts, PastError, Place, Refused, Timings,
+};
 use crate::history::{History, HistoryError, LogReader, Version};
 use crate::lang::engine::Engine;
 use crate::raft::{Change, Raft};
@@ -60,7 +61,7 @@ pub struct Node {
     pub stop: Notify,
     pub reads: AtomicU64,
     pub backups: super::backup::Backups,
-    pub seal: Option<Arc<Sealer>>,
+    pub seal: Option<Arc<crate::disk::seal::Sealer>>,
 }
 
 #[derive(Clone)]
@@ -290,9 +291,29 @@ impl Backend for NodeBackend {
                 .iter()
                 .zip(&counters)
                 .filter(|(_, c)| c.calls > 0)
-                .map(|(command, c)| (command.name.clone(), c.calls, 0, 0, c.failed))
+                .map(|(command, c)| CommandStat {
+                    name: command.name.clone(),
+                    calls: c.calls,
+                    failed: c.failed,
+                    ops: c.ops,
+                    locs: c.locs,
+                    ..CommandStat::default()
+                })
                 .collect(),
+            failure: status.failure.clone(),
             extra: status.failure.map(|f| ("write_failure".to_owned(), f)).into_iter().collect(),
+        }
+    }
+
+    fn timings(&self) -> Timings {
+        let (times, progress) = (self.0.raft.times(), &self.0.state.progress);
+        Timings {
+            batches: progress.batches.load(Ordering::Relaxed),
+            epochs: progress.epochs.load(Ordering::Relaxed),
+            batch_wait: self.0.batcher.waits(),
+            commit: times.commit,
+            sync: times.sync,
+            apply: times.apply,
         }
     }
 

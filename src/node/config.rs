@@ -6,7 +6,7 @@
 use crate::base::NodeId;
 use crate::base::limits;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,9 @@ pub struct Config {
     pub tls_protocols: Vec<String>,
     /// Peers show each other certificates, named after their ids.
     pub tls_cluster: bool,
+    /// Port for metrics, health and the status page; 0 = none.
+    pub admin_port: u16,
+    pub admin_bind: IpAddr,
     pub unixsocket: Option<PathBuf>,
     /// Mode of the socket; 0 = for this user only.
     pub unixsocketperm: u32,
@@ -111,6 +114,8 @@ impl Default for Config {
             tls_auth_clients: AuthClients::Yes,
             tls_protocols: vec!["TLSv1.2".into(), "TLSv1.3".into()],
             tls_cluster: false,
+            admin_port: 0,
+            admin_bind: IpAddr::from([127, 0, 0, 1]),
             unixsocket: None,
             unixsocketperm: 0,
             dir: "look-data".into(),
@@ -167,6 +172,8 @@ impl Config {
             "tls-auth-clients" => self.tls_auth_clients = auth_clients(value)?,
             "tls-protocols" => self.tls_protocols = protocols(value)?,
             "tls-cluster" => self.tls_cluster = yes_no(name, value)?,
+            "admin-port" => self.admin_port = number(name, value, 0, u16::MAX.into())? as u16,
+            "admin-bind" => self.admin_bind = admin_bind(value)?,
             "unixsocket" => self.unixsocket = (!value.is_empty()).then(|| value.into()),
             "unixsocketperm" => self.unixsocketperm = mode(value)?,
             "dir" => self.dir = value.into(),
@@ -243,6 +250,11 @@ impl Config {
 }
 
 impl Config {
+    /// Where metrics and the status page are to be had.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        (self.admin_port != 0).then_some(SocketAddr::new(self.admin_bind, self.admin_port))
+    }
+
     /// Whether anything here speaks TLS.
     pub fn uses_tls(&self) -> bool {
         self.tls_port != 0 || self.tls_cluster
@@ -303,6 +315,10 @@ fn protocols(value: &str) -> Result<Vec<String>, ConfigError> {
             "tls-protocols takes TLSv1.2, TLSv1.3, or both; older ones are not to be had".into(),
         )),
     }
+}
+
+fn admin_bind(value: &str) -> Result<IpAddr, ConfigError> {
+    value.parse().map_err(|_| ConfigError::Value(format!("admin-bind must be an IP address, not '{value}'")))
 }
 
 /// As `chmod` takes it.

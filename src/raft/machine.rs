@@ -11,6 +11,7 @@
 use super::types::{RaftLogId, RaftStored, Types, applied_of, body_of, log_position, position, stored};
 use crate::apply::machine::{Applied, Checkpoint, Committed, LogPosition, Receive, Roster, StateMachine};
 use crate::base::LogIndex;
+use crate::base::histogram::Histogram;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::{OptionalSend, impls::BasicNode};
@@ -18,6 +19,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Sets of entries between raft and apply.
@@ -39,6 +41,10 @@ pub struct Progress {
     term: AtomicU64,
     roster: watch::Sender<Arc<Roster>>,
     failure: watch::Sender<Option<String>>,
+    /// How long sets of entries took; the apply thread's.
+    pub applies: Histogram,
+    /// From a proposal until its entry goes to apply; the raft thread's.
+    pub commits: Histogram,
 }
 
 impl Progress {
@@ -48,6 +54,8 @@ impl Progress {
             index: watch::Sender::new(at.index),
             term: AtomicU64::new(at.term),
             failure: watch::Sender::new(None),
+            applies: Histogram::default(),
+            commits: Histogram::default(),
         }
     }
     pub fn index(&self) -> LogIndex {
@@ -169,9 +177,11 @@ fn wait(receiver: &mut mpsc::Receiver<ToApply>, machine: &mut dyn StateMachine) 
 
 fn apply(machine: &mut dyn StateMachine, entries: Vec<Committed>, progress: &Progress) -> Result<(), String> {
     let Some(last) = entries.last().map(|e| e.position) else { return Ok(()) };
+    let begun = Instant::now();
     // A broken invariant in apply must stop this node's writes, not leave them hanging
     let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| machine.apply(entries)));
     applied.unwrap_or_else(|_| Err("panic in apply".into()))?;
+    progress.applies.record(begun.elapsed());
     progress.advance(last, machine.roster());
     Ok(())
 }

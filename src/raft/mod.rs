@@ -28,6 +28,7 @@ pub use tls::{PeerTls, PeerTlsError};
 use crate::apply::digests::Digests;
 use crate::apply::machine::{Committed, LogPosition, Roster, StateMachine};
 use crate::base::batch::{Batch, Chunk};
+use crate::base::histogram::Distribution;
 use crate::base::{LogIndex, NodeId, mix64};
 use crate::disk::{Disk, Log, LogError, LogOptions};
 use frame::{Builder, Kind};
@@ -43,7 +44,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use types::{Proposal, Slot, Types};
 
@@ -163,6 +164,16 @@ pub struct PeerStatus {
     pub matched: Option<LogIndex>,
     /// Entries it lacks.
     pub lag: Option<u64>,
+}
+
+/// What an entry's way takes.
+pub struct Times {
+    /// From its proposal, on the leader, until it goes to apply.
+    pub commit: Distribution,
+    /// A durable write of the log.
+    pub sync: Distribution,
+    /// A set of entries.
+    pub apply: Distribution,
 }
 
 /// Takes chunks that a follower's gateway sent here. False: this node does not lead `term`, or has no room.
@@ -387,7 +398,7 @@ impl Raft {
             let batch = batch.clone();
             Box::new(move || sink.iter().for_each(|sink| sink.refused(term, &batch)))
         };
-        let slot = Slot { permit: slot.0, refused };
+        let slot = Slot { permit: slot.0, refused, proposed: Instant::now(), progress: self.node.progress.clone() };
         let write = self.node.raft.write(Proposal(batch)).with_leader(leader).responder(slot);
         if let Err(e) = write.await {
             tracing::debug!("proposal refused: {e}");
@@ -450,6 +461,16 @@ impl Raft {
     /// The oldest entry that [`Raft::history`] finds.
     pub fn history_since(&self) -> LogIndex {
         LogIndex(self.node.store.log().oldest())
+    }
+
+    /// What took how long since the start.
+    pub fn times(&self) -> Times {
+        let progress = &self.node.progress;
+        Times {
+            commit: progress.commits.copy(),
+            sync: self.node.store.log().sync_times(),
+            apply: progress.applies.copy(),
+        }
     }
 
     pub fn status(&self) -> Status {

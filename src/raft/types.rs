@@ -1,5 +1,6 @@
 //! openraft's types as Look fills them in, and their forms on disk and between peers.
 
+use super::machine::Progress;
 use super::runtime::Runtime;
 use crate::apply::machine::{Applied, Body, LogPosition};
 use crate::base::batch::Batch;
@@ -17,6 +18,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 
 #[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
@@ -66,6 +68,8 @@ pub struct Slot {
     pub permit: OwnedSemaphorePermit,
     /// Called once when the entry was refused.
     pub refused: Box<dyn FnOnce() + Send>,
+    pub proposed: Instant,
+    pub progress: Arc<Progress>,
 }
 
 impl<T: OptionalSend + 'static> Responder<Types, T> for Slot {
@@ -73,6 +77,8 @@ impl<T: OptionalSend + 'static> Responder<Types, T> for Slot {
         let result: &dyn Any = &result;
         if result.downcast_ref::<ClientWriteResult<Types>>().is_some_and(Result::is_err) {
             (self.refused)();
+        } else {
+            self.progress.commits.record(self.proposed.elapsed());
         }
         drop(self.permit);
     }

@@ -72,6 +72,8 @@ const SETTABLE: &[Row] = &[
     ("window-epochs", Number(0, MAX), "1000000", Node),
     ("window-ms", Number(0, MAX), "15000", Node),
     // Of this node, from its start on.
+    ("admin-bind", Text, "127.0.0.1", Never),
+    ("admin-port", Number(0, 65_535), "0", Never),
     ("batch-interval", Number(0, 60_000), "0", Never),
     ("bind", Text, "127.0.0.1", Never),
     ("dir", Text, "", Never),

@@ -2,7 +2,8 @@
 
 use super::Context;
 use super::connection::REDIS_VERSION;
-use crate::gateway::backend::{Backend, NodeFacts};
+use crate::gateway::backend::{Backend, CommandStat, NodeFacts};
+use crate::gateway::observe::process_bytes;
 use crate::resp::{ReplyBuf, Request};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -154,14 +155,6 @@ fn human(bytes: u64) -> String {
     }
 }
 
-/// A line of /proc/self/status, in bytes.
-fn process_bytes(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
-    let kilobytes = line.trim_start_matches(':').trim().trim_end_matches(" kB");
-    kilobytes.parse::<u64>().unwrap_or(0) * 1024
-}
-
 fn memory<B: Backend>(lines: &mut Lines<'_>, context: &Context<'_, B>, facts: &NodeFacts) {
     let (rss, peak) = (process_bytes("VmRSS"), process_bytes("VmHWM"));
     let maxmemory = context.shared.config.get("maxmemory").parse().unwrap_or(0);
@@ -256,7 +249,7 @@ fn cpu(lines: &mut Lines<'_>) {
 }
 
 fn command_stats(lines: &mut Lines<'_>, facts: &NodeFacts) {
-    for (name, calls, micros, rejected, failed) in &facts.command_stats {
+    for CommandStat { name, calls, micros, rejected, failed, .. } in &facts.command_stats {
         let each = *micros as f64 / (*calls).max(1) as f64;
         lines.add(
             &format!("cmdstat_{name}"),

@@ -383,6 +383,9 @@ impl Backend for Fake {
     fn facts(&self) -> NodeFacts {
         NodeFacts { run_id: "0".repeat(40), epoch: self.epoch(), keyspace: vec![(0, 1, 0, 0)], ..NodeFacts::default() }
     }
+    fn timings(&self) -> Timings {
+        Timings::default()
+    }
     fn cluster(&self) -> String {
         "leader:1\n".into()
     }
