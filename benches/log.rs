@@ -118,7 +118,7 @@ impl StateMachine for Nothing {
     fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
         None
     }
-    fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
+    fn receive(&mut self, _: u64) -> Result<Box<dyn Receive>, String> {
         Err("none".into())
     }
     fn install(&mut self, _: Applied, _: Box<dyn Receive>) -> Result<(), String> {

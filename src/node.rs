@@ -81,7 +81,7 @@ pub enum NodeError {
 pub fn serve(mut config: Config) -> Result<(), NodeError> {
     start_tracing();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get()).min(8))
+        .worker_threads(config.io_threads)
         .thread_name("look-gateway")
         .enable_all()
         .build()?;
@@ -268,6 +268,7 @@ fn raft_config(config: &Config, owner: &Owner, peers: Option<PeerTls>, seal: Opt
     raft.listen = config.peer_addr;
     raft.cluster = Some(owner.cluster_id);
     raft.directory = owner.directory;
+    raft.keep_entries = config.log_keep_entries;
     raft.advertise = config.peer_addr.map(|at| at.to_string());
     raft.join_token = config.join_token.clone();
     raft.tls = peers;
@@ -379,6 +380,7 @@ fn parameters(config: &Config) -> Vec<(String, String)> {
         ("protected-mode", yes_no(config.protected_mode)),
         ("enable-debug-command", config.enable_debug_command.clone()),
         ("maxclients", config.maxclients.to_string()),
+        ("io-threads", config.io_threads.to_string()),
         ("window-ms", config.window_ms.to_string()),
         ("window-epochs", config.window_epochs.to_string()),
         ("window-bytes", config.window_bytes.to_string()),

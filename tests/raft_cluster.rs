@@ -102,7 +102,7 @@ impl StateMachine for Machine {
         Some(Box::new(Pages { meta: ledger.applied.clone(), bytes: ledger.to_bytes() }))
     }
 
-    fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
+    fn receive(&mut self, _: u64) -> Result<Box<dyn Receive>, String> {
         Ok(Box::new(Pages::default()))
     }
 

@@ -93,7 +93,8 @@ pub trait StateMachine: Send + 'static {
     /// The newest durable checkpoint, to send to a peer that lags behind the log.
     fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>>;
     /// A peer sends a checkpoint: where its pieces go.
-    fn receive(&mut self) -> Result<Box<dyn Receive>, String>;
+    /// `source`: [`Checkpoint::source`] of what comes.
+    fn receive(&mut self, source: u64) -> Result<Box<dyn Receive>, String>;
     /// Replaces the whole state by a received checkpoint.
     fn install(&mut self, meta: Applied, received: Box<dyn Receive>) -> Result<(), String>;
 }
@@ -102,10 +103,25 @@ pub trait StateMachine: Send + 'static {
 pub trait Checkpoint: Send {
     fn meta(&self) -> Applied;
     fn next(&mut self) -> Result<Option<Bytes>, String>;
+    /// Name of the page store that it comes from: whoever has a page from there need not be sent it again. 0: it has no such name.
+    fn source(&self) -> u64 {
+        0
+    }
+    /// Before the first piece: leaves out what the receiver has, see [`Receive::have`].
+    fn resume(&mut self, _have: u64) {}
+    /// Pages sent or left out, and pages in all.
+    fn pages(&self) -> (usize, usize) {
+        (0, 0)
+    }
 }
 
 /// The receiving end of a [`Checkpoint`].
 pub trait Receive: Send + Any {
     fn piece(&mut self, piece: Bytes) -> Result<(), String>;
+    /// How far an earlier transfer from the same source came before its connection broke: pages are sent in the order of their keys,
+    /// and those up to this key are here.
+    fn have(&self) -> u64 {
+        0
+    }
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
 }

@@ -47,6 +47,8 @@ pub struct Config {
     /// Who may use DEBUG: `no`, `local` or `yes`.
     pub enable_debug_command: String,
     pub maxclients: usize,
+    /// Threads that serve connections.
+    pub io_threads: usize,
     /// Kept hot: younger than this, milliseconds …
     pub window_ms: u64,
     /// … or among this many last epochs (whichever keeps more) …
@@ -57,6 +59,8 @@ pub struct Config {
     pub batch_interval_ms: u64,
     /// A checkpoint starts after so many bytes of log …
     pub checkpoint_bytes: u64,
+    /// Entries kept behind a checkpoint, for followers that are a little late; others get the checkpoint.
+    pub log_keep_entries: u64,
     /// Purged log kept for past reads, bytes.
     pub history_bytes: u64,
     /// A write whose bound (ops) exceeds this is refused before the log.
@@ -102,6 +106,11 @@ pub enum ConfigError {
     Value(String),
 }
 
+/// One core is left to consensus, log and apply: a thread more than there are cores costs a hand-over at every turn.
+fn default_io_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).clamp(1, 8)
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -129,11 +138,13 @@ impl Default for Config {
             protected_mode: true,
             enable_debug_command: "no".into(),
             maxclients: limits::CLIENTS_MAX,
+            io_threads: default_io_threads(),
             window_ms: 15_000,
             window_epochs: 1_000_000,
-            window_bytes: 1 << 30,
+            window_bytes: 512 << 20,
             batch_interval_ms: 0,
             checkpoint_bytes: 256 << 20,
+            log_keep_entries: 4096,
             history_bytes: 1 << 30,
             max_write_cost: 500_000_000,
             engine: EngineChoice::Jit,
@@ -190,10 +201,12 @@ impl Config {
                 _ => return Err(ConfigError::Value(format!("{name} must be 'no', 'local' or 'yes', not '{value}'"))),
             },
             "maxclients" => self.maxclients = number(name, value, 1, u32::MAX.into())? as usize,
+            "io-threads" => self.io_threads = number(name, value, 1, 128)? as usize,
             "window-ms" => self.window_ms = number(name, value, 0, u64::MAX)?,
             "window-epochs" => self.window_epochs = number(name, value, 0, u64::MAX)?,
             "window-bytes" => self.window_bytes = memory(name, value)?,
             "batch-interval" => self.batch_interval_ms = number(name, value, 0, 60_000)?,
+            "log-keep-entries" => self.log_keep_entries = number(name, value, 0, u64::MAX)?,
             "checkpoint-bytes" => self.checkpoint_bytes = memory(name, value)?,
             "history-bytes" => self.history_bytes = memory(name, value)?,
             "max-write-cost" => self.max_write_cost = number(name, value, 1, u64::MAX)?,

@@ -5,7 +5,7 @@
 use super::state::SharedState;
 use crate::apply::Frontier;
 use crate::apply::machine::{Applied, Checkpoint, LogPosition, Receive};
-use crate::base::{Epoch, LogIndex};
+use crate::base::{Epoch, LogIndex, PageId, random};
 use crate::disk::pages::generations::{Fresh, Generations};
 use crate::disk::pages::{PageStore, PagesOptions};
 use crate::disk::seal::Sealer;
@@ -44,6 +44,10 @@ pub struct Opened {
 pub struct Keeper {
     generations: Generations,
     checkpoints: Mutex<Arc<Checkpoints>>,
+    /// Random name of the page store that counts, for those whom it sends checkpoints.
+    source: AtomicU64,
+    /// A checkpoint that a peer has begun to send.
+    unfinished: Mutex<Option<Unfinished>>,
     running: AtomicBool,
     pub last_ok: AtomicBool,
     /// Unix seconds of the newest checkpoint.
@@ -111,6 +115,8 @@ impl Keeper {
         let keeper = Keeper {
             generations,
             checkpoints: Mutex::new(recovered.checkpoints),
+            source: AtomicU64::new(random() | 1),
+            unfinished: Mutex::default(),
             running: AtomicBool::new(false),
             last_ok: AtomicBool::new(true),
             last_s: AtomicI64::new(frontier.now / 1000),
@@ -163,14 +169,20 @@ impl Keeper {
         let view = self.checkpoints().view_newest()?;
         let meta = frontier_of(view.record()).ok()?.applied;
         let pieces = recovery::Export::new(view).ok()?;
-        Some(Box::new(Sent { meta, pieces }))
+        Some(Box::new(Sent { meta, pieces, source: self.source.load(Ordering::Relaxed) }))
     }
 
-    /// Where a peer's checkpoint goes: a generation of its own.
-    pub fn receive(&self) -> Result<Box<dyn Receive>, KeeperError> {
-        let fresh = self.generations.fresh()?;
-        let import = recovery::Import::new(fresh.pages.clone())?;
-        Ok(Box::new(Received { fresh, import }))
+    /// Where a peer's checkpoint goes: a generation of its own, the same one again after a connection broke.
+    pub fn receive(&self, source: u64) -> Result<Box<dyn Receive>, KeeperError> {
+        let mut unfinished = lock(&self.unfinished);
+        if unfinished.as_ref().is_none_or(|begun| begun.source != source || source == 0) {
+            // What was begun before is in the way of a fresh one
+            *unfinished = None;
+            *unfinished = Some(Unfinished { source, fresh: self.generations.fresh()?, have: Arc::default() });
+        }
+        let begun = unfinished.clone().ok_or_else(|| KeeperError::Other("no transfer was begun".into()))?;
+        let import = recovery::Import::resume(begun.fresh.pages.clone(), begun.have);
+        Ok(Box::new(Received { fresh: begun.fresh, import }))
     }
 
     /// Makes a received checkpoint the current one.
@@ -180,18 +192,29 @@ impl Keeper {
             .downcast::<Received>()
             .map_err(|_| KeeperError::Other("a checkpoint was received elsewhere".into()))?;
         let Received { fresh, import } = *received;
+        // Whatever comes of it: what is not whole now never will be
+        *lock(&self.unfinished) = None;
         let record = import.finish()?;
         let pages = self.generations.adopt(fresh)?;
         let recovered = recovery::open(pages.clone())?;
         let (store, writer) = store::open(record.state, Box::new(page::Source(pages)))?;
         *lock(&self.checkpoints) = recovered.checkpoints;
+        self.source.store(random() | 1, Ordering::Relaxed);
         Ok((store, writer, frontier_of(&record)?))
     }
+}
+
+#[derive(Clone)]
+struct Unfinished {
+    source: u64,
+    fresh: Fresh,
+    have: Arc<AtomicU64>,
 }
 
 struct Sent {
     meta: Applied,
     pieces: recovery::Export,
+    source: u64,
 }
 
 impl Checkpoint for Sent {
@@ -200,6 +223,15 @@ impl Checkpoint for Sent {
     }
     fn next(&mut self) -> Result<Option<Bytes>, String> {
         self.pieces.next_piece().map(|p| p.map(Bytes::from)).map_err(|e| e.to_string())
+    }
+    fn source(&self) -> u64 {
+        self.source
+    }
+    fn resume(&mut self, have: u64) {
+        self.pieces.resume(PageId(have));
+    }
+    fn pages(&self) -> (usize, usize) {
+        self.pieces.progress()
     }
 }
 
@@ -211,6 +243,9 @@ struct Received {
 impl Receive for Received {
     fn piece(&mut self, piece: Bytes) -> Result<(), String> {
         self.import.piece(&piece).map_err(|e| e.to_string())
+    }
+    fn have(&self) -> u64 {
+        self.import.have().0
     }
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
         self

@@ -63,8 +63,8 @@ impl StateMachine for NodeMachine {
         self.keeper.export()
     }
 
-    fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
-        self.keeper.receive().map_err(|e| e.to_string())
+    fn receive(&mut self, source: u64) -> Result<Box<dyn Receive>, String> {
+        self.keeper.receive(source).map_err(|e| e.to_string())
     }
 
     fn install(&mut self, meta: Applied, received: Box<dyn Receive>) -> Result<(), String> {

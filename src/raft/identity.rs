@@ -10,6 +10,7 @@ use super::tls::PeerTls;
 use crate::apply::machine::Standing;
 use crate::base::NodeId;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 pub struct Identity {
     pub cluster: u64,
@@ -19,6 +20,8 @@ pub struct Identity {
     /// `None`: peers speak in clear.
     pub tls: Option<PeerTls>,
     pub progress: Arc<Progress>,
+    /// Checkpoints on their way to peers: what comes behind them must stay in the log, or the next one would be due at once.
+    pub transfers: AtomicUsize,
 }
 
 /// What a node answers when it is asked about another one.

@@ -321,7 +321,7 @@ mod tests {
         fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
             (self.0.last.index.0 > 0).then(|| Box::new(self.clone()) as Box<dyn Checkpoint>)
         }
-        fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
+        fn receive(&mut self, _: u64) -> Result<Box<dyn Receive>, String> {
             Ok(Box::new(Nothing::default()))
         }
         fn install(&mut self, meta: Applied, _: Box<dyn Receive>) -> Result<(), String> {

@@ -30,7 +30,7 @@ const SET_ENTRIES_MAX: usize = 64;
 enum ToApply {
     Entries(Vec<Committed>),
     Checkpoint(oneshot::Sender<Option<Box<dyn Checkpoint>>>),
-    Receive(oneshot::Sender<Result<Box<dyn Receive>, String>>),
+    Receive(u64, oneshot::Sender<Result<Box<dyn Receive>, String>>),
     Install(Applied, Box<dyn Receive>, oneshot::Sender<Result<(), String>>),
     Stop,
 }
@@ -149,7 +149,7 @@ fn run(mut machine: Box<dyn StateMachine>, mut receiver: mpsc::Receiver<ToApply>
                 }
             }
             ToApply::Checkpoint(reply) => drop(reply.send(machine.checkpoint())),
-            ToApply::Receive(reply) => drop(reply.send(machine.receive())),
+            ToApply::Receive(source, reply) => drop(reply.send(machine.receive(source))),
             ToApply::Install(meta, received, reply) => {
                 let last = meta.last;
                 let result = machine.install(meta, received);
@@ -201,9 +201,9 @@ impl Pieces {
         rx.await.map_err(|_| stopped())
     }
 
-    pub async fn receive(&self) -> Result<Box<dyn Receive>, io::Error> {
+    pub async fn receive(&self, source: u64) -> Result<Box<dyn Receive>, io::Error> {
         let (tx, rx) = oneshot::channel();
-        self.0.send(ToApply::Receive(tx)).await.map_err(|_| stopped())?;
+        self.0.send(ToApply::Receive(source, tx)).await.map_err(|_| stopped())?;
         rx.await.map_err(|_| stopped())?.map_err(io::Error::other)
     }
 }
@@ -243,7 +243,7 @@ impl Machine {
 impl Machine {
     /// A checkpoint as if a peer had sent it.
     async fn copy(&self, mut checkpoint: Box<dyn Checkpoint>) -> Result<Box<dyn Receive>, io::Error> {
-        let mut received = Pieces(self.sender.clone()).receive().await?;
+        let mut received = Pieces(self.sender.clone()).receive(0).await?;
         while let Some(piece) = checkpoint.next().map_err(io::Error::other)? {
             received.piece(piece).map_err(io::Error::other)?;
         }
@@ -356,7 +356,7 @@ mod tests {
         fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
             None
         }
-        fn receive(&mut self) -> Result<Box<dyn Receive>, String> {
+        fn receive(&mut self, _: u64) -> Result<Box<dyn Receive>, String> {
             Err("nothing to receive".into())
         }
         fn install(&mut self, _: Applied, _: Box<dyn Receive>) -> Result<(), String> {

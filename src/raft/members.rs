@@ -249,10 +249,7 @@ impl Node {
         let append = self.raft.append_membership(membership, EntryPayload::Blank, [unless_changed]);
         let done = tokio::time::timeout(CHANGE_TIMEOUT, append).await.map_err(|_| ChangeError::Unknown)?;
         done.map_err(change_error)?;
-        tracing::info!(
-            "membership: {change:?} is entry {:?}",
-            self.raft.metrics().borrow_watched().membership_config.log_id()
-        );
+        tracing::info!("membership: {change:?} is done");
         Ok(())
     }
 

@@ -41,7 +41,7 @@ use openraft::impls::BasicNode;
 use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -437,6 +437,9 @@ impl Raft {
 
     /// Everything up to `position` is in a durable checkpoint: the log may let go of it.
     pub fn checkpointed(&self, position: LogPosition) {
+        if self.node.identity.transfers.load(Ordering::Acquire) > 0 {
+            return tracing::debug!("a checkpoint is on its way to a peer; the log stays until the next one");
+        }
         let raft = self.node.raft.clone();
         tracing::debug!("checkpoint at {position:?}");
         self.node.runtime.spawn(async move {
@@ -533,6 +536,7 @@ impl Parts {
             directory: config.directory,
             tls: config.tls.clone(),
             progress: self.progress.clone(),
+            transfers: AtomicUsize::new(0),
         });
         let listener = match config.listen {
             Some(addr) => {

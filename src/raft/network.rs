@@ -5,6 +5,7 @@ use super::identity::Identity;
 use super::link::{Link, parsed};
 use super::machine::SnapshotData;
 use super::types::{RaftVote, Reader, Types, membership_bytes};
+use crate::apply::machine::Checkpoint;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BasicNode;
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -16,12 +17,18 @@ use openraft::{OptionalSend, storage::Snapshot};
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// A follower answers an append when its disk has it: a slow disk is not a lost message.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(3);
 const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often a transfer says how far it is.
+pub const SAY_EVERY: Duration = Duration::from_secs(5);
+/// So many times as long as it worked, a transfer rests while writes come; but never longer than the maximum.
+const REST: u32 = 9;
+const REST_MAX: Duration = Duration::from_secs(2);
 
 /// Makes links to peers.
 pub struct Peers(pub Arc<Identity>);
@@ -30,11 +37,16 @@ impl RaftNetworkFactory<Types> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        Peer(Link::new(node.addr.clone(), self.0.clone(), target))
+        let identity = self.0.clone();
+        Peer { to: target, link: Link::new(node.addr.clone(), identity.clone(), target), identity }
     }
 }
 
-pub struct Peer(Link);
+pub struct Peer {
+    to: u64,
+    link: Link,
+    identity: Arc<Identity>,
+}
 
 fn rpc_error(e: io::Error) -> RPCError<Types> {
     match e.kind() {
@@ -56,7 +68,7 @@ impl RaftNetworkV2<Types> for Peer {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let timeout =
             if rpc.entries.is_empty() { option.hard_ttl().max(Duration::from_millis(500)) } else { APPEND_TIMEOUT };
-        let frame = self.0.call(frame::append_request(&rpc), timeout).await.map_err(rpc_error)?;
+        let frame = self.link.call(frame::append_request(&rpc), timeout).await.map_err(rpc_error)?;
         parsed(frame::parse_append_response(&frame.payload)).map_err(rpc_error)
     }
 
@@ -65,7 +77,8 @@ impl RaftNetworkV2<Types> for Peer {
         rpc: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        let frame = self.0.call(frame::vote_request(Kind::Vote, &rpc), option.hard_ttl()).await.map_err(rpc_error)?;
+        let frame =
+            self.link.call(frame::vote_request(Kind::Vote, &rpc), option.hard_ttl()).await.map_err(rpc_error)?;
         parsed(frame::parse_vote_response(&frame.payload)).map_err(rpc_error)
     }
 
@@ -75,7 +88,7 @@ impl RaftNetworkV2<Types> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let frame =
-            self.0.call(frame::vote_request(Kind::PreVote, &rpc), option.hard_ttl()).await.map_err(rpc_error)?;
+            self.link.call(frame::vote_request(Kind::PreVote, &rpc), option.hard_ttl()).await.map_err(rpc_error)?;
         parsed(frame::parse_vote_response(&frame.payload)).map_err(rpc_error)
     }
 
@@ -85,7 +98,7 @@ impl RaftNetworkV2<Types> for Peer {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
         let timeout = option.hard_ttl().max(Duration::from_millis(500));
-        let frame = self.0.call(frame::transfer_request(&request), timeout).await.map_err(rpc_error)?;
+        let frame = self.link.call(frame::transfer_request(&request), timeout).await.map_err(rpc_error)?;
         parsed(frame::parse_transfer_response(&frame.payload)).map_err(rpc_error)
     }
 
@@ -103,8 +116,24 @@ impl RaftNetworkV2<Types> for Peer {
     }
 }
 
+/// Counts a transfer for as long as it lives.
+struct Underway(Arc<Identity>);
+
+impl Underway {
+    fn new(identity: &Arc<Identity>) -> Underway {
+        identity.transfers.fetch_add(1, Ordering::AcqRel);
+        Underway(identity.clone())
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.transfers.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Peer {
-    /// Begin, pieces one after the other, end: each answered before the next, on this link alone.
+    /// Begin, pieces one after the other, end: each answered before the next, on this link alone. The receiver says what it has.
     async fn send_checkpoint(
         &self,
         vote: RaftVote,
@@ -113,12 +142,28 @@ impl Peer {
         let SnapshotData::Ours(mut checkpoint) = snapshot.snapshot else {
             return Err(io::Error::other("a received checkpoint cannot be sent"));
         };
+        let _underway = Underway::new(&self.identity);
         let mut begin = Builder::new(Kind::SnapshotBegin, 0, 256);
         let membership = &snapshot.meta.last_membership;
         begin.vote(&vote).log_id(snapshot.meta.last_log_id.as_ref()).log_id(membership.log_id().as_ref());
+        begin.u64(checkpoint.source()).u64(checkpoint.pages().1 as u64);
         begin.bytes(&membership_bytes(membership.membership()));
-        self.0.call(begin, PIECE_TIMEOUT).await?;
+        let begun = self.link.call(begin, PIECE_TIMEOUT).await?;
+        checkpoint.resume(parsed(Reader(&begun.payload).u64())?);
+        let (there, total) = checkpoint.pages();
+        tracing::info!("checkpoint for node {}: {total} pages, of which it has {there}", self.to);
+        let checkpoint = self.send_pieces(checkpoint).await?;
+        let end = self.link.call(Builder::new(Kind::SnapshotEnd, 0, 0), INSTALL_TIMEOUT).await?;
+        tracing::info!("checkpoint for node {}: installed, {} pages sent", self.to, checkpoint.pages().0 - there);
+        Ok(SnapshotResponse::new(parsed(Reader(&end.payload).vote())?))
+    }
+
+    /// While writes come, a transfer works a tenth of the time: they are slowed by no more than that.
+    async fn send_pieces(&self, mut checkpoint: Box<dyn Checkpoint>) -> io::Result<Box<dyn Checkpoint>> {
+        let mut said = Instant::now();
+        let mut applied = self.identity.progress.index();
         loop {
+            let begun = Instant::now();
             // Reading a page may wait for the disk
             let (back, piece) = tokio::task::spawn_blocking(move || {
                 let piece = checkpoint.next();
@@ -126,12 +171,19 @@ impl Peer {
             })
             .await?;
             checkpoint = back;
-            let Some(piece) = piece.map_err(io::Error::other)? else { break };
+            let Some(piece) = piece.map_err(io::Error::other)? else { return Ok(checkpoint) };
             let mut b = Builder::new(Kind::SnapshotPiece, 0, piece.len());
             b.bytes(&piece);
-            self.0.call(b, PIECE_TIMEOUT).await?;
+            self.link.call(b, PIECE_TIMEOUT).await?;
+            if said.elapsed() > SAY_EVERY {
+                said = Instant::now();
+                let (there, total) = checkpoint.pages();
+                tracing::info!("checkpoint for node {}: {there} of {total} pages", self.to);
+            }
+            let now = self.identity.progress.index();
+            if std::mem::replace(&mut applied, now) != now {
+                tokio::time::sleep((begun.elapsed() * REST).min(REST_MAX)).await;
+            }
         }
-        let end = self.0.call(Builder::new(Kind::SnapshotEnd, 0, 0), INSTALL_TIMEOUT).await?;
-        Ok(SnapshotResponse::new(parsed(Reader(&end.payload).vote())?))
     }
 }

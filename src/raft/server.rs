@@ -4,6 +4,7 @@ use super::frame::{self, Builder, Frame, Hello, Kind};
 use super::link::{Stream, failed, parsed};
 use super::machine::SnapshotData;
 use super::members::{self, Change, ChangeError};
+use super::network::SAY_EVERY;
 use super::tls::Passport;
 use super::types::{RaftLogId, RaftStored, RaftVote, Reader, parse_membership};
 use super::{Node, ReadError};
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use openraft::storage::{Snapshot, SnapshotMeta};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -106,6 +107,9 @@ struct Receiving {
     last: Option<RaftLogId>,
     membership: RaftStored,
     pages: Box<dyn Receive>,
+    bytes: usize,
+    /// When the last line about it was written.
+    said: Instant,
 }
 
 struct Session {
@@ -198,15 +202,26 @@ impl Session {
     async fn begin(&mut self, id: u64, payload: &Bytes) -> io::Result<Builder> {
         let mut r = Reader(payload);
         let (vote, last, at) = (parsed(r.vote())?, parsed(r.log_id())?, parsed(r.log_id())?);
+        let (source, total) = (parsed(r.u64())?, parsed(r.u64())?);
         self.may_speak(&vote)?;
         let membership = RaftStored::new(at, parsed(parse_membership(r.0))?);
-        let pages = self.node.pieces.receive().await?;
-        self.receiving = Some(Receiving { vote, last, membership, pages });
-        Ok(Builder::new(Kind::SnapshotBegin, id, 0))
+        let pages = self.node.pieces.receive(source).await?;
+        let have = pages.have();
+        let again = if have == 0 { "" } else { " goes on where it was broken off" };
+        tracing::info!("checkpoint of {total} pages from node {}{again}", self.from);
+        self.receiving = Some(Receiving { vote, last, membership, pages, bytes: 0, said: Instant::now() });
+        let mut b = Builder::new(Kind::SnapshotBegin, id, 8);
+        b.u64(have);
+        Ok(b)
     }
 
     async fn piece(&mut self, id: u64, payload: Bytes) -> io::Result<Builder> {
         let mut receiving = parsed(self.receiving.take())?;
+        receiving.bytes += payload.len();
+        if receiving.said.elapsed() > SAY_EVERY {
+            receiving.said = Instant::now();
+            tracing::info!("checkpoint from node {}: {} MiB received", self.from, receiving.bytes >> 20);
+        }
         let (receiving, taken) = tokio::task::spawn_blocking(move || {
             let taken = receiving.pages.piece(payload);
             (receiving, taken)
@@ -218,7 +233,9 @@ impl Session {
     }
 
     async fn end(&mut self, id: u64) -> io::Result<Builder> {
-        let Receiving { vote, last: last_log_id, membership: last_membership, pages } = parsed(self.receiving.take())?;
+        let receiving = parsed(self.receiving.take())?;
+        tracing::info!("checkpoint from node {}: complete, {} bytes received", self.from, receiving.bytes);
+        let Receiving { vote, last: last_log_id, membership: last_membership, pages, .. } = receiving;
         let meta = SnapshotMeta { last_log_id, last_membership };
         let snapshot = Snapshot { meta, snapshot: SnapshotData::Theirs(pages) };
         let response = self.node.raft.install_full_snapshot(vote, snapshot).await.map_err(io::Error::other)?;

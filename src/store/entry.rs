@@ -1,9 +1,9 @@
 //! # Entry: one version of one key of the keyspace, with its value
 //!
 //! ```text
-//! header | hash u64 | version u64 | meta u64 | past (if PAST) | due i64 (if DUE) | value words | key bytes (or blob cell, if KEY_OUT) | string bytes
+//! header | hash u64 | version u64 | meta u64 | past (if PAST) | far (if FAR) | due i64 (if DUE) | value words | key bytes (or blob cell, if KEY_OUT) | string bytes
 //! meta       = kind u8 | flags u8 | key bytes u16 | string bytes u32
-//! past       = earlier version u64 | milestone u64 | birth of the milestone : 40 | versions since the key came : 24
+//! past       = earlier version : 40 | its number : 24          far = milestone u64 | its birth u64
 //! value words: Int: i64.  Str: none.  Rope: root cell, len.  List, Set, Hash: root cell, len.  Zset, Stream: root cell, len, root cell
 //! ```
 //!
@@ -11,7 +11,7 @@
 //! its sub-batch or before ([`Entry::at`]); where a key was removed it finds a *tombstone* (GONE). `past` is followed only
 //! to versions that the reader's pin keeps alive: the version before one that is too young for the reader died younger
 //! still. It may dangle otherwise, is no child cell, and does not go to disk. Every 256th version is a milestone, so that
-//! a counter's way back of a million versions is some thousand steps.
+//! a counter's way back of a million versions is some thousand steps; the first 256 know of none and save its room.
 
 use super::arena::{Arena, Node, NodeMut, Ref};
 use super::blob;
@@ -28,19 +28,21 @@ const HASH: usize = 8;
 const VERSION: usize = 16;
 const META: usize = 24;
 const BODY: usize = 32;
-const PAST_BYTES: usize = 24;
 const DUE: u8 = 1;
 const KEY_OUT: u8 = 2;
 const PAST: u8 = 4;
 const GONE: u8 = 8;
+const FAR: u8 = 16;
 /// Versions from one milestone to the next.
 const MILESTONE: u64 = 256;
-const BIRTH_BITS: u32 = 40;
+/// Bits of a reference to a resident node; the arena is no larger.
+const REF_BITS: u32 = 40;
 
 /// Where a value begins, behind what the flags announce.
 #[inline]
 fn value_offset(flags: u8) -> usize {
-    BODY + if flags & PAST != 0 { PAST_BYTES } else { 0 } + if flags & DUE != 0 { 8 } else { 0 }
+    let room = |flag, bytes| if flags & flag != 0 { bytes } else { 0 };
+    BODY + room(PAST, 8) + room(FAR, 16) + room(DUE, 8)
 }
 
 /// The way from a version to the ones before it.
@@ -48,29 +50,29 @@ fn value_offset(flags: u8) -> usize {
 pub(super) struct Past {
     /// The version before this one; null: there is none that anybody needs.
     earlier: Ref,
+    /// That version's number, counted from when the key came; wraps.
+    number: u64,
     milestone: Ref,
-    /// Birth of the milestone, and the number of this version: one word, as stored.
-    word: u64,
+    milestone_birth: SubBatch,
 }
 
 impl Past {
     /// For the version that follows `old` in sub-batch `current`. A version of the same sub-batch is passed over: no root shows it.
+    #[inline]
     pub fn after(old: Entry<'_>, current: SubBatch) -> Past {
         let past = old.past();
         if old.birth() == current {
             return past;
         }
-        let number = past.word >> BIRTH_BITS;
-        let next = (number + 1) << BIRTH_BITS;
-        if number % MILESTONE == 0 {
-            return Past { earlier: old.node.get(), milestone: old.node.get(), word: next | old.birth().0 };
+        let (earlier, number) = (old.node.get(), (past.number + 1) & ((1 << (64 - REF_BITS)) - 1));
+        match number % MILESTONE {
+            0 => Past { earlier, number, milestone: earlier, milestone_birth: old.birth() },
+            _ => Past { earlier, number, ..past },
         }
-        let birth = past.word & ((1 << BIRTH_BITS) - 1);
-        Past { earlier: old.node.get(), milestone: past.milestone, word: next | birth }
     }
 
-    fn milestone_birth(self) -> SubBatch {
-        SubBatch(self.word & ((1 << BIRTH_BITS) - 1))
+    fn word(self) -> u64 {
+        self.earlier.0 | self.number << REF_BITS
     }
 }
 
@@ -251,13 +253,20 @@ impl<'a> Entry<'a> {
     }
     #[inline]
     fn past(self) -> Past {
-        match self.flags() & PAST {
-            0 => Past::default(),
-            _ => Past {
-                earlier: Ref(self.node.u64(BODY)),
-                milestone: Ref(self.node.u64(BODY + 8)),
-                word: self.node.u64(BODY + 16),
-            },
+        let flags = self.flags();
+        if flags & PAST == 0 {
+            return Past::default();
+        }
+        let word = self.node.u64(BODY);
+        let (milestone, birth) = match flags & FAR {
+            0 => (0, 0),
+            _ => (self.node.u64(BODY + 8), self.node.u64(BODY + 16)),
+        };
+        Past {
+            earlier: Ref(word & ((1 << REF_BITS) - 1)),
+            number: word >> REF_BITS,
+            milestone: Ref(milestone),
+            milestone_birth: SubBatch(birth),
         }
     }
     /// The version that a reader who sees `seen` finds here, if the key was there then.
@@ -265,7 +274,7 @@ impl<'a> Entry<'a> {
     pub(super) fn at(mut self, seen: Seen) -> Option<Entry<'a>> {
         while !seen.shows(self.birth()) {
             let past = self.past();
-            let next = if seen.shows(past.milestone_birth()) { past.earlier } else { past.milestone };
+            let next = if seen.shows(past.milestone_birth) { past.earlier } else { past.milestone };
             if next.is_null() {
                 return None;
             }
@@ -373,9 +382,8 @@ pub(super) fn cells(node: Node<'_>, mut visit: impl FnMut(usize)) {
 
 /// Makes the bytes of an entry's node forget its past: what goes to disk is one version.
 pub(super) fn forget_past(node: &mut [u8]) {
-    if node[META + 1] & PAST != 0 {
-        node[BODY..BODY + PAST_BYTES].fill(0);
-    }
+    let end = value_offset(node[META + 1] & (PAST | FAR));
+    node[BODY..end].fill(0);
 }
 
 /// What an entry is to hold. `key_blob` is the key's blob when it is too long to lie inside.
@@ -398,6 +406,7 @@ impl Draft<'_> {
         flag(self.due.is_some(), DUE)
             | flag(!self.key_blob.is_null(), KEY_OUT)
             | flag(self.past.is_some(), PAST)
+            | flag(self.past.is_some_and(|past| !past.milestone.is_null()), FAR)
             | flag(self.gone, GONE)
     }
 
@@ -414,9 +423,11 @@ impl Draft<'_> {
         let flags = self.flags();
         let mut at = value_offset(flags);
         if let Some(past) = self.past {
-            node.set_u64(BODY, past.earlier.0);
-            node.set_u64(BODY + 8, past.milestone.0);
-            node.set_u64(BODY + 16, past.word);
+            node.set_u64(BODY, past.word());
+            if flags & FAR != 0 {
+                node.set_u64(BODY + 8, past.milestone.0);
+                node.set_u64(BODY + 16, past.milestone_birth.0);
+            }
         }
         if let Some(due) = self.due {
             node.set_u64(at - 8, due as u64);

@@ -9,6 +9,7 @@ use crate::disk::frames;
 use crate::disk::pages::{PageStore, PagesError};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What was found in a page store.
 pub struct Recovered {
@@ -76,10 +77,11 @@ pub const RECORD_KEY: u64 = u64::MAX;
 
 /// A version as a stream of pieces: every page it reaches, then its root record.
 ///
-/// Made of [`frames`], which run across pieces. The record comes last: without it the receiver has pages that nothing refers to.
+/// Made of [`frames`], which run across pieces. Pages come in the order of their keys. The record comes last: without it the receiver has pages that nothing refers to.
 pub struct Export {
     view: View,
     pages: VecDeque<PageId>,
+    total: usize,
     buffer: Vec<u8>,
     sent: usize,
     record_sent: bool,
@@ -94,16 +96,30 @@ impl Export {
     /// Leaves out the pages whose number is below `next_page`: a version that was the newest when that was the next page's number has
     /// them all, because pages refer to older ones only and a version has nothing from before the last one that the last one had not.
     pub fn since(view: View, next_page: u64) -> Result<Export, CheckpointError> {
-        let mut pages = VecDeque::new();
+        let mut pages = Vec::new();
         reach_since(&**view.store(), &view.record().roots(), next_page, |key, _| {
-            pages.push_back(key);
+            pages.push(key);
             Ok(())
         })?;
-        Ok(Export { view, pages, buffer: Vec::new(), sent: 0, record_sent: false })
+        pages.sort_unstable();
+        Ok(Export { view, total: pages.len(), pages: pages.into(), buffer: Vec::new(), sent: 0, record_sent: false })
     }
 
     pub fn record(&self) -> &RootRecord {
         self.view.record()
+    }
+
+    /// Leaves out the pages up to this key: the receiver has them from an older version of the same store, or from this one, and
+    /// by the rule above it then lacks none of them.
+    pub fn resume(&mut self, have: PageId) {
+        while self.pages.front().is_some_and(|key| *key <= have) {
+            self.pages.pop_front();
+        }
+    }
+
+    /// Pages sent or left out, and pages in all.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.total - self.pages.len(), self.total)
     }
 
     /// The next piece, of at most [`PIECE_BYTES`]; none at the end.
@@ -130,12 +146,17 @@ impl Export {
     }
 }
 
+/// Received pages go to the store in so many bytes; a broken connection loses less than this.
+const WRITE_BYTES: usize = 1 << 20;
+
 /// Receives a version into an empty page store.
 pub struct Import {
     store: Arc<dyn PageStore>,
     buffer: Vec<u8>,
     pages: Vec<(PageId, Vec<u8>)>,
     pages_bytes: usize,
+    /// Every page up to this key is in the store.
+    have: Arc<AtomicU64>,
     record: Option<RootRecord>,
 }
 
@@ -145,7 +166,17 @@ impl Import {
         if !store.roots()?.is_empty() || !store.ids_from(PageId(0))?.is_empty() {
             return Err(CheckpointError::Transfer("the receiving page store is not empty"));
         }
-        Ok(Import { store, buffer: Vec::new(), pages: Vec::new(), pages_bytes: 0, record: None })
+        Ok(Import::resume(store, Arc::default()))
+    }
+
+    /// Goes on where an earlier import into this store, which counted in `have`, was broken off.
+    pub fn resume(store: Arc<dyn PageStore>, have: Arc<AtomicU64>) -> Import {
+        Import { store, buffer: Vec::new(), pages: Vec::new(), pages_bytes: 0, have, record: None }
+    }
+
+    /// Every page up to this key is in the store.
+    pub fn have(&self) -> PageId {
+        PageId(self.have.load(Ordering::Acquire))
     }
 
     pub fn piece(&mut self, piece: &[u8]) -> Result<(), CheckpointError> {
@@ -170,12 +201,16 @@ impl Import {
         }
         self.pages_bytes += bytes.len();
         self.pages.push((PageId(key), bytes.to_vec()));
-        if self.pages_bytes > 4 << 20 { self.write() } else { Ok(()) }
+        if self.pages_bytes > WRITE_BYTES { self.write() } else { Ok(()) }
     }
 
     fn write(&mut self) -> Result<(), CheckpointError> {
-        self.store.write(&std::mem::take(&mut self.pages))?;
+        let pages = std::mem::take(&mut self.pages);
+        self.store.write(&pages)?;
         self.pages_bytes = 0;
+        if let Some((last, _)) = pages.last() {
+            self.have.fetch_max(last.0, Ordering::AcqRel);
+        }
         Ok(())
     }
 

@@ -9,6 +9,8 @@ pub struct Cluster {
     /// By node id - 1; `None` while a node is down.
     pub nodes: Vec<Option<Server>>,
     ports: Vec<(u16, u16)>,
+    /// Where peers are told to reach the founders.
+    reached: Vec<u16>,
     /// The first so many nodes founded the cluster; the others joined it.
     founders: usize,
     /// More flags, by node id - 1.
@@ -27,10 +29,20 @@ impl Cluster {
 
     /// As [`Cluster::start`], a node for each set of more flags.
     pub fn start_with(dir: &Path, flags: Vec<Vec<String>>) -> Result<Cluster, String> {
+        Cluster::start_reached(dir, flags, |_, _| None)
+    }
+
+    /// As [`Cluster::start_with`]; `way` may name another port at which a node's peers reach its own peer port.
+    pub fn start_reached(
+        dir: &Path,
+        flags: Vec<Vec<String>>,
+        way: impl Fn(usize, u16) -> Option<u16>,
+    ) -> Result<Cluster, String> {
         let n = flags.len();
-        let ports = (0..n).map(|_| (free_port(), free_port())).collect();
-        let mut cluster =
-            Cluster { nodes: (0..n).map(|_| None).collect(), ports, flags, founders: n, dir: dir.to_owned() };
+        let ports: Vec<_> = (0..n).map(|_| (free_port(), free_port())).collect();
+        let reached = ports.iter().zip(1..).map(|((_, peer), id)| way(id, *peer).unwrap_or(*peer)).collect();
+        let nodes = (0..n).map(|_| None).collect();
+        let mut cluster = Cluster { nodes, ports, reached, flags, founders: n, dir: dir.to_owned() };
         for id in 1..=n {
             cluster.launch(id)?;
         }
@@ -42,8 +54,8 @@ impl Cluster {
 
     /// Starts this node's process; does not wait.
     pub fn launch(&mut self, id: usize) -> Result<(), String> {
-        let founders = self.ports[..self.founders].iter().enumerate();
-        let peers: Vec<String> = founders.map(|(i, (_, peer))| format!("{}=127.0.0.1:{peer}", i + 1)).collect();
+        let founders = self.reached.iter().zip(1..);
+        let peers: Vec<String> = founders.map(|(peer, id)| format!("{id}=127.0.0.1:{peer}")).collect();
         let (port, peer) = self.ports[id - 1];
         let dir = self.dir.join(format!("node{id}"));
         let mut flags: Vec<String> = ["--bind", "127.0.0.1", "--join-token", JOIN_TOKEN].map(String::from).into();

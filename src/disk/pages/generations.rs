@@ -22,6 +22,7 @@ pub struct Generations {
 }
 
 /// A generation that does not count yet.
+#[derive(Clone)]
 pub struct Fresh {
     pub pages: Arc<FjallPages>,
     number: u64,
