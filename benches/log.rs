@@ -1,7 +1,7 @@
 //! What do a durable entry and a proposal cost?
 //!
 //! `cargo bench --bench log`: entries a second of 64 writers of small entries and the median of single 64 KiB entries, both
-//! on the real disk; then proposals through batcher, raft and a state machine that does nothing, one node, and the time from
+//! on the real disk, plain and encrypted; then proposals through batcher, raft and a state machine that does nothing, one node, and the time from
 //! submit to applied: for one chunk at a time, for 50 submitters with one chunk each, and for a window of 4,096.
 
 use bytes::Bytes;
@@ -9,8 +9,11 @@ use look::apply::machine::{Applied, Body, Checkpoint, Committed, Receive, Roster
 use look::base::batch::{Chunk, ChunkBuilder};
 use look::base::{NodeId, SystemClock};
 use look::batch::{Batcher, BatcherConfig};
+use look::disk::seal::{Keys, Sealer};
 use look::disk::{Append, Kind, Log, LogOptions, Position, RealDisk};
 use look::raft::{Raft, RaftConfig};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -20,7 +23,19 @@ fn main() {
     let open = |name: &str| Arc::new(RealDisk::open(dir.path().join(name)).expect("opens"));
     small_entries(Log::open(open("small"), LogOptions::new(1, 1)).expect("opens"));
     large_entries(Log::open(open("large"), LogOptions::new(1, 1)).expect("opens"));
+    println!("encrypted:");
+    let seal = Some(Arc::new(sealer(dir.path())));
+    let encrypted = || LogOptions { seal: seal.clone(), ..LogOptions::new(1, 1) };
+    small_entries(Log::open(open("small-encrypted"), encrypted()).expect("opens"));
+    large_entries(Log::open(open("large-encrypted"), encrypted()).expect("opens"));
     proposals(open("node"));
+}
+
+fn sealer(dir: &Path) -> Sealer {
+    let file = dir.join("keys");
+    std::fs::write(&file, format!("1 {}", "a".repeat(64))).expect("a key file");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+    Sealer::new(Keys::read(&file).expect("a key")).expect("a sealer")
 }
 
 /// Raft appends in order from one task, so 64 writers are a window of 64 entries on their way.

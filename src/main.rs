@@ -33,6 +33,9 @@ enum Command {
     Verify {
         /// Data directory or backup
         dir: PathBuf,
+        /// Keys, if it is encrypted
+        #[arg(long, value_name = "FILE")]
+        encryption_key_file: Option<PathBuf>,
     },
     /// Add a copy of a running node to a backup directory: everything the first time, then what changed
     #[command(disable_help_flag = true)]
@@ -80,12 +83,20 @@ struct Restore {
     /// Voters of the new cluster, "1=A:P,2=A:P,3=A:P"; restore the same for each of them
     #[arg(long, value_name = "NODES")]
     initial_cluster: Option<String>,
+    /// Keys: of an encrypted backup, and to encrypt what is made with the newest
+    #[arg(long, value_name = "FILE")]
+    encryption_key_file: Option<String>,
 }
 
 impl Restore {
     fn run(self) -> Result<String, String> {
         let mut config = Config::default();
-        let flags = [("dir", Some(self.dir)), ("node-id", self.node_id), ("initial-cluster", self.initial_cluster)];
+        let flags = [
+            ("dir", Some(self.dir)),
+            ("node-id", self.node_id),
+            ("initial-cluster", self.initial_cluster),
+            ("encryption-key-file", self.encryption_key_file),
+        ];
         for (name, value) in flags {
             value.map_or(Ok(()), |value| config.set(name, &value)).map_err(|e| e.to_string())?;
         }
@@ -113,6 +124,9 @@ struct Serve {
     /// Voters of a new cluster: "1=A:P,2=A:P,3=A:P"
     #[arg(long, value_name = "NODES")]
     initial_cluster: Option<String>,
+    /// Encrypt what is written with the newest of these keys
+    #[arg(long, value_name = "FILE")]
+    encryption_key_file: Option<String>,
     /// Join the cluster of the node at this peer address as a learner
     #[arg(long, value_name = "ADDRESS:PORT")]
     join: Option<String>,
@@ -145,6 +159,7 @@ impl Serve {
             ("node-id", self.node_id),
             ("peer-addr", self.peer_addr),
             ("initial-cluster", self.initial_cluster),
+            ("encryption-key-file", self.encryption_key_file),
             ("join", self.join),
             ("join-token", self.join_token),
         ];
@@ -182,7 +197,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Check { files }) => return node::check_files(&files),
-        Some(Command::Verify { dir }) => return node::verify::run(&dir),
+        Some(Command::Verify { dir, encryption_key_file: keys }) => return node::verify::run(&dir, keys.as_deref()),
         Some(Command::Backup(Backup { to, host, port, user, password, .. })) => {
             return told(
                 backup::backup(&to, &backup::Server { host, port, user, password }).map_err(|e| e.to_string()),

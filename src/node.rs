@@ -10,6 +10,7 @@ pub mod code;
 pub mod config;
 pub mod datadir;
 pub mod digest;
+pub mod encryption;
 pub mod keeper;
 pub mod machine;
 pub mod reads;
@@ -22,6 +23,7 @@ use crate::base::batch::{Chunk, ChunkBuilder, handler};
 use crate::base::{Clock, GatewayId, KeyHasher, NodeId, SystemClock, random};
 use crate::batch::{Batcher, BatcherConfig};
 use crate::command::{Table, builtin};
+use crate::disk::seal::Sealer;
 use crate::disk::{LogOptions, RealDisk};
 use crate::gateway::{Gateway, GatewayOptions, TlsListen};
 use crate::history::History;
@@ -64,6 +66,8 @@ pub enum NodeError {
     Builtin(#[from] builtin::BuiltinError),
     #[error("'{0}' is no address to listen on; give an IP address to --bind")]
     Bind(String),
+    #[error(transparent)]
+    Encryption(#[from] encryption::EncryptionError),
     #[error("cannot join the cluster at {0}: {1}")]
     Join(String, std::io::Error),
     /// The cluster wants this node no more.
@@ -87,12 +91,13 @@ pub fn serve(mut config: Config) -> Result<(), NodeError> {
     runtime.block_on(async { check_ports(&options, config.admin_address()).await })?;
     let started = Instant::now();
     let mut data = DataDir::open(&config.dir)?;
+    let seal = encryption::open(data.path(), config.encryption_key_file.as_deref())?;
     let owner = match data.owner() {
         Some(owner) => known_owner(&config, owner)?,
         None => data.claim(runtime.block_on(new_owner(&config))?)?,
     };
     config.node_id = owner.node;
-    let served = start(&config, &owner, peers, &data).and_then(|node| {
+    let served = start(&config, &owner, peers, &data, seal).and_then(|node| {
         let backend = NodeBackend(node);
         runtime.block_on(run(backend, config, options, started))
     });
@@ -185,21 +190,27 @@ fn cluster_text(config: &Config) -> String {
 }
 
 /// Opens everything below the gateway.
-fn start(config: &Config, owner: &Owner, peers: Option<PeerTls>, data: &DataDir) -> Result<Arc<Node>, NodeError> {
+fn start(
+    config: &Config,
+    owner: &Owner,
+    peers: Option<PeerTls>,
+    data: &DataDir,
+    seal: Option<Arc<Sealer>>,
+) -> Result<Arc<Node>, NodeError> {
     let engine = match config.engine {
         EngineChoice::Jit => Engine::Jit,
         EngineChoice::Interpreter => Engine::Interp,
     };
     let table = Arc::new(builtin::table(engine)?);
-    let opened = Keeper::open(&data.pages_dir())?;
+    let opened = Keeper::open(&data.pages_dir(), seal.clone())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let (base, machine) = Base::new(config, opened, table, clock);
     let disk = Arc::new(RealDisk::open(data.log_dir())?);
-    let raft = Raft::start(raft_config(config, owner, peers), disk, Box::new(machine))?;
+    let raft = Raft::start(raft_config(config, owner, peers, seal.clone()), disk, Box::new(machine))?;
     let batcher = base.batcher(config, &raft, owner);
     eprintln!("look: waiting for a leader …");
     let hasher = wait_for_cluster(config, &base.state, &raft)?;
-    Ok(base.finish(config, raft, batcher, hasher, data.path()))
+    Ok(base.finish(config, raft, batcher, hasher, data.path(), seal))
 }
 
 /// A node that is being started: what it has before its Raft runs. (The simulation starts its nodes from here, too.)
@@ -252,7 +263,15 @@ impl Base {
     }
 
     /// The whole node, once the cluster's hash seed is known.
-    pub fn finish(self, config: &Config, raft: Raft, batcher: Batcher, hasher: KeyHasher, data: &Path) -> Arc<Node> {
+    pub fn finish(
+        self,
+        config: &Config,
+        raft: Raft,
+        batcher: Batcher,
+        hasher: KeyHasher,
+        data: &Path,
+        seal: Option<Arc<Sealer>>,
+    ) -> Arc<Node> {
         let Base { state, keeper, table, clock } = self;
         let max_write_cost = Arc::new(AtomicU64::new(config.max_write_cost));
         let log = Arc::new(RaftLog(raft.clone()));
@@ -272,6 +291,7 @@ impl Base {
             config_file: config.file.clone(),
             stop: tokio::sync::Notify::new(),
             backups: backup::Backups::default(),
+            seal,
             reads: AtomicU64::new(random()),
         })
     }
@@ -286,9 +306,10 @@ fn founders(config: &Config) -> Vec<(NodeId, String)> {
     }
 }
 
-fn raft_config(config: &Config, owner: &Owner, peers: Option<PeerTls>) -> RaftConfig {
+fn raft_config(config: &Config, owner: &Owner, peers: Option<PeerTls>, seal: Option<Arc<Sealer>>) -> RaftConfig {
     let mut log = LogOptions::new(config.node_id.0, random());
     log.history_bytes = config.history_bytes;
+    log.seal = seal;
     let mut raft = RaftConfig::alone(config.node_id, log);
     raft.initial = if owner.joined() { Vec::new() } else { founders(config) };
     raft.listen = config.peer_addr;

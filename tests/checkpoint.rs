@@ -526,7 +526,7 @@ fn a_transfer_rebuilds_the_version_elsewhere_and_every_damage_is_seen() {
 #[test]
 fn checkpoints_run_beside_the_writer() {
     let dir = tempfile::tempdir().unwrap();
-    let options = PagesOptions { cache_bytes: 8 << 20, worker_threads: 1 };
+    let options = PagesOptions { cache_bytes: 8 << 20, worker_threads: 1, seal: None };
     let pages: Arc<dyn PageStore> = Arc::new(FjallPages::open(dir.path(), &options).unwrap());
     let mut rig = start(pages.clone(), Model::new(), 51);
     let (store, checkpoints) = (rig.store.clone(), rig.checkpoints.clone());

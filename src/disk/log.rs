@@ -8,8 +8,9 @@
 //! failed sync nobody can know what the disk holds. A torn tail is dropped at the next start only where `highwater.rs`
 //! allows it; everything else that does not fit is [`LogError::Corrupt`].
 
-use super::record::{Kind, Position, Record, Vote, parse_record};
+use super::record::{self, Kind, Position, Record, Vote, parse_record};
 use super::recovery::{self, Place};
+use super::seal::Sealer;
 use super::segment::{self, Segment};
 use super::writer::Writer;
 use super::{Disk, LogError};
@@ -37,11 +38,20 @@ pub struct LogOptions {
     pub fresh_name: u64,
     /// Prepare the next segment on a thread of its own (tests of crashes say no).
     pub prepare_ahead: bool,
+    /// Entries are encrypted.
+    pub seal: Option<Arc<Sealer>>,
 }
 
 impl LogOptions {
     pub fn new(node: u64, fresh_name: u64) -> Self {
-        LogOptions { node, segment_bytes: 64 << 20, history_bytes: 1 << 30, fresh_name, prepare_ahead: true }
+        LogOptions {
+            node,
+            segment_bytes: 64 << 20,
+            history_bytes: 1 << 30,
+            fresh_name,
+            prepare_ahead: true,
+            seal: None,
+        }
     }
 }
 
@@ -128,6 +138,9 @@ pub struct Log {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
     torn: bool,
+    seal: Option<Arc<Sealer>>,
+    /// Its random name.
+    name: u64,
 }
 
 impl Log {
@@ -153,11 +166,13 @@ impl Log {
         options: LogOptions,
         call: Option<Wake>,
     ) -> Result<(Log, Writer), LogError> {
+        let seal = options.seal.clone();
         let (writer, places, torn) = Writer::open(disk, options)?;
+        let name = writer.log_name();
         let queue = Queue { state: places.state, asleep: call.is_some(), ..Queue::default() };
         let (queue, wake, places) = (Mutex::new(queue), Condvar::new(), Mutex::new(places));
         let shared = Arc::new(Shared { queue, wake, call, places, syncs: Histogram::default() });
-        Ok((Log { shared, writer: None, torn }, writer))
+        Ok((Log { shared, writer: None, torn, seal, name }, writer))
     }
 
     /// How long durable writes took since the log was opened.
@@ -324,7 +339,9 @@ impl Log {
         let mut bytes = vec![0; place.len as usize];
         segment.file.read_at(&mut bytes, place.offset as u64).map_err(LogError::io("read entry"))?;
         match parse_record(&bytes.into()) {
-            Some((record, _, _)) if record.kind.is_entry() && record.index == index => Ok(Some(record)),
+            Some((record, _, _)) if record.kind.is_entry() && record.index == index => {
+                self.open_record(record).map(Some)
+            }
             // The segment may have been let go of between the look-up and the read
             _ if self.find(index).is_none_or(|(now, _)| now != place) => {
                 Err(LogError::Purged { oldest: self.oldest() })
@@ -333,6 +350,14 @@ impl Log {
                 let file = segment::name(place.segment);
                 Err(LogError::Corrupt { file, offset: place.offset as u64, what: "an entry is damaged" })
             }
+        }
+    }
+
+    /// An entry as it was appended.
+    fn open_record(&self, record: Record) -> Result<Record, LogError> {
+        match &self.seal {
+            Some(seal) => record::open(seal, self.name, record),
+            None => Ok(record),
         }
     }
 
@@ -348,7 +373,8 @@ impl Log {
             }
             recovery::entries_of(segment, &mut found)?;
         }
-        let records: Vec<Record> = range.clone().map_while(|i| found.remove(&i)).collect();
+        let records = range.clone().map_while(|i| found.remove(&i)).map(|record| self.open_record(record));
+        let records: Vec<Record> = records.collect::<Result<_, _>>()?;
         if records.is_empty() { Err(LogError::Missing(range.start)) } else { Ok(records) }
     }
 }

@@ -13,6 +13,7 @@ pub mod pages;
 pub mod real;
 pub mod record;
 pub mod recovery;
+pub mod seal;
 pub mod segment;
 pub mod sim;
 pub mod verify;
@@ -65,6 +66,8 @@ pub enum LogError {
     Foreign { found: u64, expected: u64 },
     #[error("log format {0} is not the one that this version of Look reads; start the version that wrote it")]
     Newer(u32),
+    #[error("log entry {index} is {why}")]
+    Sealed { index: u64, why: seal::SealError },
     /// The entries asked for are no longer kept.
     #[error("log entries before {oldest} are no longer kept")]
     Purged { oldest: u64 },

@@ -11,6 +11,7 @@
 //! Knows no page's meaning. Only the checkpoint thread and page loads touch it, because fjall may stall for 40-400 ms.
 //!
 //! ```text
+//! (encrypted, where `bytes` stands: sealed bytes, `disk/seal.rs`)
 //! page value  = bytes, crc32c over (id as 8 bytes big-endian, bytes) as 4 bytes little-endian
 //! root value  = bytes, crc32c over (sequence as 8 bytes big-endian, bytes)
 //! high-water  = "LOOKHIGH", version u32, sequence u64, crc32c u32 (all before it)
@@ -19,11 +20,14 @@
 //! Every version of a page has a fresh number as its key, big-endian, so fjall's own trees see only appends at their end,
 //! exact reads and deletions: write amplification 2.05 with values kept apart from keys.
 
+use super::seal::{self, SealError, Sealer};
 use crate::base::PageId;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub mod generations;
 pub mod memory;
@@ -41,6 +45,10 @@ pub enum PagesError {
     Missing(PageId),
     #[error("page {0} is damaged: checksum does not match")]
     Damaged(PageId),
+    #[error("page {0} is {1}")]
+    Sealed(PageId, SealError),
+    #[error("root record {0} is {1}")]
+    RootSealed(u64, SealError),
     #[error("root record {0} is damaged: checksum does not match")]
     RootDamaged(u64),
     #[error("root record {0} was never written or is gone")]
@@ -96,15 +104,15 @@ fn crc(key: u64, bytes: &[u8]) -> u32 {
     digest.finalize() as u32
 }
 
-fn seal(key: u64, bytes: &[u8]) -> Vec<u8> {
+fn checked(key: u64, bytes: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(bytes.len() + 4);
     value.extend_from_slice(bytes);
     value.extend_from_slice(&crc(key, bytes).to_le_bytes());
     value
 }
 
-/// The bytes under a seal, or `None` if it is broken.
-fn unseal(key: u64, value: &[u8]) -> Option<&[u8]> {
+/// The bytes above a checksum, or `None` if it is not theirs.
+fn unchecked(key: u64, value: &[u8]) -> Option<&[u8]> {
     let (bytes, sum) = value.split_last_chunk::<4>()?;
     (crc(key, bytes) == u32::from_le_bytes(*sum)).then_some(bytes)
 }
@@ -120,13 +128,19 @@ pub struct PagesOptions {
     pub cache_bytes: u64,
     /// fjall's background threads.
     pub worker_threads: usize,
+    /// Pages and root records are encrypted.
+    pub seal: Option<Arc<Sealer>>,
 }
 
 impl Default for PagesOptions {
     fn default() -> Self {
-        PagesOptions { cache_bytes: 64 << 20, worker_threads: 2 }
+        PagesOptions { cache_bytes: 64 << 20, worker_threads: 2, seal: None }
     }
 }
+
+/// What is encrypted, for whom it is authenticated.
+const PAGE: &[u8; 8] = b"page    ";
+const ROOT: &[u8; 8] = b"root    ";
 
 /// The page store on a real disk.
 pub struct FjallPages {
@@ -135,6 +149,7 @@ pub struct FjallPages {
     roots: Keyspace,
     high: PathBuf,
     lineage: u64,
+    cipher: Option<Arc<Sealer>>,
     /// Held open to sync the directory after the high-water file was renamed into place.
     directory: File,
 }
@@ -160,7 +175,8 @@ impl FjallPages {
         let roots = db.keyspace("roots", || KeyspaceCreateOptions::default().manual_journal_persist(true))?;
         let (high, directory) = (path.join("high-water"), File::open(path)?);
         let lineage = generations::lineage(path, &directory)?;
-        let store = FjallPages { db, pages, roots, high, lineage, directory };
+        let cipher = options.seal.clone();
+        let store = FjallPages { db, pages, roots, high, lineage, cipher, directory };
         store.check_high_water()?;
         Ok(store)
     }
@@ -193,6 +209,20 @@ impl FjallPages {
         Ok(())
     }
 
+    fn encrypt<'b>(&self, kind: &[u8; 8], key: u64, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>, SealError> {
+        match &self.cipher {
+            Some(cipher) => cipher.seal_vec(&seal::place(kind, [key, 0, 0]), bytes.to_vec()).map(Cow::Owned),
+            None => Ok(Cow::Borrowed(bytes)),
+        }
+    }
+
+    fn decrypt(&self, kind: &[u8; 8], key: u64, bytes: Vec<u8>) -> Result<Vec<u8>, SealError> {
+        match &self.cipher {
+            Some(cipher) => cipher.open(&seal::place(kind, [key, 0, 0]), bytes),
+            None => Ok(bytes),
+        }
+    }
+
     /// Bytes that the page database takes on disk.
     pub fn disk_bytes(&self) -> u64 {
         self.db.disk_space().unwrap_or(0)
@@ -216,7 +246,7 @@ fn parse_high_water(bytes: &[u8]) -> Result<u64, &'static str> {
     if bytes.len() != HIGH_BYTES || &bytes[..8] != HIGH_MAGIC {
         return Err("wrong length or first bytes");
     }
-    let body = unseal(0, bytes).ok_or("checksum does not match")?;
+    let body = unchecked(0, bytes).ok_or("checksum does not match")?;
     let word = |from: usize| body[from..].iter().rev().fold(0u64, |all, &byte| all << 8 | byte as u64);
     if word(8) as u32 != HIGH_VERSION {
         return Err("another version");
@@ -239,13 +269,15 @@ impl PageStore for FjallPages {
 
     fn read(&self, id: PageId) -> Result<Vec<u8>, PagesError> {
         let value = self.pages.get(id.0.to_be_bytes())?.ok_or(PagesError::Missing(id))?;
-        unseal(id.0, &value).map(<[u8]>::to_vec).ok_or(PagesError::Damaged(id))
+        let bytes = unchecked(id.0, &value).ok_or(PagesError::Damaged(id))?.to_vec();
+        self.decrypt(PAGE, id.0, bytes).map_err(|why| PagesError::Sealed(id, why))
     }
 
     fn write(&self, pages: &[(PageId, Vec<u8>)]) -> Result<(), PagesError> {
         let mut batch = self.db.batch();
         for (id, bytes) in pages {
-            batch.insert(&self.pages, id.0.to_be_bytes(), seal(id.0, bytes));
+            let bytes = self.encrypt(PAGE, id.0, bytes).map_err(|why| PagesError::Sealed(*id, why))?;
+            batch.insert(&self.pages, id.0.to_be_bytes(), checked(id.0, &bytes));
         }
         Ok(batch.commit()?)
     }
@@ -253,7 +285,8 @@ impl PageStore for FjallPages {
     fn commit_root(&self, sequence: u64, record: &[u8]) -> Result<(), PagesError> {
         self.db.persist(PersistMode::SyncAll)?;
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
-        batch.insert(&self.roots, sequence.to_be_bytes(), seal(sequence, record));
+        let record = self.encrypt(ROOT, sequence, record).map_err(|why| PagesError::RootSealed(sequence, why))?;
+        batch.insert(&self.roots, sequence.to_be_bytes(), checked(sequence, &record));
         batch.commit()?;
         self.write_high_water(sequence)
     }
@@ -281,7 +314,8 @@ impl PageStore for FjallPages {
 
     fn root(&self, sequence: u64) -> Result<Vec<u8>, PagesError> {
         let value = self.roots.get(sequence.to_be_bytes())?.ok_or(PagesError::RootMissing(sequence))?;
-        unseal(sequence, &value).map(<[u8]>::to_vec).ok_or(PagesError::RootDamaged(sequence))
+        let bytes = unchecked(sequence, &value).ok_or(PagesError::RootDamaged(sequence))?.to_vec();
+        self.decrypt(ROOT, sequence, bytes).map_err(|why| PagesError::RootSealed(sequence, why))
     }
 
     fn ids(&self) -> Result<Vec<PageId>, PagesError> {
@@ -298,7 +332,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path) -> Result<FjallPages, PagesError> {
-        FjallPages::open(path, &PagesOptions { cache_bytes: 1 << 20, worker_threads: 1 })
+        FjallPages::open(path, &PagesOptions { cache_bytes: 1 << 20, worker_threads: 1, seal: None })
     }
 
     #[test]
@@ -346,10 +380,10 @@ mod tests {
     }
 
     #[test]
-    fn a_seal_holds_for_its_own_key_only() {
-        let value = seal(9, b"page");
-        assert_eq!(unseal(9, &value), Some(&b"page"[..]));
-        assert_eq!(unseal(8, &value), None);
-        assert_eq!(unseal(9, b"ab"), None);
+    fn a_checksum_holds_for_its_own_key_only() {
+        let value = checked(9, b"page");
+        assert_eq!(unchecked(9, &value), Some(&b"page"[..]));
+        assert_eq!(unchecked(8, &value), None);
+        assert_eq!(unchecked(9, b"ab"), None);
     }
 }

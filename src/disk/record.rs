@@ -19,6 +19,7 @@
 //! Why not recycle segments: their old contents would stand where a torn write must leave zeros. A segment costs one more
 //! write in the background instead, ahead of its use.
 
+use super::seal::{self, Sealer};
 use super::{BLOCK, LogError};
 use crate::base::mix64;
 use bytes::Bytes;
@@ -124,6 +125,23 @@ pub fn seal_record(record: &mut [u8], chain: u64, kind: Kind, term: u64, index: 
     let crc = crc_without(record, 8);
     record[8..12].copy_from_slice(&crc.to_le_bytes());
     chain
+}
+
+/// Where an entry's payload belongs, for its encryption.
+pub fn place(log: u64, kind: Kind, term: u64, index: u64) -> [u8; 32] {
+    let name = [b'l', b'o', b'g', b' ', kind as u8, 0, 0, 0];
+    seal::place(&name, [log, term, index])
+}
+
+/// An entry of an encrypted log, decrypted. Entries without a payload have nothing to hide.
+pub fn open(seal: &Sealer, log: u64, record: Record) -> Result<Record, LogError> {
+    if record.payload.is_empty() {
+        return Ok(record);
+    }
+    let place = place(log, record.kind, record.term, record.index);
+    let opened = seal.open(&place, record.payload.to_vec());
+    let payload = opened.map_err(|e| LogError::Sealed { index: record.index, why: e })?;
+    Ok(Record { payload: payload.into(), ..record })
 }
 
 /// The record at the front of `bytes`, its chain, and how many bytes it takes. `None`: not a whole, intact record.

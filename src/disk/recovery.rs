@@ -3,6 +3,7 @@
 use super::highwater::{HighWater, Mark};
 use super::log::LogState;
 use super::record::{Group, Kind, Position, Record, SECTOR, Vote, corrupt, is_zero, zero_sectors};
+use super::seal::Sealer;
 use super::segment::{self, Head, Segment};
 use super::{AlignedBuf, BLOCK, Disk, LogError};
 use bytes::Bytes;
@@ -83,7 +84,7 @@ pub fn recover(segments: VecDeque<Segment>, high: &HighWater) -> Result<Recovere
     let mut state = LogState { last: head.last, purged: head.purged, committed: head.committed, vote: head.vote };
     let first = head.last.index + 1;
     let (group, chain) = (head.group, head.chain);
-    let mut scan = Scan { group, chain, places: VecDeque::new(), first, state: &mut state, strict: false };
+    let mut scan = Scan { group, chain, places: VecDeque::new(), first, state: &mut state, strict: None };
     let mut offset = BLOCK as u64;
     let mut torn = false;
     for (i, segment) in segments.iter().enumerate().skip(start) {
@@ -95,11 +96,22 @@ pub fn recover(segments: VecDeque<Segment>, high: &HighWater) -> Result<Recovere
 
 /// Reads one segment by itself, wherever it lies in the log: how many entries it holds, the state at its end, where its groups end,
 /// and whether an unfinished write follows.
-pub fn check(segment: &Segment, next: Option<&Head>, mark: &Mark) -> Result<(u64, LogState, u64, bool), LogError> {
+pub fn check(
+    segment: &Segment,
+    next: Option<&Head>,
+    mark: &Mark,
+    seal: Option<&Sealer>,
+) -> Result<(u64, LogState, u64, bool), LogError> {
     let Head { group, chain, last, purged, committed, vote, .. } = segment.head;
     let mut state = LogState { last, purged, committed, vote };
-    let mut scan =
-        Scan { group, chain, places: VecDeque::new(), first: last.index + 1, state: &mut state, strict: true };
+    let mut scan = Scan {
+        group,
+        chain,
+        places: VecDeque::new(),
+        first: last.index + 1,
+        state: &mut state,
+        strict: Some(Strict { seal }),
+    };
     let (end, torn) = scan.segment(segment, next, mark)?;
     Ok((scan.places.len() as u64, state, end, torn))
 }
@@ -117,7 +129,12 @@ struct Scan<'a> {
     first: u64,
     state: &'a mut LogState,
     /// Also what nothing depends on must be as it was written: the zeros between records and groups.
-    strict: bool,
+    strict: Option<Strict<'a>>,
+}
+
+struct Strict<'a> {
+    /// Opens every entry of an encrypted log.
+    seal: Option<&'a Sealer>,
 }
 
 impl Scan<'_> {
@@ -139,10 +156,15 @@ impl Scan<'_> {
             }
             let end = at + group.padded() as usize;
             let gap = bytes.get(at + group.bytes as usize..end).unwrap_or_default();
-            if self.strict && (gap.iter().any(|byte| *byte != 0) || !gaps_are_zero(&bytes[at..], &records)) {
+            if self.strict.is_some() && (gap.iter().any(|byte| *byte != 0) || !gaps_are_zero(&bytes[at..], &records)) {
                 return Err(corrupt(&name, at as u64, "bytes between records are damaged"));
             }
             for (record, offset) in records {
+                if let Some(Strict { seal: Some(seal) }) = self.strict
+                    && record.kind.is_entry()
+                {
+                    super::record::open(seal, segment.head.log, record.clone())?;
+                }
                 self.record(record, segment.head.segment, at as u64 + offset, &name)?;
             }
             self.chain = chain;

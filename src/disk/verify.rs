@@ -4,6 +4,7 @@
 use super::highwater::{self, Mark};
 use super::log::LogState;
 use super::recovery;
+use super::seal::Sealer;
 use super::segment::{self, Segment};
 use super::{Disk, LogError};
 
@@ -23,8 +24,12 @@ pub struct LogChecked {
     pub damage: Vec<LogError>,
 }
 
-/// Checks the log in `disk`; `progress` is told how many segments of how many are done.
-pub fn check(disk: &dyn Disk, progress: &mut dyn FnMut(usize, usize)) -> Result<LogChecked, LogError> {
+/// Checks the log in `disk`, in an encrypted one also that every entry opens; `progress` is told how many segments of how many are done.
+pub fn check(
+    disk: &dyn Disk,
+    seal: Option<&Sealer>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<LogChecked, LogError> {
     let names = disk.list().map_err(LogError::io("list the log's directory"))?;
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
     numbers.sort_unstable();
@@ -42,7 +47,7 @@ pub fn check(disk: &dyn Disk, progress: &mut dyn FnMut(usize, usize)) -> Result<
         if behind.is_none() && number < newest && !numbers.contains(&(number + 1)) {
             checked.damage.push(missing(number + 1));
         }
-        match check_segment(disk, number, behind.as_ref(), &mark, &mut checked) {
+        match check_segment(disk, seal, number, behind.as_ref(), &mark, &mut checked) {
             Ok(segment) => next = Some(segment),
             Err(error) => checked.damage.push(error),
         }
@@ -79,6 +84,7 @@ fn missing(number: u64) -> LogError {
 
 fn check_segment(
     disk: &dyn Disk,
+    seal: Option<&Sealer>,
     number: u64,
     next: Option<&Segment>,
     mark: &Mark,
@@ -90,7 +96,7 @@ fn check_segment(
         let what = "the segment belongs to another log";
         return Err(LogError::Corrupt { file: segment::name(number), offset: 0, what });
     }
-    match recovery::check(&segment, next.map(|next| &next.head), mark) {
+    match recovery::check(&segment, next.map(|next| &next.head), mark, seal) {
         Ok((entries, state, _, torn)) => {
             checked.entries += entries;
             if next.is_none() && state.last >= checked.state.last {

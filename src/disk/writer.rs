@@ -5,9 +5,10 @@ use super::log::{
     Completion, HIGHWATER_BUSY, HIGHWATER_IDLE, LogOptions, LogState, Op, Places, Queue, Shared, Turn, lock,
 };
 use super::record::{
-    GROUP_BYTES, Group, Kind, Position, RECORD_BYTES, SECTOR, Vote, record_len, seal_record, zero_sectors,
+    self, GROUP_BYTES, Group, Kind, Position, RECORD_BYTES, SECTOR, Vote, record_len, seal_record, zero_sectors,
 };
 use super::recovery::{self, Place, Recovered};
+use super::seal::{Sealer, TRAILER_BYTES};
 use super::segment::{self, Head, Segment};
 use super::{AlignedBuf, BLOCK, Disk, LogError};
 use crate::base::planted::planted;
@@ -210,6 +211,7 @@ impl Writer {
                 continue;
             }
             let len = op.payload.as_ref().map_or(0, |p| p.encoded_len());
+            let len = len + if self.sealed(op.kind, len).is_some() { TRAILER_BYTES } else { 0 };
             let full = self.records > 0 && self.buf.len() + record_len(len) > self.group_max();
             result = if full { self.write_group(shared) } else { Ok(()) };
             if result.is_ok() {
@@ -221,6 +223,16 @@ impl Writer {
 
     fn group_max(&self) -> usize {
         GROUP_BYTES_MAX.min(self.options.segment_bytes as usize - BLOCK)
+    }
+
+    /// What encrypts a payload of `len` bytes; none for what holds no data.
+    fn sealed(&self, kind: Kind, len: usize) -> Option<Arc<Sealer>> {
+        self.options.seal.clone().filter(|_| kind.is_entry() && len > 0)
+    }
+
+    /// The random name of this log.
+    pub fn log_name(&self) -> u64 {
+        self.high.mark().log
     }
 
     fn lay_out(
@@ -244,6 +256,12 @@ impl Writer {
         if let Some(payload) = payload {
             let buf = &mut self.buf;
             payload.write_to(&mut |piece| buf.extend(piece));
+        }
+        if let Some(seal) = self.sealed(kind, self.buf.len() - at - RECORD_BYTES) {
+            let place = record::place(self.high.mark().log, kind, position.term, position.index);
+            let trailer = seal.seal(&place, &mut self.buf.as_mut_slice()[at + RECORD_BYTES..]);
+            let error = |why| LogError::Sealed { index: position.index, why };
+            self.buf.extend(&trailer.map_err(error)?);
         }
         debug_assert_eq!(self.buf.len(), at + RECORD_BYTES + len, "a payload is as long as it says");
         let record = &mut self.buf.as_mut_slice()[at..];

@@ -61,6 +61,7 @@ pub struct Node {
     pub stop: Notify,
     pub reads: AtomicU64,
     pub backups: super::backup::Backups,
+    pub seal: Option<Arc<crate::disk::seal::Sealer>>,
 }
 
 #[derive(Clone)]

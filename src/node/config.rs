@@ -36,6 +36,8 @@ pub struct Config {
     pub peer_addr: Option<SocketAddr>,
     /// Voters of a new cluster, this node included. Empty = alone.
     pub initial_cluster: BTreeMap<NodeId, SocketAddr>,
+    /// Keys of encryption at rest; None: what is written is plain.
+    pub encryption_key_file: Option<PathBuf>,
     /// A peer port of the cluster that this node joins at its first start.
     pub join: Option<String>,
     /// What a node must show to join this one's cluster; empty: nobody joins.
@@ -131,6 +133,7 @@ impl Default for Config {
             node_id: NodeId(1),
             peer_addr: None,
             initial_cluster: BTreeMap::new(),
+            encryption_key_file: None,
             join: None,
             join_token: String::new(),
             requirepass: String::new(),
@@ -191,6 +194,7 @@ impl Config {
             "node-id" => self.node_id = NodeId(number(name, value, 1, u32::MAX.into())?),
             "peer-addr" => self.peer_addr = Some(address(value)?),
             "initial-cluster" => self.initial_cluster = cluster(value)?,
+            "encryption-key-file" => self.encryption_key_file = (!value.is_empty()).then(|| value.into()),
             "join" => self.join = Some(value.into()),
             "join-token" => self.join_token = value.into(),
             "requirepass" => self.requirepass = value.into(),

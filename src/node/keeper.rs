@@ -9,6 +9,7 @@ use crate::base::planted::planted;
 use crate::base::{Epoch, LogIndex, PageId, random};
 use crate::disk::pages::PagesOptions;
 use crate::disk::pages::generations::{Fresh, Generations, PageStores};
+use crate::disk::seal::Sealer;
 use crate::history::{OldState, OldStates};
 use crate::store::checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord, View};
 use crate::store::{self, Read, Store, Writer, page, recovery};
@@ -91,8 +92,9 @@ pub fn frontier_of(record: &RootRecord) -> Result<Frontier, KeeperError> {
 
 impl Keeper {
     /// Opens the page store in `dir` and with it the newest checkpoint, if there is one. Reads root records only.
-    pub fn open(dir: &Path) -> Result<Opened, KeeperError> {
-        Keeper::open_in(Box::new(Generations::new(dir, PagesOptions::default())?))
+    pub fn open(dir: &Path, seal: Option<Arc<Sealer>>) -> Result<Opened, KeeperError> {
+        let options = PagesOptions { seal, ..PagesOptions::default() };
+        Keeper::open_in(Box::new(Generations::new(dir, options)?))
     }
 
     /// The same with page stores of another kind.

@@ -3,16 +3,20 @@
 //! Reads every checksum of a data directory that no process uses, or of a backup, and never writes to it. Names what is damaged and what to do next.
 
 use super::backup;
-use super::datadir::{DataDir, DataDirError};
+use super::datadir::DataDir;
+use super::encryption;
 use super::keeper::frontier_of;
 use crate::disk::RealDisk;
+use crate::disk::pages::PagesOptions;
 use crate::disk::pages::generations::Generations;
+use crate::disk::seal::{Keys, Sealer};
 use crate::disk::verify::{self as log, LogChecked};
 use crate::store::RootRecord;
 use crate::store::verify::{self as pages, PagesChecked};
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 const AFTER_LOG: &str = "in a cluster start this node with an empty directory, so that it catches up from its peers; a node alone: \
                          restore the newest backup into a new directory (look restore)";
@@ -73,11 +77,11 @@ pub fn bytes(n: u64) -> String {
 }
 
 /// Checks `dir`. The exit code: 0 sound, 1 damaged or not to be read.
-pub fn run(dir: &Path) -> ExitCode {
+pub fn run(dir: &Path, key_file: Option<&Path>) -> ExitCode {
     let mut report = Report::default();
     let read = match dir.join("BACKUP").exists() {
-        true => backup::check(dir, &mut report).map_err(|e| e.to_string()),
-        false => data_directory(dir, &mut report).map_err(|e| e.to_string()),
+        true => check_backup(dir, key_file, &mut report),
+        false => data_directory(dir, key_file, &mut report),
     };
     match read {
         Ok(()) => report.end(),
@@ -88,19 +92,26 @@ pub fn run(dir: &Path) -> ExitCode {
     }
 }
 
-fn data_directory(dir: &Path, report: &mut Report) -> Result<(), DataDirError> {
-    let (data, node, cluster) = DataDir::inspect(dir)?;
+fn check_backup(dir: &Path, key_file: Option<&Path>, report: &mut Report) -> Result<(), String> {
+    let seal = key_file.map(|file| Keys::read(file).and_then(Sealer::new).map(Arc::new));
+    let seal = seal.transpose().map_err(|e| e.to_string())?;
+    backup::check(dir, seal, report).map_err(|e| e.to_string())
+}
+
+fn data_directory(dir: &Path, key_file: Option<&Path>, report: &mut Report) -> Result<(), String> {
+    let (data, node, cluster) = DataDir::inspect(dir).map_err(|e| e.to_string())?;
+    let seal = encryption::inspect(dir, key_file).map_err(|e| e.to_string())?;
     report.line("directory", format_args!("{}: node {node}, cluster {cluster}", dir.display()));
-    let log = check_log(&data, report);
-    let pages = check_pages(&data, report);
+    let log = check_log(&data, seal.as_deref(), report);
+    let pages = check_pages(&data, seal.clone(), report);
     if let (Some(log), Some(pages)) = (&log, &pages) {
         check_gap(log, pages.records.last(), report);
     }
     Ok(())
 }
 
-fn check_log(data: &DataDir, report: &mut Report) -> Option<LogChecked> {
-    let checked = match log::check(&RealDisk::read_only(data.log_dir()), &mut progress("log segments")) {
+fn check_log(data: &DataDir, seal: Option<&Sealer>, report: &mut Report) -> Option<LogChecked> {
+    let checked = match log::check(&RealDisk::read_only(data.log_dir()), seal, &mut progress("log segments")) {
         Ok(checked) => checked,
         Err(error) => {
             report.damage(error, AFTER_LOG);
@@ -121,16 +132,18 @@ fn check_log(data: &DataDir, report: &mut Report) -> Option<LogChecked> {
     Some(checked)
 }
 
-fn check_pages(data: &DataDir, report: &mut Report) -> Option<PagesChecked> {
+fn check_pages(data: &DataDir, seal: Option<Arc<Sealer>>, report: &mut Report) -> Option<PagesChecked> {
     if !data.pages_dir().exists() {
         report.line("pages", "none yet");
         return None;
     }
-    let checked =
-        Generations::inspect(&data.pages_dir(), &std::env::temp_dir()).map_err(Into::into).and_then(|scratch| {
+    let options = PagesOptions { seal, worker_threads: 1, ..PagesOptions::default() };
+    let checked = Generations::inspect(&data.pages_dir(), options, &std::env::temp_dir()).map_err(Into::into).and_then(
+        |scratch| {
             let pages = scratch.pages().map(|store| pages::check(store, &mut progress("pages")));
             pages.unwrap_or_else(|| Ok(PagesChecked::default()))
-        });
+        },
+    );
     match checked {
         Ok(checked) => {
             tell_pages(&checked, report);

@@ -252,7 +252,7 @@ impl Boot {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let hasher = base.state.hasher();
-        let backend = NodeBackend(base.finish(&config, raft, batcher, hasher, Path::new("simulated")));
+        let backend = NodeBackend(base.finish(&config, raft, batcher, hasher, Path::new("simulated"), None));
         let gateway = Gateway::start(GatewayOptions::default(), backend.clone()).await.map_err(|e| text(&e))?;
         let _ = self.parts.backend.set(backend);
         let _ = self.parts.gateway.set(gateway);

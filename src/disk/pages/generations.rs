@@ -46,9 +46,9 @@ impl Generations {
     }
 
     /// The page store in `directory` that counts, to look at: nothing in it is changed. `scratch` holds copies of its small files.
-    pub fn inspect(directory: &Path, scratch: &Path) -> Result<Scratch, PagesError> {
-        let all = Generations { directory: directory.to_path_buf(), options: PagesOptions::default() };
-        Scratch::open(&all.path(all.current()?), scratch)
+    pub fn inspect(directory: &Path, options: PagesOptions, scratch: &Path) -> Result<Scratch, PagesError> {
+        let all = Generations { directory: directory.to_path_buf(), options };
+        Scratch::open(&all.path(all.current()?), &all.options, scratch)
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -155,7 +155,7 @@ mod tests {
     use crate::base::PageId;
 
     fn generations(path: &Path) -> Generations {
-        Generations::new(path, PagesOptions { cache_bytes: 1 << 20, worker_threads: 1 }).unwrap()
+        Generations::new(path, PagesOptions { cache_bytes: 1 << 20, worker_threads: 1, seal: None }).unwrap()
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Stricter than fjall: of the writes since the last sync *any* subset may survive a crash, not only a prefix.
 
 use super::generations::{Fresh, PageStores};
-use super::{PageStore, PagesError, seal, unseal};
+use super::{PageStore, PagesError, checked, unchecked};
 use crate::base::{PageId, mix64};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -183,14 +183,14 @@ impl PageStore for MemoryPages {
     fn read(&self, id: PageId) -> Result<Vec<u8>, PagesError> {
         let state = self.state();
         let value = state.seen.pages.get(&id).ok_or(PagesError::Missing(id))?;
-        unseal(id.0, value).map(<[u8]>::to_vec).ok_or(PagesError::Damaged(id))
+        unchecked(id.0, value).map(<[u8]>::to_vec).ok_or(PagesError::Damaged(id))
     }
 
     fn write(&self, pages: &[(PageId, Vec<u8>)]) -> Result<(), PagesError> {
         let mut state = self.state();
         state.step()?;
         for (id, bytes) in pages {
-            state.change(Change::Page(*id, seal(id.0, bytes)));
+            state.change(Change::Page(*id, checked(id.0, bytes)));
         }
         Ok(())
     }
@@ -200,7 +200,7 @@ impl PageStore for MemoryPages {
         state.step()?;
         state.sync();
         state.step()?;
-        state.change(Change::Root(sequence, seal(sequence, record)));
+        state.change(Change::Root(sequence, checked(sequence, record)));
         state.step()?;
         state.sync();
         Ok(())
@@ -227,7 +227,7 @@ impl PageStore for MemoryPages {
     fn root(&self, sequence: u64) -> Result<Vec<u8>, PagesError> {
         let state = self.state();
         let value = state.seen.roots.get(&sequence).ok_or(PagesError::RootMissing(sequence))?;
-        unseal(sequence, value).map(<[u8]>::to_vec).ok_or(PagesError::RootDamaged(sequence))
+        unchecked(sequence, value).map(<[u8]>::to_vec).ok_or(PagesError::RootDamaged(sequence))
     }
 
     fn ids(&self) -> Result<Vec<PageId>, PagesError> {

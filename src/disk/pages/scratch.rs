@@ -20,14 +20,13 @@ pub struct Scratch {
 
 impl Scratch {
     /// Opens the page store in `path`, with what has to be copied in a fresh directory below `scratch`.
-    pub fn open(path: &Path, scratch: &Path) -> Result<Scratch, PagesError> {
+    pub fn open(path: &Path, options: &PagesOptions, scratch: &Path) -> Result<Scratch, PagesError> {
         let directory = scratch.join(format!("look-verify-{}", std::process::id()));
         fs::create_dir(&directory)?;
         let mut opened = Scratch { pages: None, directory };
         mirror(path, &opened.directory, false)?;
-        let options = PagesOptions { worker_threads: 1, ..PagesOptions::default() };
         // fjall asserts on some damaged files
-        let open = std::panic::AssertUnwindSafe(|| FjallPages::open(&opened.directory, &options));
+        let open = std::panic::AssertUnwindSafe(|| FjallPages::open(&opened.directory, options));
         let pages = std::panic::catch_unwind(open).unwrap_or_else(|_| {
             Err(PagesError::Io("its files are damaged: the page database stops while it opens".into()))
         })?;

@@ -7,6 +7,7 @@
 //! DIR/BACKUP    manifest: a line of `name=value` a run, and a checksum; replaced whole when a run is complete
 //! DIR/run-N     frames (`disk/frames.rs`): entries, pages, root record
 //! key of a frame = page key | 1 << 63 + log index | u64::MAX (root record)
+//! bytes of a frame: as they are, or sealed (`disk/seal.rs`) by a node that encrypts its data
 //! entry          = kind u8 | 0 (7 bytes) | term u64 | payload
 //! ```
 //!
@@ -14,9 +15,9 @@
 //! consistent at one epoch; nothing is restored from a run of which a byte is not as it was written.
 //!
 //! Why page numbers tell what an earlier run has: pages are copy-on-write under fresh numbers and refer to older ones only, so a version
-//! holds nothing older than the last version that the last one had not held. That is so within one page store, which `lineage` names, and as long as its
-//! records are those that the earlier run saw; otherwise the run is full. And why entries are known to follow: `anchor` is an entry of
-//! the earlier run with its checksum (a batch, which holds random bits); the node must have the very same one.
+//! holds nothing from before the earlier run's version that this one had not held. That is so within one page store, which `lineage`
+//! names, and as long as its records are those that the earlier run saw; otherwise the run is full. And why entries are known to follow:
+//! `anchor` is an entry of the earlier run with its checksum (a batch, which holds random bits); the node must have the very same one.
 
 mod client;
 mod restore;
@@ -99,9 +100,11 @@ pub struct Run {
     /// The epoch at which it is consistent: that of entry `last`. Log time of the same, milliseconds.
     pub last_epoch: u64,
     pub time: u64,
+    /// The key with which its frames are encrypted; 0: they are plain.
+    pub key: u64,
 }
 
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 20] = [
     "run",
     "bytes",
     "check",
@@ -121,6 +124,7 @@ const NAMES: [&str; 19] = [
     "anchor-check",
     "last-epoch",
     "time",
+    "key",
 ];
 
 impl Run {
@@ -145,6 +149,7 @@ impl Run {
             &mut self.anchor_check,
             &mut self.last_epoch,
             &mut self.time,
+            &mut self.key,
         ]
     }
 
@@ -208,6 +213,11 @@ impl Manifest {
         };
         write().map_err(io_error(&path))
     }
+}
+
+/// Where a frame's bytes belong, for their encryption.
+fn place(key: u64) -> [u8; 32] {
+    crate::disk::seal::place(b"backup  ", [key, 0, 0])
 }
 
 /// The text with its checksum as the last line.

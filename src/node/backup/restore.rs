@@ -11,10 +11,12 @@ use crate::base::{Epoch, KeyHasher, LogIndex, PageId, SubBatch};
 use crate::command::builtin;
 use crate::disk::pages::generations::{Generations, PageStores};
 use crate::disk::pages::{PageStore, PagesOptions};
+use crate::disk::seal::{Keys, Sealer};
 use crate::history::replay;
 use crate::lang::engine::Engine;
 use crate::node::config::Config;
 use crate::node::datadir::DataDir;
+use crate::node::encryption;
 use crate::node::keeper::{frontier_of, meta_of};
 use crate::store::{self, Retention, RootRecord, page, recovery};
 use std::fs;
@@ -31,6 +33,10 @@ pub struct Target<'a> {
     pub at: Option<u64>,
 }
 
+fn sealer(path: &Path) -> Result<Arc<Sealer>, BackupError> {
+    Keys::read(path).and_then(Sealer::new).map(Arc::new).map_err(failed)
+}
+
 fn failed(error: impl std::fmt::Display) -> BackupError {
     BackupError::Restore(error.to_string())
 }
@@ -45,7 +51,8 @@ pub fn restore(from: &Path, target: &Target<'_>) -> Result<String, BackupError> 
     let at = target.at.or(manifest.runs.last().map(|run| run.last_epoch)).unwrap_or(0);
     let none = || BackupError::NoEpoch(at, from.into(), ranges(&manifest.runs));
     let (chosen, chain) = choose(&manifest.runs, at).ok_or_else(none)?;
-    let set = open_set(from, pages_of(&manifest.runs, chosen), chain, at)?;
+    let seal = target.config.encryption_key_file.as_deref().map(sealer).transpose()?;
+    let set = open_set(seal, from, pages_of(&manifest.runs, chosen), chain, at)?;
     let beside = beside(dir)?;
     if beside.exists() {
         fs::remove_dir_all(&beside).map_err(io_error(&beside))?;
@@ -76,8 +83,13 @@ fn choose(runs: &[Run], at: u64) -> Option<(usize, &[Run])> {
 }
 
 /// All runs that are needed, each read to its end and found whole, before anything is written.
-fn open_set(from: &Path, pages: &[Run], chain: &[Run], at: u64) -> Result<Set, BackupError> {
-    let mut set = Set::default();
+fn open_set(seal: Option<Arc<Sealer>>, from: &Path, pages: &[Run], chain: &[Run], at: u64) -> Result<Set, BackupError> {
+    let encrypted = pages.iter().chain(chain).find(|run| run.key != 0);
+    if let Some(run) = encrypted.filter(|_| seal.is_none()) {
+        let what = format!("run {} is encrypted with key {}; give --encryption-key-file", run.number, run.key);
+        return Err(BackupError::Restore(what));
+    }
+    let mut set = Set::new(seal);
     for run in pages {
         set.add(from, run, true, false)?;
     }
@@ -91,8 +103,10 @@ fn open_set(from: &Path, pages: &[Run], chain: &[Run], at: u64) -> Result<Set, B
 
 fn make(dir: &Path, config: &Config, set: Set, run: &Run, at: Epoch) -> Result<String, BackupError> {
     let mut data = DataDir::open(dir).map_err(failed)?;
+    let seal = encryption::open(data.path(), config.encryption_key_file.as_deref()).map_err(failed)?;
     data.claim(crate::node::founder(config)).map_err(failed)?;
-    let generations = Generations::new(&data.pages_dir(), PagesOptions::default()).map_err(failed)?;
+    let options = PagesOptions { seal, ..PagesOptions::default() };
+    let generations = Generations::new(&data.pages_dir(), options).map_err(failed)?;
     let pages = generations.open().map_err(failed)?;
     let record = RootRecord::decode(run.sequence, &set.root(run.sequence).map_err(failed)?).map_err(failed)?;
     copy(&set, &record, &*pages)?;

@@ -107,6 +107,7 @@ impl Stream {
             last: frontier.applied.last.index.0,
             last_epoch: frontier.epoch.0,
             time: frontier.now as u64,
+            key: inner.seal.as_ref().map_or(0, |seal| seal.keys().newest().into()),
             ..Run::default()
         };
         if let Some(base) = base.filter(|base| base.cluster == run.cluster) {
@@ -129,7 +130,7 @@ impl Stream {
             if !self.entries.is_empty() {
                 self.put_entries(node, &mut piece)?;
             } else if let Some((key, bytes)) = self.export.next_frame().map_err(|e| e.to_string())? {
-                frames::put(&mut piece, key, &bytes);
+                put(node, &mut piece, key, bytes)?;
             } else {
                 break;
             }
@@ -140,11 +141,21 @@ impl Stream {
     fn put_entries(&mut self, node: &NodeBackend, piece: &mut Vec<u8>) -> Result<(), String> {
         for entry in read(node, self.entries.clone(), PIECE_BYTES)? {
             let index = entry.position.index.0;
-            frames::put(piece, ENTRY_KEY | index, &encode(&entry));
+            put(node, piece, ENTRY_KEY | index, encode(&entry))?;
             self.entries = index + 1..=*self.entries.end();
         }
         Ok(())
     }
+}
+
+/// Appends a frame, encrypted if this node's data is: a backup tells no more than the disk it was made from.
+fn put(node: &NodeBackend, piece: &mut Vec<u8>, key: u64, bytes: Vec<u8>) -> Result<(), String> {
+    let bytes = match &node.0.seal {
+        Some(seal) => seal.seal_vec(&super::place(key), bytes).map_err(|e| e.to_string())?,
+        None => bytes,
+    };
+    frames::put(piece, key, &bytes);
+    Ok(())
 }
 
 /// Whether this node's log goes on where `base` ended.

@@ -6,27 +6,38 @@ use crate::base::batch::Batch;
 use crate::base::{LogIndex, PageId};
 use crate::disk::frames;
 use crate::disk::pages::{PageStore, PagesError};
+use crate::disk::seal::Sealer;
 use crate::history::LogReader;
 use crate::node::verify::{Report, progress, tell_pages};
 use crate::store::RootRecord;
 use crate::store::recovery::RECORD_KEY;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 4 << 20;
 const AFTER: &str = "restore from another copy of this backup, or an epoch before this run; then take a full backup into a new directory";
 
-/// Where bytes lie: file, offset, length.
-type Place = (usize, u64, usize);
+/// Where a frame's bytes lie: key of the frame, file, offset, length, whether they are encrypted.
+#[derive(Clone, Copy)]
+struct Place {
+    key: u64,
+    file: usize,
+    offset: u64,
+    len: usize,
+    sealed: bool,
+}
 
 /// Pages and entries of some runs, by key. Reads only.
 #[derive(Default)]
 pub struct Set {
+    seal: Option<Arc<Sealer>>,
     files: Vec<(PathBuf, File)>,
     pages: BTreeMap<PageId, Place>,
     entries: BTreeMap<u64, Place>,
@@ -34,6 +45,11 @@ pub struct Set {
 }
 
 impl Set {
+    /// `seal` opens what encrypted runs hold.
+    pub fn new(seal: Option<Arc<Sealer>>) -> Set {
+        Set { seal, ..Set::default() }
+    }
+
     /// Adds a run whose file is, to the byte, what was written. Of pages and entries, as asked.
     pub fn add(&mut self, dir: &Path, run: &Run, pages: bool, entries: bool) -> Result<(), BackupError> {
         let path = run.file(dir);
@@ -52,7 +68,8 @@ impl Set {
                 frames::take(rest).map_err(|what| damaged(format!("at byte {at}: {what}")))?
             {
                 let header = (rest.len() - after.len() - bytes.len()) as u64;
-                found.push((key, (number, at + header, bytes.len())));
+                let (offset, len, sealed) = (at + header, bytes.len(), run.key != 0);
+                found.push((key, Place { key, file: number, offset, len, sealed }));
                 at += (rest.len() - after.len()) as u64;
                 rest = after;
             }
@@ -81,11 +98,17 @@ impl Set {
         Ok(())
     }
 
-    fn bytes(&self, (file, offset, len): Place) -> Result<Vec<u8>, PagesError> {
-        let mut bytes = vec![0; len];
-        let (path, file) = self.files.get(file).ok_or_else(|| PagesError::Io("no such file".into()))?;
-        file.read_exact_at(&mut bytes, offset).map_err(|e| PagesError::Io(format!("{}: {e}", path.display())))?;
-        Ok(bytes)
+    fn bytes(&self, place: Place) -> Result<Vec<u8>, PagesError> {
+        let mut bytes = vec![0; place.len];
+        let (path, file) = self.files.get(place.file).ok_or_else(|| PagesError::Io("no such file".into()))?;
+        file.read_exact_at(&mut bytes, place.offset).map_err(|e| PagesError::Io(format!("{}: {e}", path.display())))?;
+        let in_file =
+            |error: &dyn Display| PagesError::Io(format!("{} at byte {}: {error}", path.display(), place.offset));
+        match (&self.seal, place.sealed) {
+            (_, false) => Ok(bytes),
+            (Some(seal), true) => seal.open(&super::place(place.key), bytes).map_err(|e| in_file(&e)),
+            (None, true) => Err(in_file(&"encrypted; give --encryption-key-file")),
+        }
     }
 }
 
@@ -96,7 +119,7 @@ impl LogReader for Set {
             if index != from.0 + found.len() as u64 || bytes > READ_BYTES {
                 break;
             }
-            bytes += place.2;
+            bytes += place.len;
             let entry = decode(index, self.bytes(place).map_err(|e| e.to_string())?);
             found.push(entry.ok_or_else(|| format!("entry {index} is not one"))?);
         }
@@ -181,15 +204,19 @@ pub fn ranges(runs: &[Run]) -> String {
 }
 
 /// `look verify` of a backup: every run's bytes, every page, every page's way from the root records, and that no entry is missing.
-pub fn check(dir: &Path, report: &mut Report) -> Result<(), BackupError> {
+pub fn check(dir: &Path, seal: Option<Arc<Sealer>>, report: &mut Report) -> Result<(), BackupError> {
     let manifest = Manifest::read(dir)?;
     let runs = &manifest.runs;
     report.line("backup", format_args!("{}: {} runs; {} can be restored", dir.display(), runs.len(), ranges(runs)));
     let mut tell = progress("runs");
     for (i, run) in runs.iter().enumerate() {
         tell(i, runs.len());
-        let mut alone = Set::default();
+        let mut alone = Set::new(seal.clone());
         match alone.add(dir, run, true, true) {
+            Ok(()) if run.key != 0 && seal.is_none() => {
+                let what = "whole, but encrypted: give --encryption-key-file to check its pages too";
+                report.line("", format_args!("run {}: {what}", run.number));
+            }
             Ok(()) => check_run(&alone, run, report),
             Err(error) => report.damage(error, AFTER),
         }
@@ -198,9 +225,13 @@ pub fn check(dir: &Path, report: &mut Report) -> Result<(), BackupError> {
     while at < runs.len() {
         // Runs up to the next full one share their pages
         let end = (at + 1..runs.len()).find(|&i| runs[i].pages_from == 0).unwrap_or(runs.len());
-        let mut set = Set::default();
+        let mut set = Set::new(seal.clone());
         // Damaged runs have been told above; what they leave missing is told below
         let _ = runs[at..end].iter().try_for_each(|run| set.add(dir, run, true, false));
+        if runs[at..end].iter().any(|run| run.key != 0) && seal.is_none() {
+            at = end;
+            continue;
+        }
         match crate::store::verify::check(&set, &mut progress("pages")) {
             Ok(checked) => tell_pages(&checked, report),
             Err(error) => report.damage(error, AFTER),
