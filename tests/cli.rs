@@ -130,6 +130,14 @@ fn a_start_tells_where_it_listens_and_where_its_data_is() {
     }
     let dir = tempfile::tempdir().expect("a temporary directory");
     let server = Server::look(dir.path(), &[]).expect("a start");
+    // It serves a moment before it says so.
+    let told = || server.output().contains("ready");
+    let _ = (0..100).any(|_| {
+        told() || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            false
+        }
+    });
     let text = server.output();
     assert!(text.contains(&server.port.to_string()), "{text}");
     assert!(text.contains("data"), "{text}");

@@ -27,7 +27,7 @@ fn start(dir: &Path, keys: &str) -> Server {
 /// Short strings, long ones, collections and keys that all hold a secret.
 fn load(connection: &mut Connection, from: u64, count: u64) {
     let line = |i: u64| {
-        let long = if i % 20 == 0 { "topsecretvalue".repeat(800) } else { String::new() };
+        let long = if i.is_multiple_of(20) { "topsecretvalue".repeat(800) } else { String::new() };
         [
             format!("SET secret-name-{i} topsecretvalue-{i}{long}"),
             format!("HSET secret-name-hash topsecretvalue-{i} topsecretvalue"),

@@ -150,7 +150,10 @@ fn acknowledged_writes_survive_a_power_cut_at_every_write() {
     assert!(torn > 10, "power cuts tore writes: {torn}");
 }
 
-fn snapshot(log: &Log) -> (LogState, Vec<(u64, u64, Bytes)>) {
+/// What a log says: its state, and term, index and payload of its entries.
+type Shown = (LogState, Vec<(u64, u64, Bytes)>);
+
+fn snapshot(log: &Log) -> Shown {
     let state = log.state();
     let range = state.purged.index + 1..state.last.index + 1;
     let records = log.read(range, usize::MAX).expect("live entries read");
@@ -330,9 +333,7 @@ const SEGMENT: &str = "log-0000000000000001";
 
 /// A log whose node died right after its last write was acknowledged, before any high-water record covered it: the disk, where the
 /// last group lies, and what the log says with and without it.
-fn died_after_its_last_write(
-    last: Bytes,
-) -> (SimDisk, std::ops::Range<usize>, [(LogState, Vec<(u64, u64, Bytes)>); 2]) {
+fn died_after_its_last_write(last: Bytes) -> (SimDisk, std::ops::Range<usize>, [Shown; 2]) {
     let disk = SimDisk::new(10);
     assert_eq!(run(&disk, &life(4)), 4);
     let end = |disk: &SimDisk| {

@@ -155,6 +155,9 @@ fn nonce(count: u64) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
+/// A process's start, as what it sealed names it: its key, and the salt that it drew.
+type Start = (KeyId, [u8; SALT_BYTES]);
+
 /// Seals and opens, under keys of this start. Shared by everything that one process writes.
 pub struct Sealer {
     keys: Keys,
@@ -162,7 +165,7 @@ pub struct Sealer {
     key: LessSafeKey,
     count: AtomicU64,
     /// Derived keys of this and earlier starts, by key id and salt.
-    opened: Mutex<HashMap<(KeyId, [u8; SALT_BYTES]), Arc<LessSafeKey>>>,
+    opened: Mutex<HashMap<Start, Arc<LessSafeKey>>>,
 }
 
 impl fmt::Debug for Sealer {
