@@ -277,11 +277,11 @@ fn what_is_wrong_with_the_files_is_said_at_the_start() {
 }
 
 /// `hello` of a peer, as `src/raft/frame.rs` draws it, and what comes back.
-fn say_hello(tls: &mut Tls, from: u64, to: u64) -> io::Result<[u8; 40]> {
-    let mut hello = b"LOOKPEER\x01\0\0\0\0\0\0\0".to_vec();
-    [0, from, to].iter().for_each(|word: &u64| hello.extend(word.to_le_bytes()));
+fn say_hello(tls: &mut Tls, from: u64, to: u64) -> io::Result<[u8; 48]> {
+    let mut hello = b"LOOKPEER\x02\0\0\0\0\0\0\0".to_vec();
+    [0, from, to, 0].iter().for_each(|word: &u64| hello.extend(word.to_le_bytes()));
     tls.write_all(&hello)?;
-    let mut answer = [0; 40];
+    let mut answer = [0; 48];
     tls.read_exact(&mut answer).map(|()| answer)
 }
 
@@ -318,11 +318,11 @@ fn peers_show_each_other_who_they_are() {
         let mut tls = Client::new(&authority, Some(&pairs[2])).connect(peer, "node1").expect("a connection");
         let cluster = &say_hello(&mut tls, from, 1).expect("a hello")[16..24];
         let mut tls = Client::new(&authority, Some(&pairs[2])).connect(peer, "node1").expect("a connection");
-        let mut hello = b"LOOKPEER\x01\0\0\0\0\0\0\0".to_vec();
+        let mut hello = b"LOOKPEER\x02\0\0\0\0\0\0\0".to_vec();
         hello.extend(cluster);
-        [from, 1].iter().for_each(|word: &u64| hello.extend(word.to_le_bytes()));
+        [from, 1, 0].iter().for_each(|word: &u64| hello.extend(word.to_le_bytes()));
         tls.write_all(&hello).expect("it is read");
-        tls.read_exact(&mut [0; 40]).expect("a hello");
+        tls.read_exact(&mut [0; 48]).expect("a hello");
         tls.sock.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
         tls.read(&mut [0]).map_err(|e| e.kind())
     };

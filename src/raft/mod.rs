@@ -32,7 +32,7 @@ use crate::base::batch::{Batch, Chunk};
 use crate::base::histogram::Distribution;
 use crate::base::planted::planted;
 use crate::base::{LogIndex, NodeId, mix64};
-use crate::disk::{Disk, Log, LogError, LogOptions};
+use crate::disk::{Disk, Log, LogError, LogOptions, Position};
 use frame::{Builder, Kind};
 use identity::Identity;
 use link::Link;
@@ -210,6 +210,8 @@ struct Node {
     leadership: watch::Sender<Leadership>,
     /// While this node is the only voter and leads: its term. Else `u64::MAX`.
     alone_since: AtomicU64,
+    /// The log's end as this start found it.
+    found: Position,
     sink: OnceLock<Arc<dyn ForwardSink>>,
     links: Mutex<BTreeMap<u64, Links>>,
     reads: Mutex<Reads>,
@@ -559,6 +561,7 @@ impl Parts {
             None => None,
         };
         let peers = network::Peers(identity.clone());
+        let found = self.store.log().state().last;
         let raft = OpenRaft::new(id, openraft_config(&config)?, peers, self.store.clone(), self.machine);
         let raft = raft.await.map_err(|e| StartError::Raft(e.to_string()))?;
         let node = Arc::new(Node {
@@ -576,6 +579,7 @@ impl Parts {
             pieces: self.pieces,
             leadership: watch::Sender::new(Leadership::default()),
             alone_since: AtomicU64::new(u64::MAX),
+            found,
             sink: OnceLock::new(),
             links: Mutex::default(),
             reads: Mutex::default(),
@@ -611,9 +615,14 @@ async fn observe(node: Arc<Node>) {
             let leadership = Leadership { leader, term: m.vote.leader_id.term, me: leads && !unconfirmed };
             (leadership, alone, unconfirmed)
         };
-        node.alone_since.store(if alone { leadership.term } else { u64::MAX }, Ordering::Release);
+        let tail = node.own_tail(leadership.term);
+        let behind = alone && node.progress.index() < tail;
+        let local = alone && !behind;
+        node.alone_since.store(if local { leadership.term } else { u64::MAX }, Ordering::Release);
         node.leadership.send_if_modified(|old| std::mem::replace(old, leadership) != leadership);
+        let mut applied = node.progress.subscribe();
         let ended = tokio::select! {
+            caught_up = applied.wait_for(|at| *at >= tail), if behind => caught_up.is_err(),
             changed = metrics.changed() => changed.is_err(),
             changed = all.changed(), if unconfirmed => changed.is_err(),
         };
@@ -670,6 +679,12 @@ impl Node {
         if let Some(sink) = self.sink.get() {
             sink.stopped();
         }
+    }
+
+    /// A leader that restarts leads on in the same term, and knows neither which entries of its log were acknowledged nor
+    /// begins with one of its own: reads wait for all that it found.
+    fn own_tail(&self, term: u64) -> LogIndex {
+        LogIndex(if self.found.term == term { self.found.index } else { 0 })
     }
 
     fn reads_are_local(&self) -> bool {
@@ -764,7 +779,8 @@ impl Node {
                 Some(_) => ReadError::NoLeader,
                 None => ReadError::NoQuorum,
             })?;
-            return Ok(LogIndex(linearizer.read_log_id().log_id().index + 1));
+            let index = LogIndex(linearizer.read_log_id().log_id().index + 1);
+            return Ok(index.max(self.own_tail(leadership.term)));
         }
         let links = self.links(leader.0).ok_or(ReadError::NoLeader)?;
         let request = Builder::new(Kind::ReadIndex, 0, 0);
