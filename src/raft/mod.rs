@@ -32,7 +32,7 @@ use crate::base::batch::{Batch, Chunk};
 use crate::base::histogram::Distribution;
 use crate::base::planted::planted;
 use crate::base::{LogIndex, NodeId, mix64};
-use crate::disk::{Disk, Log, LogError, LogOptions, Position};
+use crate::disk::{Disk, Log, LogError, LogOptions};
 use frame::{Builder, Kind};
 use identity::Identity;
 use link::Link;
@@ -210,8 +210,6 @@ struct Node {
     leadership: watch::Sender<Leadership>,
     /// While this node is the only voter and leads: its term. Else `u64::MAX`.
     alone_since: AtomicU64,
-    /// The log's end as this start found it.
-    found: Position,
     sink: OnceLock<Arc<dyn ForwardSink>>,
     links: Mutex<BTreeMap<u64, Links>>,
     reads: Mutex<Reads>,
@@ -284,6 +282,9 @@ fn openraft_config(config: &RaftConfig) -> Result<Arc<openraft::Config>, StartEr
         install_snapshot_timeout: 120_000,
         api_channel_size: Some(1024),
         enable_pre_vote: Some(true),
+        // Followers get entries before the leader's own disk has them: one that led on in its term after a restart could have
+        // lost entries that its peers hold, and put others in their places, with the same term and index
+        enable_leader_restore: Some(planted("a leader leads on in its term")),
         ..openraft::Config::default()
     };
     config.validate().map(Arc::new).map_err(|e| StartError::Raft(e.to_string()))
@@ -561,7 +562,6 @@ impl Parts {
             None => None,
         };
         let peers = network::Peers(identity.clone());
-        let found = self.store.log().state().last;
         let raft = OpenRaft::new(id, openraft_config(&config)?, peers, self.store.clone(), self.machine);
         let raft = raft.await.map_err(|e| StartError::Raft(e.to_string()))?;
         let node = Arc::new(Node {
@@ -579,7 +579,6 @@ impl Parts {
             pieces: self.pieces,
             leadership: watch::Sender::new(Leadership::default()),
             alone_since: AtomicU64::new(u64::MAX),
-            found,
             sink: OnceLock::new(),
             links: Mutex::default(),
             reads: Mutex::default(),
@@ -615,14 +614,9 @@ async fn observe(node: Arc<Node>) {
             let leadership = Leadership { leader, term: m.vote.leader_id.term, me: leads && !unconfirmed };
             (leadership, alone, unconfirmed)
         };
-        let tail = node.own_tail(leadership.term);
-        let behind = alone && node.progress.index() < tail;
-        let local = alone && !behind;
-        node.alone_since.store(if local { leadership.term } else { u64::MAX }, Ordering::Release);
+        node.alone_since.store(if alone { leadership.term } else { u64::MAX }, Ordering::Release);
         node.leadership.send_if_modified(|old| std::mem::replace(old, leadership) != leadership);
-        let mut applied = node.progress.subscribe();
         let ended = tokio::select! {
-            caught_up = applied.wait_for(|at| *at >= tail), if behind => caught_up.is_err(),
             changed = metrics.changed() => changed.is_err(),
             changed = all.changed(), if unconfirmed => changed.is_err(),
         };
@@ -651,7 +645,7 @@ impl Node {
                 tracing::debug!("initial membership: {e}");
             }
         } else if self.raft.voter_ids().eq([self.id]) {
-            // Nobody else could lead. A node that led when it stopped leads already, and this does nothing
+            // Nobody else could lead
             self.raft.trigger().elect(false).await.map_err(|e| error(&e))?;
         }
         Ok(())
@@ -679,12 +673,6 @@ impl Node {
         if let Some(sink) = self.sink.get() {
             sink.stopped();
         }
-    }
-
-    /// A leader that restarts leads on in the same term, and knows neither which entries of its log were acknowledged nor
-    /// begins with one of its own: reads wait for all that it found.
-    fn own_tail(&self, term: u64) -> LogIndex {
-        LogIndex(if self.found.term == term { self.found.index } else { 0 })
     }
 
     fn reads_are_local(&self) -> bool {
@@ -779,8 +767,7 @@ impl Node {
                 Some(_) => ReadError::NoLeader,
                 None => ReadError::NoQuorum,
             })?;
-            let index = LogIndex(linearizer.read_log_id().log_id().index + 1);
-            return Ok(index.max(self.own_tail(leadership.term)));
+            return Ok(LogIndex(linearizer.read_log_id().log_id().index + 1));
         }
         let links = self.links(leader.0).ok_or(ReadError::NoLeader)?;
         let request = Builder::new(Kind::ReadIndex, 0, 0);

@@ -39,7 +39,7 @@ fn body_of(body: &Body) -> u64 {
         sum = mix64(sum ^ crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, bytes));
     };
     match body {
-        Body::Batch(batch) => batch.chunks.iter().for_each(|chunk| chunk.write_to(|piece| add(piece))),
+        Body::Batch(batch) => batch.write_to(|piece| add(piece)),
         Body::Membership(bytes) => add(bytes),
         _ => {}
     }
