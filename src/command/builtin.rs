@@ -77,7 +77,10 @@ fn entry(command: lang::Command, program: usize) -> Command {
         lines: lines.collect(),
         always_cheap: always_cheap(&command),
         large_from: large_from(&command),
-        first_hash_word: command.keys.first().filter(|k| k.last == KeyEnd::Same).map(|k| k.param as usize + 1),
+        hash_word: match &command.keys[..] {
+            [key] if key.last == KeyEnd::Same => Some(key.param as usize + 1),
+            _ => None,
+        },
         handler,
         program,
         write,

@@ -1,11 +1,14 @@
 //! The machine's own files: `O_DIRECT | O_DSYNC` where the file system can, `fdatasync` where it cannot.
 
-use super::{BLOCK, Disk, DiskFile};
+use super::{AlignedBuf, BLOCK, Disk, DiskFile};
 use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// Zeros are written in pieces of this size: a write of the log waits for one at most.
+const FILL_BYTES: usize = 256 << 10;
 
 /// A directory of the machine's file system.
 pub struct RealDisk {
@@ -57,19 +60,32 @@ impl RealDisk {
             return Ok(RealFile { writes: File::open(path)?, reads, direct: false });
         }
         let buffered = || OpenOptions::new().write(true).open(path);
-        let (writes, direct) = match (self.access == Access::Direct).then(|| open_direct(path)) {
-            Some(Ok(file)) => (file, true),
-            // tmpfs and some others refuse O_DIRECT; a durable write is then a write and an fdatasync
-            Some(Err(e)) if e.kind() != io::ErrorKind::InvalidInput => return Err(e),
-            _ => (buffered()?, false),
-        };
+        let (writes, direct) =
+            match (self.access == Access::Direct).then(|| open_with(path, OFlags::DIRECT | OFlags::DSYNC)) {
+                Some(Ok(file)) => (file, true),
+                // tmpfs and some others refuse O_DIRECT; a durable write is then a write and an fdatasync
+                Some(Err(e)) if e.kind() != io::ErrorKind::InvalidInput => return Err(e),
+                _ => (buffered()?, false),
+            };
         Ok(RealFile { reads, writes, direct })
     }
 }
 
-fn open_direct(path: &Path) -> io::Result<File> {
-    let flags = (OFlags::DIRECT | OFlags::DSYNC).bits() as i32;
-    OpenOptions::new().write(true).custom_flags(flags).open(path)
+fn open_with(path: &Path, flags: OFlags) -> io::Result<File> {
+    OpenOptions::new().write(true).custom_flags(flags.bits() as i32).open(path)
+}
+
+/// Writes `len` zeros. Real ones, not a hole: a hole would cost block allocation and a journal commit at each first write.
+fn fill(file: &File, len: u64) -> io::Result<()> {
+    let mut zeros = AlignedBuf::with_capacity(FILL_BYTES);
+    zeros.extend(&vec![0; FILL_BYTES]);
+    let mut at = 0;
+    while at < len {
+        let n = (len - at).min(FILL_BYTES as u64) as usize;
+        file.write_all_at(&zeros.as_slice()[..n], at)?;
+        at += n as u64;
+    }
+    Ok(())
 }
 
 impl Disk for RealDisk {
@@ -84,16 +100,13 @@ impl Disk for RealDisk {
     fn create(&self, name: &str, len: u64) -> io::Result<Box<dyn DiskFile>> {
         self.writable()?;
         let path = self.dir.join(name);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
-        // Real zeros, not a hole: a hole would cost block allocation and a journal commit at each first write
-        let chunk = vec![0u8; 1 << 20];
-        let mut at = 0;
-        while at < len {
-            let n = (len - at).min(chunk.len() as u64) as usize;
-            file.write_all_at(&chunk[..n], at)?;
-            at += n as u64;
-        }
-        file.sync_all()?;
+        let made = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
+        // Past the page cache where that is possible: no copy, and no burst of writes behind the log's back
+        let whole_blocks = len.is_multiple_of(BLOCK as u64);
+        let direct = (self.access == Access::Direct && whole_blocks).then(|| open_with(&path, OFlags::DIRECT));
+        let direct = direct.and_then(Result::ok);
+        fill(direct.as_ref().unwrap_or(&made), len)?;
+        made.sync_all()?;
         Ok(Box::new(self.open_at(&path)?))
     }
 

@@ -88,6 +88,13 @@ pub struct Filler<'a, B: Backend> {
 }
 
 impl<B: Backend> Filler<'_, B> {
+    /// The chunk is to be answered before more is looked at: a stranger's soon.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.chunk.is_full()
+            || (!self.session.trusted && self.chunk.plan.literals.len() > limits::UNAUTHENTICATED_OUTPUT_BYTES_MAX)
+    }
+
     #[inline]
     pub fn take(&mut self, request: Request<'_>) -> Taken {
         self.chunk.commands += 1;

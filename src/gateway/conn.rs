@@ -6,6 +6,7 @@
 use super::Shared;
 use super::backend::{Backend, Place, Ran, Reads};
 use super::chunk::{Chunk, Filler, Taken};
+use super::multi::Queue;
 use super::native::{self, Context, Entry};
 use super::session::{Replies, Session};
 use crate::apply::pending::{Completion, Cost, Outcome, Pending, Plan, Step};
@@ -32,7 +33,7 @@ const FLUSH_BYTES: usize = 1 << 20;
 const BUFFER_KEEP: usize = 1 << 20;
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_millis(50);
 /// Strangers have to authenticate in this time.
-const STRANGER_S: u64 = 5;
+const STRANGER: Duration = Duration::from_secs(5);
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +152,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
             Filler { shared: &self.shared, session: &mut self.session, code, chunk: &mut self.chunk, monitored };
         let mut last = None;
         let stop = loop {
-            if filler.chunk.is_full() {
+            if filler.is_full() {
                 break Stop::Full;
             }
             let input = &self.input[at..];
@@ -197,9 +198,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
 
     fn limit_decoder(&mut self) {
         let config = &self.shared.config;
+        let queued = self.session.multi.as_ref().map_or(0, Queue::bytes);
+        let request_bytes_max = config.request_bytes_max.load(Relaxed).saturating_sub(queued);
         self.decoder.limits = Limits {
             bulk_bytes_max: config.bulk_bytes_max.load(Relaxed),
-            request_bytes_max: config.request_bytes_max.load(Relaxed),
+            // Never so little that EXEC and DISCARD cannot come.
+            request_bytes_max: request_bytes_max.max(limits::INLINE_BYTES_MAX),
             trusted: self.session.trusted,
         };
     }
@@ -462,11 +466,14 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         client.query_bytes.store(self.input.len(), Relaxed);
         client.query_free.store(self.input.capacity() - self.input.len(), Relaxed);
         let idle = match (self.session.trusted, self.shared.config.timeout_s.load(Relaxed)) {
-            (false, _) => STRANGER_S,
-            (true, seconds) => seconds,
+            // However busy he is meanwhile.
+            (false, _) => Some(STRANGER.saturating_sub(self.session.since.elapsed())),
+            (true, 0) => None,
+            (true, seconds) => Some(Duration::from_secs(seconds)),
         };
         tokio::select! {
             biased;
+            () = std::future::ready(()), if idle == Some(Duration::ZERO) => Err(End::Closed),
             completion = oldest(self.in_flight.front_mut()) => {
                 self.in_flight.pop_front();
                 self.complete(completion.map_err(|_| End::Stopping)?).await
@@ -491,7 +498,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
                 let _ = tokio::time::timeout(Duration::from_secs(5), self.drain()).await;
                 Err(End::Killed)
             }
-            () = tokio::time::sleep(Duration::from_secs(idle)), if idle > 0 && self.in_flight.is_empty() && self.monitor.is_none() =>
+            () = tokio::time::sleep(idle.unwrap_or_default()), if idle.is_some() && self.in_flight.is_empty() && self.monitor.is_none() =>
                 Err(End::Closed),
         }
     }
@@ -516,7 +523,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         self.note_errors();
         let bytes = self.out.as_bytes();
         self.shared.totals.bytes_out.fetch_add(bytes.len() as u64, Relaxed);
-        let stall = Duration::from_secs(self.shared.config.output_stall_s.load(Relaxed));
+        let stall = match self.session.trusted {
+            true => Duration::from_secs(self.shared.config.output_stall_s.load(Relaxed)),
+            false => STRANGER,
+        };
         let client = &self.session.client;
         let mut rest = bytes;
         while !rest.is_empty() {

@@ -13,6 +13,7 @@ mod chunk;
 pub mod clients;
 pub mod config;
 mod conn;
+mod descriptors;
 mod guard;
 mod latency;
 mod listen;

@@ -2,6 +2,7 @@
 
 mod acl;
 mod fake;
+mod limits;
 
 use super::backend::Backend;
 use super::{Gateway, GatewayOptions};

@@ -15,6 +15,7 @@ use crate::lang::helpers::number;
 use crate::lang::poly::{Place as Where, Stored};
 use crate::resp::ReplyBuf;
 use crate::store::{Read, Reader, SYSTEM_DB};
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -169,18 +170,19 @@ pub fn run_plan<R: Read>(
     Ran::All
 }
 
-/// Asks for the first keys of the next calls, so that their cache misses overlap.
+/// Asks for the keys of the next calls, so that their cache misses overlap.
 fn fetch<R: Read>(table: &Table, state: &R, words: &[u64], mut at: usize, calls: usize) {
-    let mut keys = [(0, 0); AHEAD];
-    let calls = calls.min(AHEAD);
-    for key in &mut keys[..calls] {
-        let Some((call, next)) = rider(words, at) else { return };
-        let hash_word = table.by_handler(call.handler).and_then(|command| table[command].first_hash_word);
-        *key = (call.db, hash_word.and_then(|word| call.words.get(word)).copied().unwrap_or(0));
+    let mut keys: SmallVec<[(u8, u64); 2 * AHEAD]> = SmallVec::new();
+    for _ in 0..calls.min(AHEAD) {
+        let Some((call, next)) = rider(words, at) else { break };
+        if let Some(command) = table.by_handler(call.handler) {
+            let word = |i: usize| call.words.get(i).copied().unwrap_or_default();
+            table[command].for_each_hash(word, &mut |hash| keys.push((call.db, hash)));
+        }
         at = next;
     }
-    if calls > 1 {
-        state.prefetch(&keys[..calls]);
+    if keys.len() > 1 {
+        state.prefetch(&keys);
     }
 }
 

@@ -1,4 +1,4 @@
-//! tokio, with two differences: a sleep shorter than the timer's millisecond yields instead, and chance (the election timeouts)
+//! tokio, with two differences: a sleep of a microsecond yields instead, and chance (the election timeouts)
 //! comes from the standard library's random state, which the simulation can set.
 //!
 //! openraft gathers completions of the log for one microsecond; tokio rounds every sleep up to a whole millisecond, which
@@ -27,7 +27,8 @@ pub enum Sleep {
 
 impl Sleep {
     fn of(duration: Duration) -> Sleep {
-        if duration < Duration::from_micros(100) {
+        // Not more: openraft's ticks sleep until a time, and who wakes before it sleeps again at once, over and over
+        if duration <= Duration::from_micros(1) {
             return Sleep::Turn(false);
         }
         Sleep::Timer(Box::pin(tokio::time::sleep(duration)))

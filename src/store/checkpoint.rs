@@ -12,7 +12,7 @@
 use super::arena::{Arena, Ref};
 use super::entry::Seen;
 use super::map::MapRoot;
-use super::page::{self, Packer};
+use super::page::{self, Packed, Packer};
 use super::root::{DBS, DbState, RootState};
 use crate::base::{Epoch, Millis, PageId, SubBatch};
 use crate::disk::pages::{PageStore, PagesError};
@@ -278,20 +278,21 @@ impl Checkpoints {
         let mut progress = lock(&self.run);
         // Sweeping does not need them, but somebody must empty the list.
         arena.pages().take_freed();
-        let mut packer = Packer::new(arena, &*self.store, progress.next_page, Seen(state.sub_batch));
-        let packed = packer.pack(&roots(state));
-        // Also after a failure: some pages may be there under these numbers.
-        progress.next_page = packer.next();
-        let as_of = state.sub_batch;
-        let state = with_roots(state, &packed?);
-        let record = RootRecord { sequence: progress.next_sequence, next_page: packer.next(), state, meta };
+        let mut packed = Packed::default();
+        self.store.write_sorted(&mut |put| {
+            // The number advances also if it fails: some pages may be there under those that were used.
+            packed = Packer::new(arena, put, &mut progress.next_page, Seen(state.sub_batch)).pack(&roots(state))?;
+            Ok(())
+        })?;
+        let (sequence, next_page) = (progress.next_sequence, progress.next_page);
+        let record = RootRecord { sequence, next_page, state: with_roots(state, &packed.roots), meta };
         progress.next_sequence += 1;
-        self.store.commit_root(record.sequence, &record.encode())?;
-        let (nodes, pages, page_bytes) = (packer.nodes, packer.pages, packer.page_bytes);
-        for (head, id) in packer.into_heads() {
-            arena.pages().mark(arena.node(head), id, as_of);
+        self.store.commit_root(sequence, &record.encode())?;
+        for (head, id) in packed.heads {
+            arena.pages().mark(arena.node(head), id, state.sub_batch);
         }
         lock(&self.records).kept.push(record.clone());
+        let Packed { nodes, pages, page_bytes, .. } = packed;
         progress.written += pages;
         let pages_deleted = self.sweep(&mut progress, retention)?;
         Ok(Checkpointed { record, nodes, pages, page_bytes, pages_deleted })

@@ -21,9 +21,9 @@ use super::entry::{self, Entry, Seen};
 use super::kinds;
 use super::trie::{self, BITMAP, CELLS};
 use crate::base::{PageId, SubBatch};
-use crate::disk::pages::{PageStore, PagesError};
+use crate::disk::pages::{PageStore, PagesError, Put};
+use ahash::AHashMap;
 use smallvec::SmallVec;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -36,8 +36,9 @@ const SPLIT: usize = 24 << 10;
 /// Smaller children stay with their parent, bytes: each head on disk costs a reference and a table entry.
 const CUT_MIN: usize = 256;
 const PARTS_MAX: usize = 255;
-/// Finished pages wait until they are this many bytes, then go to the page store together.
-const WRITE_BYTES: usize = 4 << 20;
+
+/// The page store appends checksum and seal to a page: with room for them it is not moved.
+const SEAL_ROOM: usize = 64;
 
 const MAGIC: &[u8; 4] = b"LKPG";
 const PAGE_HEADER: usize = 16;
@@ -208,19 +209,26 @@ fn connect(at: usize, node: &mut NodeMut<'_>, heads: &[(usize, Ref)]) -> Result<
 /// The nodes lie in `bytes` as they will in their pages, parents first. When the subtree of a node has become too long, its
 /// children, which lie behind it, are cut off into pages, and the node alone goes on as part of its parent's subtree. The
 /// buffer holds at most 64 unfinished siblings a level: some MiB, however large the store is.
-pub(super) struct Packer<'a> {
+pub(super) struct Packer<'a, 'p> {
     arena: &'a Arena,
     /// The version that is packed.
     seen: Seen,
-    store: &'a dyn PageStore,
-    next: u64,
+    put: &'a mut Put<'p>,
+    /// The first page number that is still fresh.
+    next: &'a mut u64,
     bytes: Vec<u8>,
     /// Keys of the pages referred to by what lies in `bytes`, in stack order as the subtrees are.
     links: Vec<PageId>,
-    ready: Vec<(PageId, Vec<u8>)>,
-    ready_bytes: usize,
-    /// Heads written by this run, to be marked when it is durable; found again, they are not written twice.
-    heads: HashMap<Ref, PageId>,
+    done: Packed,
+}
+
+/// What was packed.
+#[derive(Default)]
+pub(super) struct Packed {
+    /// Where the roots are now; null stays null.
+    pub roots: Vec<Ref>,
+    /// Heads of parts, to be marked once they are durable; met again while packing, they are not written twice.
+    pub heads: AHashMap<Ref, PageId>,
     pub pages: u64,
     pub page_bytes: u64,
     pub nodes: u64,
@@ -250,27 +258,14 @@ struct OnDisk {
     id: PageId,
 }
 
-impl<'a> Packer<'a> {
-    /// Page numbers from `next` on are fresh.
-    pub fn new(arena: &'a Arena, store: &'a dyn PageStore, next: u64, seen: Seen) -> Packer<'a> {
-        Packer {
-            arena,
-            seen,
-            store,
-            next,
-            bytes: Vec::new(),
-            links: Vec::new(),
-            ready: Vec::new(),
-            ready_bytes: 0,
-            heads: HashMap::new(),
-            pages: 0,
-            page_bytes: 0,
-            nodes: 0,
-        }
+impl<'a, 'p> Packer<'a, 'p> {
+    /// Page numbers from `next` on are fresh; it moves on with each that is used.
+    pub fn new(arena: &'a Arena, put: &'a mut Put<'p>, next: &'a mut u64, seen: Seen) -> Packer<'a, 'p> {
+        Packer { arena, seen, put, next, bytes: Vec::new(), links: Vec::new(), done: Packed::default() }
     }
 
-    /// Writes everything under `roots`, and tells each root's page reference (null stays null).
-    pub fn pack(&mut self, roots: &[Ref]) -> Result<Vec<Ref>, PagesError> {
+    /// Writes everything under `roots`.
+    pub fn pack(mut self, roots: &[Ref]) -> Result<Packed, PagesError> {
         // The roots are the children of a node that is written nowhere.
         let shown = |root: Ref| self.shown(root).unwrap_or(Ref::NULL);
         let cells: SmallVec<[(usize, Ref); 64]> =
@@ -278,18 +273,8 @@ impl<'a> Packer<'a> {
         self.bytes.resize(roots.len() * 8, 0);
         let spans = self.children(0, &cells)?;
         self.cut(0, 0, spans, true)?;
-        self.flush()?;
-        Ok((0..roots.len()).map(|i| Ref(u64_at(&self.bytes, i * 8))).collect())
-    }
-
-    /// The first page number that is still fresh.
-    pub fn next(&self) -> u64 {
-        self.next
-    }
-
-    /// The heads written, to be marked once they are durable.
-    pub fn into_heads(self) -> HashMap<Ref, PageId> {
-        self.heads
+        self.done.roots = (0..roots.len()).map(|i| Ref(u64_at(&self.bytes, i * 8))).collect();
+        Ok(self.done)
     }
 
     /// Appends the subtree of a node.
@@ -317,7 +302,7 @@ impl<'a> Packer<'a> {
 
     /// Appends a node with empty cells; tells what belongs in them.
     fn append(&mut self, node: Node<'_>) -> SmallVec<[(usize, Ref); 64]> {
-        self.nodes += 1;
+        self.done.nodes += 1;
         if node.kind() == kinds::BRANCH {
             return self.append_branch(node);
         }
@@ -384,7 +369,7 @@ impl<'a> Packer<'a> {
         for &(cell, child) in &young {
             let (bytes, links) = (self.bytes.len(), self.links.len());
             // Written meanwhile through another parent, as shared subtrees are.
-            if let Some(&id) = self.heads.get(&child) {
+            if let Some(&id) = self.done.heads.get(&child) {
                 self.refer(start + cell, id);
                 continue;
             }
@@ -487,28 +472,25 @@ impl<'a> Packer<'a> {
             group.iter().flat_map(|span| &self.links[span.links.0..span.links.1]).copied().collect();
         links.sort_unstable();
         links.dedup();
-        let number = self.next;
-        self.next += 1;
+        let number = *self.next;
+        *self.next += 1;
         let page = self.page(group, &links);
         let page_id = |part| id(number, links.is_empty(), group.len(), part);
         for (i, span) in group.iter().enumerate() {
             self.set_cell(start + span.cell, Ref::to_page(page_id(i)).0);
-            self.heads.insert(span.child, page_id(i));
+            self.done.heads.insert(span.child, page_id(i));
         }
         let key = page_id(0);
-        self.pages += 1;
-        self.page_bytes += page.len() as u64;
-        self.ready_bytes += page.len();
-        self.ready.push((key, page));
-        if self.ready_bytes >= WRITE_BYTES {
-            self.flush()?;
-        }
+        self.done.pages += 1;
+        self.done.page_bytes += page.len() as u64;
+        (self.put)(key, page)?;
         Ok(key)
     }
 
     fn page(&self, group: &[Span], links: &[PageId]) -> Vec<u8> {
         let tables = (PAGE_HEADER + group.len() * 8 + links.len() * 8).next_multiple_of(UNIT);
-        let mut page = Vec::with_capacity(tables + group.iter().map(Span::len).sum::<usize>());
+        let parts: usize = group.iter().map(Span::len).sum();
+        let mut page = Vec::with_capacity(tables + parts + SEAL_ROOM);
         page.extend_from_slice(MAGIC);
         page.extend_from_slice(&FORMAT.to_le_bytes());
         page.extend_from_slice(&(group.len() as u16).to_le_bytes());
@@ -524,14 +506,5 @@ impl<'a> Packer<'a> {
         page.resize(tables, 0);
         group.iter().for_each(|span| page.extend_from_slice(&self.bytes[span.bytes.0..span.bytes.1]));
         page
-    }
-
-    fn flush(&mut self) -> Result<(), PagesError> {
-        if !self.ready.is_empty() {
-            self.store.write(&self.ready)?;
-        }
-        self.ready.clear();
-        self.ready_bytes = 0;
-        Ok(())
     }
 }

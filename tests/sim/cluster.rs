@@ -184,7 +184,13 @@ impl Run {
         let (log, status) = (raft.log_state(), raft.status());
         self.truth.leadership(id, status.leadership, log.last.index);
         let checkpoint = parts.checkpoint.load(Ordering::Relaxed);
-        let order = [log.purged.index, checkpoint, status.applied.0, status.committed.0, log.last.index];
+        // A peer's checkpoint counts as committed from the moment that it is whole; the log's end moves behind it when the state
+        // has been replaced. Entries that come meanwhile wait for that (openraft holds its later commands back)
+        let last = match parts.receiving.load(Ordering::Relaxed) {
+            true => log.last.index.max(status.last.0),
+            false => log.last.index,
+        };
+        let order = [log.purged.index, checkpoint, status.applied.0, status.committed.0, last];
         self.truth.order(id, now, order);
         if raft.failure().is_some() {
             // It takes no part any more: an operator would start it again

@@ -7,6 +7,7 @@
 use crate::common::Random;
 use look::base::mix64;
 use look::raft::{Host, Later, Stream};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::pin::Pin;
@@ -20,6 +21,19 @@ pub type Ms = u64;
 /// A node's number; 0 stands for all clients.
 pub type HostId = u64;
 pub const CLIENTS: HostId = 0;
+
+thread_local! {
+    static NOW: Cell<Ms> = const { Cell::new(0) };
+}
+
+/// Lines of a trace begin with it.
+pub struct SimulatedTime;
+
+impl tracing_subscriber::fmt::time::FormatTime for SimulatedTime {
+    fn format_time(&self, w: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
+        write!(w, "{:>6} ms", NOW.get())
+    }
+}
 
 /// After this the bytes of a lost segment are sent again.
 const SEND_AGAIN: Ms = 200;
@@ -172,6 +186,7 @@ impl Net {
     /// Lets everything happen that is due at `now`.
     pub fn advance(&self, now: Ms) {
         self.state().now = now;
+        NOW.set(now);
         loop {
             let mut state = self.state();
             let Some(entry) = state.events.first_entry().filter(|e| e.key().0 <= now) else { return };

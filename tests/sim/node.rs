@@ -21,7 +21,7 @@ use look::node::state::SharedState;
 use look::raft::{Raft, RaftConfig, Stream, Tasks};
 use look::store::Read;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -73,6 +73,8 @@ pub struct Parts {
     pub failed: OnceLock<String>,
     /// The entry that the newest checkpoint of this process shows.
     pub checkpoint: AtomicU64,
+    /// From the begin of a checkpoint's transfer until it is installed.
+    pub receiving: AtomicBool,
 }
 
 /// A running process.
@@ -179,6 +181,7 @@ impl Node {
     pub fn run(&mut self, ms: Ms) {
         let Some(process) = self.process.as_mut().filter(|_| !self.paused) else { return };
         let parts = process.parts.clone();
+        let _span = tracing::error_span!("node", id = self.id).entered();
         {
             let _inside = process.runtime.enter();
             for (from, stream) in self.net.arrivals(self.id, |from| match from {
@@ -353,11 +356,13 @@ impl StateMachine for Watched {
         self.machine.checkpoint()
     }
     fn receive(&mut self, source: u64) -> Result<Box<dyn Receive>, String> {
+        self.parts.receiving.store(true, Ordering::Relaxed);
         self.machine.receive(source)
     }
     fn install(&mut self, meta: Applied, received: Box<dyn Receive>) -> Result<(), String> {
         self.machine.install(meta, received)?;
         self.parts.checkpoint.store(self.machine.applied().last.index.0, Ordering::Relaxed);
+        self.parts.receiving.store(false, Ordering::Relaxed);
         self.look();
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! Stricter than fjall: of the writes since the last sync *any* subset may survive a crash, not only a prefix.
 
 use super::generations::{Fresh, PageStores};
-use super::{PageStore, PagesError, checked, unchecked};
+use super::{PageStore, PagesError, Put, checked, unchecked};
 use crate::base::{PageId, mix64};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -190,9 +190,13 @@ impl PageStore for MemoryPages {
         let mut state = self.state();
         state.step()?;
         for (id, bytes) in pages {
-            state.change(Change::Page(*id, checked(id.0, bytes)));
+            state.change(Change::Page(*id, checked(id.0, bytes.clone())));
         }
         Ok(())
+    }
+
+    fn write_sorted(&self, make: &mut dyn FnMut(&mut Put<'_>) -> Result<(), PagesError>) -> Result<(), PagesError> {
+        make(&mut |id, page| self.write(&[(id, page)]))
     }
 
     fn commit_root(&self, sequence: u64, record: &[u8]) -> Result<(), PagesError> {
@@ -200,7 +204,7 @@ impl PageStore for MemoryPages {
         state.step()?;
         state.sync();
         state.step()?;
-        state.change(Change::Root(sequence, checked(sequence, record)));
+        state.change(Change::Root(sequence, checked(sequence, record.to_vec())));
         state.step()?;
         state.sync();
         Ok(())

@@ -5,7 +5,7 @@ use crate::apply::machine::{Body, Committed, LogPosition};
 use crate::base::batch::Batch;
 use crate::base::{LogIndex, PageId};
 use crate::disk::frames;
-use crate::disk::pages::{PageStore, PagesError};
+use crate::disk::pages::{PageStore, PagesError, Put};
 use crate::disk::seal::Sealer;
 use crate::history::LogReader;
 use crate::node::verify::{Report, progress, tell_pages};
@@ -156,6 +156,9 @@ impl PageStore for Set {
         self.bytes(*self.pages.get(&id).ok_or(PagesError::Missing(id))?)
     }
     fn write(&self, _: &[(PageId, Vec<u8>)]) -> Result<(), PagesError> {
+        read_only()
+    }
+    fn write_sorted(&self, _: &mut dyn FnMut(&mut Put<'_>) -> Result<(), PagesError>) -> Result<(), PagesError> {
         read_only()
     }
     fn commit_root(&self, _: u64, _: &[u8]) -> Result<(), PagesError> {
