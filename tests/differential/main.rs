@@ -25,7 +25,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
 
-const SEQUENCES: u64 = 2000;
+const SEQUENCES: u64 = 1200;
 const STEPS: u64 = 40;
 /// Of 100 sequences so many have values of up to 100 KB and collections of hundreds of elements.
 const HEAVY_PERCENT: usize = 8;
