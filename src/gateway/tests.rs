@@ -344,7 +344,7 @@ async fn clients_are_listed_paused_and_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_client_is_gone_before_its_task_has_ended() {
     let (gateway, _) = start().await;
-    let busy = gateway.shared().clients.enter("1.2.3.4:5".into(), "b:2".into(), 0, 10).unwrap();
+    let busy = gateway.shared().clients.enter("1.2.3.4:5".into(), "b:2".into(), 0, (10, 10)).unwrap();
     let mut peer = Peer::connect(&gateway).await;
     assert!(peer.ask("CLIENT LIST").await.contains("addr=1.2.3.4:5 "));
     peer.says(&format!("CLIENT KILL ID {}", busy.id), ":1\r\n").await;
