@@ -11,7 +11,7 @@ use crate::common::{Random, setting, show};
 use crate::grammar::Grammar;
 use look::lang::engine::Engine;
 
-const SEQUENCES: u64 = 60;
+const SEQUENCES: u64 = 40;
 const STEPS: usize = 60;
 /// One key of each type, of one entry and of many, to be dumped.
 const MAKE: &[&str] = &[
