@@ -621,9 +621,11 @@ async fn observe(node: Arc<Node>) {
             changed = all.changed(), if unconfirmed => changed.is_err(),
         };
         if ended {
-            node.alone_since.store(u64::MAX, Ordering::Release);
-            node.leadership.send_replace(Leadership::default());
-            return;
+            // It ends by itself when the log can write no more
+            if let Some(why) = node.store.log().failure() {
+                node.progress.fail(format!("{why}; make room or mend the disk, then restart this node"));
+            }
+            return node.end();
         }
     }
 }
