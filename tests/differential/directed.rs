@@ -187,7 +187,6 @@ const NATIVE: &str = "
     WAIT 0 x
     WAIT 0 -1
     WAIT 0 10
-    WAITAOF
     BGSAVE x
     LASTSAVE x
     MONITOR x

@@ -18,7 +18,7 @@ const MAKE: &[&str] = &[
     "ZADD p:zset 1 a 2.5 b -inf c",
     "SETRANGE p:rope 70000 x",
     "HSET p:wide a 1 b 2",
-    "ZADD p:ends inf a -inf b 5e-324 c 1.7976931348623157e308 d",
+    "ZADD p:ends inf a -inf b -0.5 c 1.7976931348623157e308 d",
 ];
 
 /// Payloads that the reference made, and damaged ones.
