@@ -5,7 +5,7 @@
 
 use crate::apply::pending::{Cost, Pending, Plan, Watch};
 use crate::apply::system::SystemState;
-use crate::base::batch::ChunkBuilder;
+use crate::base::batch::{BuilderPlace, ChunkBuilder};
 use crate::base::histogram::Distribution;
 use crate::base::{Epoch, Millis};
 use crate::command::costs::Total;
@@ -27,6 +27,8 @@ pub struct Route {
     pub arity: i32,
     /// Refused in MULTI.
     pub no_multi: bool,
+    /// Never costs much: such a read may ride with writes unasked.
+    pub fast: bool,
 }
 
 /// Why a command's arguments do not fit its grammar: a whole error line without `-`.
@@ -189,6 +191,8 @@ pub trait Reads: Send + 'static {
         patient: bool,
         out: &mut ReplyBuf,
     ) -> Ran;
+    /// Whether the bound of the call at `at` is large, as things are now.
+    fn is_large(&mut self, code: &Self::Code, riders: &ChunkBuilder, at: BuilderPlace) -> bool;
     /// What the calls since the last time cost: asked once a plan. A call that took `slow_us` microseconds or more is named; negative: none is.
     fn settle(&mut self, plan: &Plan, slow_us: i64) -> Cost;
 }

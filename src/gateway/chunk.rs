@@ -2,7 +2,7 @@
 //! remembers their order.
 
 use super::Shared;
-use super::backend::{Backend, Code, ParseError, Route};
+use super::backend::{Backend, Code, ParseError, Reads, Route};
 use super::guard;
 use super::multi::Queue;
 use super::native::{self, Context, Entry, Hot};
@@ -82,6 +82,7 @@ pub struct Filler<'a, B: Backend> {
     pub shared: &'a Shared<B>,
     pub session: &'a mut Session,
     pub code: &'a Arc<B::Code>,
+    pub reads: &'a mut B::Reads,
     pub chunk: &'a mut Chunk,
     /// Somebody monitors.
     pub monitored: bool,
@@ -100,10 +101,7 @@ impl<B: Backend> Filler<'_, B> {
         self.chunk.commands += 1;
         if self.session.is_plain() && !self.monitored {
             return match self.code.lookup(request.arg(0)) {
-                Some(route) => {
-                    self.call(route, request);
-                    Taken::Done
-                }
+                Some(route) => self.call(route, request),
                 None => self.native(request),
             };
         }
@@ -112,10 +110,31 @@ impl<B: Backend> Filler<'_, B> {
 
     /// A command of the code table.
     #[inline]
-    fn call(&mut self, route: Route, request: Request<'_>) {
-        if let Err(ParseError(text)) = self.parse(route, request) {
-            self.wrong(route, request, &text);
+    fn call(&mut self, route: Route, request: Request<'_>) -> Taken {
+        let before = self.chunk.plan.riders.place();
+        if !self.append(route, request) || route.write || route.fast || self.session.read_at.is_some() {
+            return Taken::Done;
         }
+        if self.reads.is_large(self.code, &self.chunk.plan.riders, before) {
+            // Alone: with writes around it, it would run where writes are applied, and everybody's would wait for it
+            self.chunk.ended = true;
+            if self.chunk.commands > 1 {
+                self.chunk.plan.take_back_rider(before);
+                self.chunk.reads -= 1;
+                return Taken::Split;
+            }
+        }
+        Taken::Done
+    }
+
+    /// False: it was answered with what is wrong about it.
+    #[inline]
+    fn append(&mut self, route: Route, request: Request<'_>) -> bool {
+        let parsed = self.parse(route, request);
+        if let Err(ParseError(text)) = &parsed {
+            self.wrong(route, request, text);
+        }
+        parsed.is_ok()
     }
 
     #[cold]
@@ -192,7 +211,7 @@ impl<B: Backend> Filler<'_, B> {
             return Taken::Done;
         }
         match leaf.hot {
-            Hot::Not if leaf.name == "look.once" => self.once(request),
+            Hot::Not if leaf.name == "look.once" => return self.once(request),
             Hot::Not => return Taken::Wait(leaf),
             Hot::Exec => return self.exec(),
             _ => self.hot(leaf, request),
@@ -222,12 +241,19 @@ impl<B: Backend> Filler<'_, B> {
     #[cold]
     fn special(&mut self, request: Request<'_>) -> Taken {
         let entry = native::lookup(request.arg(0));
-        if self.monitored && !entry.is_some_and(|e| e.has("skip_monitor") || e.has("no_monitor")) {
+        let db = self.session.db;
+        let taken = self.take_special(entry, request);
+        let hidden =
+            |e: &Entry| e.has("skip_monitor") || e.has("no_monitor") || matches!(e.name, "auth" | "hello" | "monitor");
+        // One that is split off comes again
+        if self.monitored && !matches!(taken, Taken::Split) && !entry.is_some_and(hidden) {
             let micros = self.shared.backend.now_ms() * 1000;
-            if !entry.is_some_and(|e| matches!(e.name, "auth" | "hello" | "monitor")) {
-                self.shared.monitors.tell(micros, self.session.db, &self.session.client.addr, request.iter());
-            }
+            self.shared.monitors.tell(micros, db, &self.session.client.addr, request.iter());
         }
+        taken
+    }
+
+    fn take_special(&mut self, entry: Option<&Entry>, request: Request<'_>) -> Taken {
         if !self.session.trusted && !entry.is_some_and(|e| matches!(e.name, "auth" | "hello" | "quit" | "reset")) {
             if [&b"post"[..], b"host:"].iter().any(|name| request.arg(0).eq_ignore_ascii_case(name)) {
                 return Taken::Hostile;
@@ -251,10 +277,7 @@ impl<B: Backend> Filler<'_, B> {
 
     fn route(&mut self, request: Request<'_>) -> Taken {
         match self.code.lookup(request.arg(0)) {
-            Some(route) => {
-                self.call(route, request);
-                Taken::Done
-            }
+            Some(route) => self.call(route, request),
             None => self.native(request),
         }
     }
@@ -280,7 +303,7 @@ impl<B: Backend> Filler<'_, B> {
     }
 
     /// `LOOK.ONCE token command …`: a `ONCE` record, then the command's own.
-    fn once(&mut self, request: Request<'_>) {
+    fn once(&mut self, request: Request<'_>) -> Taken {
         let inner = request.skip(2);
         let Some(route) = self.code.lookup(inner.arg(0)) else {
             let text = if native::lookup(inner.arg(0)).is_some() {
@@ -288,14 +311,16 @@ impl<B: Backend> Filler<'_, B> {
             } else {
                 unknown(inner)
             };
-            return self.reject(request, &*text);
+            self.reject(request, &*text);
+            return Taken::Done;
         };
         if !route.write {
             // A read may be repeated as often as one likes.
             return self.call(route, inner);
         }
         if self.session.read_at.is_some() {
-            return self.reject(inner, READS_PAST);
+            self.reject(inner, READS_PAST);
+            return Taken::Done;
         }
         let db = self.session.db;
         let records = &mut self.chunk.records;
@@ -319,6 +344,7 @@ impl<B: Backend> Filler<'_, B> {
                 self.wrong(route, inner, &text);
             }
         }
+        Taken::Done
     }
 
     fn multi(&mut self) -> Counter {
@@ -424,7 +450,7 @@ impl<B: Backend> Filler<'_, B> {
             return Taken::Done;
         };
         let guarded = queue.selects && !self.session.watches.is_empty();
-        if guarded && !self.chunk.is_empty() {
+        if guarded && self.chunk.commands > 1 {
             return Taken::Split;
         }
         let Some(queue) = self.session.multi.take() else { return Taken::Done };
@@ -519,7 +545,8 @@ impl<B: Backend> Filler<'_, B> {
     /// One queued request of a transaction.
     fn element(&mut self, request: Request<'_>) {
         if let Some(route) = self.code.lookup(request.arg(0)) {
-            return self.call(route, request);
+            self.append(route, request);
+            return;
         }
         let Some(Ok(leaf)) = native::lookup(request.arg(0)).map(|entry| entry.resolve(request)) else {
             self.error(unknown(request));

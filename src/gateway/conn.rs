@@ -148,8 +148,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         let monitored = self.shared.monitors.watching();
         self.chunk.version = self.session.version;
         let mut at = 0;
-        let mut filler =
-            Filler { shared: &self.shared, session: &mut self.session, code, chunk: &mut self.chunk, monitored };
+        // A pool thread has it only while the connection waits for that
+        let Some(reads) = &mut self.reads else { return Stop::Hostile };
+        let (shared, session, chunk) = (&self.shared, &mut self.session, &mut self.chunk);
+        let mut filler = Filler { shared, session, code, reads, chunk, monitored };
         let mut last = None;
         let stop = loop {
             if filler.is_full() {

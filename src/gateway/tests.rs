@@ -428,6 +428,20 @@ async fn large_reads_wait_elsewhere_and_keep_their_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_reads_do_not_ride_with_writes() {
+    let (gateway, _) = start().await;
+    let mut peer = Peer::connect(&gateway).await;
+    peer.send(b"LARGE\r\nSET a 1\r\nLARGE\r\nGET a\r\nLARGE\r\nSET a 2\r\nGET a\r\n").await;
+    peer.expect("+LARGE\r\n+OK\r\n+LARGE\r\n$1\r\n1\r\n+LARGE\r\n+OK\r\n$1\r\n2\r\n").await;
+    // Muted ones too, and EXEC with what its connection must not have sent before
+    peer.send(b"CLIENT REPLY SKIP\r\nLARGE\r\nSET a 3\r\nCLIENT REPLY OFF\r\nLARGE\r\nGET a\r\nLARGE\r\nCLIENT REPLY ON\r\nGET a\r\n")
+        .await;
+    peer.expect("+OK\r\n+OK\r\n$1\r\n3\r\n").await;
+    peer.send(b"WATCH a\r\nCLIENT REPLY OFF\r\nSET b 1\r\nMULTI\r\nSELECT 1\r\nEXEC\r\nCLIENT REPLY ON\r\n").await;
+    peer.expect("+OK\r\n+OK\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn monitors_are_fed_and_do_not_see_passwords() {
     let (gateway, _) = start().await;
     let (mut monitor, mut peer) = (Peer::connect(&gateway).await, Peer::connect(&gateway).await);
