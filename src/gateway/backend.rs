@@ -231,26 +231,13 @@ pub struct NodeFacts {
     pub changes_since_checkpoint: u64,
     pub jit: bool,
     pub code_version: u64,
-    /// The same with times and latencies, by name.
+    /// What the calls of each command of the code table have cost, by name: [`Shared::commands`](super::Shared::commands) adds what the
+    /// gateway knows.
     pub command_costs: Vec<(String, Total)>,
-    pub command_stats: Vec<CommandStat>,
     /// Why this node takes no writes until it is started again, if so.
     pub failure: Option<String>,
     /// More lines for INFO's `look` section.
     pub extra: Vec<(String, String)>,
-}
-
-/// What one command has cost since the start or `CONFIG RESETSTAT`.
-#[derive(Clone, Debug, Default)]
-pub struct CommandStat {
-    pub name: String,
-    pub calls: u64,
-    pub failed: u64,
-    pub rejected: u64,
-    pub micros: u64,
-    /// Steps that it ran and places that it touched, as its bound counts them.
-    pub ops: u64,
-    pub locs: u64,
 }
 
 /// What the way of a write takes, since the start of the node.

@@ -340,6 +340,47 @@ async fn clients_are_listed_paused_and_killed() {
     a.says("CLIENT KILL 1.2.3.4:5", "-ERR No such client\r\n").await;
 }
 
+/// A connection ends when its task comes to it: until then it was counted as killed again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_client_is_gone_before_its_task_has_ended() {
+    let (gateway, _) = start().await;
+    let busy = gateway.shared().clients.enter("1.2.3.4:5".into(), "b:2".into(), 0, (10, 10)).unwrap();
+    let mut peer = Peer::connect(&gateway).await;
+    assert!(peer.ask("CLIENT LIST").await.contains("addr=1.2.3.4:5 "));
+    peer.says(&format!("CLIENT KILL ID {}", busy.id), ":1\r\n").await;
+    peer.says(&format!("CLIENT KILL ID {}", busy.id), ":0\r\n").await;
+    peer.says("CLIENT KILL 1.2.3.4:5", "-ERR No such client\r\n").await;
+    assert!(!peer.ask("CLIENT LIST").await.contains("addr=1.2.3.4:5 "));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_answered_and_refused_here_are_counted() {
+    let (gateway, _) = start().await;
+    let mut peer = Peer::connect(&gateway).await;
+    let lines = "PING\nPING a b\nPING x\nSELECT x\nMULTI\nMULTI\nGET\nPING\nEXEC\nEXEC\nMULTI\nPING\nEXEC\nCLIENT ID\nCLIENT NOSUCH\nGET\nNOSUCH";
+    for line in lines.lines() {
+        peer.ask(line).await;
+    }
+    peer.says("ECHO end", "$3\r\nend\r\n").await;
+    let text = peer.ask("INFO commandstats").await;
+    for (name, calls, rejected, failed) in [
+        ("ping", 4, 0, 1),
+        ("select", 1, 0, 1),
+        ("multi", 3, 0, 1),
+        ("exec", 3, 0, 2),
+        ("client|id", 1, 0, 0),
+        ("client", 0, 1, 0),
+        ("get", 0, 2, 0),
+        ("echo", 1, 0, 0),
+    ] {
+        let line = text.lines().find(|line| line.starts_with(&format!("cmdstat_{name}:"))).unwrap_or("none");
+        let shown = (line.contains(&format!(":calls={calls},")), line.split_once(",rejected_calls="));
+        assert!(shown.0, "{name}: {calls} calls in {line:?}");
+        assert_eq!(shown.1.map(|s| s.1), Some(&*format!("{rejected},failed_calls={failed}")), "{name}: {line:?}");
+    }
+    assert!(!text.contains("nosuch"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_chunk_answers_each_of_its_commands() {
     let (gateway, fake) = start().await;
