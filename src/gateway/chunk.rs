@@ -599,7 +599,7 @@ fn is_early(route: Route, request: Request<'_>, text: &[u8]) -> bool {
     by_arity
         || text.starts_with(b"ERR unknown subcommand")
         || text.starts_with(b"NOPERM ")
-        || text == READS_PAST.as_bytes()
+        || [READS_PAST, EXPORT_WRITES].iter().any(|past| text == past.as_bytes())
 }
 
 fn select(request: Request<'_>, session: &mut Session, out: &mut ReplyBuf) {
