@@ -808,7 +808,12 @@ fn cve_2026_23631_the_leader_changes_within_a_transaction() {
             assert!(!leaver.line(line).expect("a reply").is_error(), "{line}");
         }
         if round % 2 == 0 {
-            cluster.ask(next, &format!("LOOK.CLUSTER TRANSFER {next}")).expect("it moves");
+            // A node that has just followed another leader may not know him yet
+            let begin = Instant::now();
+            while let Err(why) = cluster.ask(next, &format!("LOOK.CLUSTER TRANSFER {next}")) {
+                assert!(begin.elapsed() < Duration::from_secs(10), "{why}");
+                std::thread::sleep(Duration::from_millis(20));
+            }
         } else {
             let mut mover = cluster.node(next).connect();
             mover.send(&words(&format!("LOOK.CLUSTER TRANSFER {next}"))).expect("it is sent");
