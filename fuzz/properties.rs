@@ -4,6 +4,12 @@
 use bytes::Bytes;
 use look::base::PageId;
 use look::base::batch::Batch;
+use look::gateway::acl::catalogue::Catalogue;
+use look::gateway::acl::file;
+use look::gateway::acl::rights::Rights;
+use look::gateway::acl::selector::Access;
+use look::gateway::acl::user::{User, join_selectors};
+use look::gateway::backend::Description;
 use look::lang::check::render_all;
 use look::lang::encode::{decode, encode};
 use look::lang::helpers::rdb;
@@ -14,6 +20,7 @@ use look::lang::verify::{HelperShape, Verified, check};
 use look::lang::{compile_module, helpers};
 use look::resp::Decoder;
 use look::resp::decode::Progress;
+use std::sync::LazyLock;
 
 pub type Property = fn(&[u8]);
 
@@ -26,6 +33,7 @@ pub const TARGETS: &[(&str, Property)] = &[
     ("look_verify", look_verify),
     ("engines_agree", engines_agree),
     ("restore", restore),
+    ("acl_rules", acl_rules),
 ];
 
 /// Requests decode alike however the bytes arrive; a request never claims bytes that are not there.
@@ -197,4 +205,58 @@ pub fn restore(bytes: &[u8]) {
         }
     };
     assert!(entries <= payload.len() && total <= EXPANDS * payload.len(), "{entries} entries, {total} bytes");
+}
+
+/// What the rules of a fuzzed user can name.
+static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
+    let command = |name: &str, category: &str| Description {
+        name: name.into(),
+        categories: vec![category.into()],
+        ..Description::default()
+    };
+    let config = Description { subcommands: vec![command("config|get", "admin")], ..command("config", "slow") };
+    Catalogue::new(1, &[command("get", "read"), command("set", "write"), config, command("select", "connection")])
+});
+
+/// ACL rules, one a line, or, by the first byte, a whole file: no rule panics, a refused rule changes nothing, and users can be written
+/// down and read back with the same permissions (CVE-2024-31227, CVE-2024-51741).
+pub fn acl_rules(bytes: &[u8]) {
+    match bytes.split_first() {
+        Some((kind, text)) if kind & 1 == 1 => acl_file(text),
+        Some((_, text)) => acl_user(text),
+        None => {}
+    }
+}
+
+fn acl_file(text: &[u8]) {
+    let Ok(users) = file::read(text, "users.acl", &CATALOGUE) else { return };
+    let written = file::write(users.iter().map(|(name, user)| (name.as_slice(), user)));
+    let again = file::read(&written, "users.acl", &CATALOGUE).expect("what was written can be read");
+    assert!(users.keys().eq(again.keys()));
+    users.values().zip(again.values()).for_each(|(a, b)| same_permissions(a, b));
+}
+
+fn acl_user(text: &[u8]) {
+    let rules: Vec<&[u8]> = text.split(|b| *b == b'\n').collect();
+    let Ok(rules) = join_selectors(&rules) else { return };
+    let mut user = User::nobody();
+    for rule in rules {
+        let before = user.clone();
+        if user.apply(&rule, Some(&CATALOGUE)).is_err() {
+            assert_eq!(user, before);
+        }
+    }
+    let line = user.describe();
+    let again = User::from_line(&line).expect("what was described can be read");
+    assert_eq!(again.describe(), line);
+    same_permissions(&user, &again);
+}
+
+fn same_permissions(a: &User, b: &User) {
+    let (a, b) = (Rights::new(a, &CATALOGUE), Rights::new(b, &CATALOGUE));
+    for name in ["get", "set", "config", "config|get", "select"] {
+        let number = CATALOGUE.find(name.as_bytes()).expect("is in the catalogue");
+        let keys = [(&b"key"[..], Access::BOTH), (&b"a"[..], Access { read: true, write: false })];
+        assert_eq!(a.check(number, Some(b"0"), &keys), b.check(number, Some(b"0"), &keys));
+    }
 }

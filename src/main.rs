@@ -61,9 +61,29 @@ struct Backup {
     /// Password; better in the environment, where other users do not see it
     #[arg(short = 'a', value_name = "PASSWORD", env = "REDISCLI_AUTH", hide_env_values = true)]
     password: Option<String>,
+    /// Speak TLS
+    #[arg(long, requires = "cacert")]
+    tls: bool,
+    /// Who signed the node's certificate
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    cacert: Option<PathBuf>,
+    /// Certificate to show, unless the node has tls-auth-clients no
+    #[arg(long, value_name = "FILE", requires_all = ["tls", "key"])]
+    cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
+}
+
+impl Backup {
+    fn run(self) -> Result<String, String> {
+        let Backup { to, host, port, user, password, cacert, cert, key, .. } = self;
+        let tls = cacert.map(|cacert| node::tls::ClientFiles { cacert, own: cert.zip(key) });
+        backup::backup(&to, &backup::Server { host, port, user, password, tls }).map_err(|e| e.to_string())
+    }
 }
 
 #[derive(Args)]
@@ -198,11 +218,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Check { files }) => return node::check_files(&files),
         Some(Command::Verify { dir, encryption_key_file: keys }) => return node::verify::run(&dir, keys.as_deref()),
-        Some(Command::Backup(Backup { to, host, port, user, password, .. })) => {
-            return told(
-                backup::backup(&to, &backup::Server { host, port, user, password }).map_err(|e| e.to_string()),
-            );
-        }
+        Some(Command::Backup(backup)) => return told(backup.run()),
         Some(Command::Restore(restore)) => return told(restore.run()),
         Some(Command::Serve(serve)) => serve.into_config(),
         None => cli.serve.into_config(),

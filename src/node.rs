@@ -28,7 +28,7 @@ use crate::disk::{LogOptions, RealDisk};
 use crate::gateway::{Gateway, GatewayOptions, TlsListen};
 use crate::history::History;
 use crate::lang::engine::Engine;
-use crate::raft::{PeerTls, Raft, RaftConfig};
+use crate::raft::{Joiner, PeerTls, Raft, RaftConfig};
 use backend::{Node, NodeBackend, RaftLog};
 use code::NodeCode;
 use config::{Config, EngineChoice};
@@ -87,14 +87,16 @@ pub fn serve(mut config: Config) -> Result<(), NodeError> {
         .build()?;
     let identity = config.uses_tls().then(|| Identity::load(&config)).transpose()?;
     let options = gateway_options(&config, identity.as_ref())?;
-    let peers = identity.filter(|_| config.tls_cluster).map(|i| i.for_peers(config.node_id)).transpose()?;
     runtime.block_on(async { check_ports(&options, config.admin_address()).await })?;
     let started = Instant::now();
     let mut data = DataDir::open(&config.dir)?;
     let seal = encryption::open(data.path(), config.encryption_key_file.as_deref())?;
-    let owner = match data.owner() {
-        Some(owner) => known_owner(&config, owner)?,
-        None => data.claim(runtime.block_on(new_owner(&config))?)?,
+    let known = data.owner().map(|owner| known_owner(&config, owner)).transpose()?;
+    let node_id = known.as_ref().map_or(config.node_id, |owner| owner.node);
+    let peers = identity.filter(|_| config.tls_cluster).map(|i| i.for_peers(node_id)).transpose()?;
+    let owner = match known {
+        Some(owner) => owner,
+        None => data.claim(runtime.block_on(new_owner(&config, peers.as_ref()))?)?,
     };
     config.node_id = owner.node;
     let served = start(&config, &owner, peers, &data, seal).and_then(|node| {
@@ -119,9 +121,12 @@ fn known_owner(config: &Config, owner: &Owner) -> Result<Owner, DataDirError> {
 }
 
 /// Of a new directory: a founder, or the node that a cluster lets in.
-async fn new_owner(config: &Config) -> Result<Owner, NodeError> {
+async fn new_owner(config: &Config, tls: Option<&PeerTls>) -> Result<Owner, NodeError> {
     let (Some(peer), Some(addr)) = (&config.join, config.peer_addr) else { return Ok(founder(config)) };
-    let joined = crate::raft::join(peer, &config.join_token, &addr.to_string()).await;
+    // A certificate names an id; without one the cluster gives the next
+    let id = tls.map(|_| config.node_id);
+    let joiner = Joiner { token: &config.join_token, addr: &addr.to_string(), id };
+    let joined = crate::raft::join(peer, &joiner, tls).await;
     let joined = joined.map_err(|e| NodeError::Join(peer.clone(), e))?;
     eprintln!("look: joined the cluster at {peer} as node {}, a learner", joined.node);
     Ok(Owner { node: joined.node, cluster: JOINED.into(), cluster_id: joined.cluster, directory: random() | 1 })

@@ -14,7 +14,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion, crypto::ring,
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned, SupportedProtocolVersion,
+    client::WebPkiServerVerifier, crypto::ring,
 };
 
 type Versions = [&'static SupportedProtocolVersion];
@@ -331,4 +332,94 @@ fn peers_show_each_other_who_they_are() {
     assert!(!matches!(spoken(2), Err(io::ErrorKind::WouldBlock)), "node 3 spoke for node 2");
     let said = cluster.node(1).output();
     assert!(said.contains("refused a peer's connection"), "the operator is told:\n{said}");
+}
+
+#[test]
+fn a_node_joins_with_the_certificate_of_its_id() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let authority = Authority::new(dir.path(), "cluster");
+    let flags = |pair: &Pair, authority| [set(&[("tls-cluster", "yes".into())]), files(pair, authority)].concat();
+    let named = |id: &str, pair: &Pair| [vec!["--node-id".into(), id.into()], flags(pair, &authority)].concat();
+    let (one, two) = (authority.sign(&["node1"]), authority.sign(&["node2"]));
+    let mut cluster = Cluster::start_with(dir.path(), vec![flags(&one, &authority)]).unwrap_or_else(|e| panic!("{e}"));
+    cluster.ask(1, "SET greeting hello").expect("a write");
+
+    // It joins, takes writes, votes, and comes back
+    let joined = cluster.join_with(named("2", &two)).expect("it starts");
+    cluster.await_writable(joined, Duration::from_secs(30)).unwrap_or_else(|e| panic!("{e}"));
+    assert!(cluster.node(2).output().contains("as node 2, a learner"), "{}", cluster.node(2).output());
+    assert_eq!(cluster.ask(2, "GET greeting").expect("a read").text(), "hello");
+    cluster.kill9(2);
+    cluster.launch(2).expect("it starts again");
+    cluster.await_writable(2, Duration::from_secs(30)).unwrap_or_else(|e| panic!("{e}"));
+
+    // Who is not let in: an id that was given, no id, another cluster's certificate
+    let mut refused = |flags: Vec<String>, why: &str| {
+        let id = cluster.join_with(flags).expect("it starts");
+        let node = cluster.nodes[id - 1].as_mut().expect("it was started");
+        let status = node.await_exit(Duration::from_secs(20));
+        assert!(status.is_some_and(|s| !s.success()) && node.output().contains(why), "{status:?}: {}", node.output());
+        cluster.kill9(id);
+    };
+    refused(named("2", &two), "ids below 3 have been given");
+    refused(named("3", &two), "DNS:node3");
+    refused(flags(&two, &authority), "needs --node-id");
+    let strangers = Authority::new(dir.path(), "strangers");
+    let three = strangers.sign(&["node3"]);
+    refused([vec!["--node-id".into(), "3".into()], flags(&three, &strangers)].concat(), "UnknownIssuer");
+
+    // A client's certificate is of the same authority, and no node's
+    let (client, server) = (authority.sign(&["client"]), cluster.peer_port(1));
+    let joiner = look::raft::Joiner { token: common::JOIN_TOKEN, addr: "127.0.0.1:1", id: Some(look::base::NodeId(3)) };
+    let tls = peer_tls(&authority, &client);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let answer = runtime.block_on(look::raft::join(&format!("127.0.0.1:{server}"), &joiner, Some(&tls)));
+    assert!(answer.as_ref().is_err_and(|e| e.to_string().contains("certificate is not for node3")), "{answer:?}");
+}
+
+/// What a peer with this certificate speaks, whatever the certificate's name.
+fn peer_tls(authority: &Authority, own: &Pair) -> look::raft::PeerTls {
+    let provider = Arc::new(ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority.file()).expect("a certificate")).expect("an authority");
+    let roots = Arc::new(roots);
+    let chain = vec![CertificateDer::from_pem_file(&own.cert).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_file(&own.key).expect("a key");
+    let client = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(&BOTH).expect("versions");
+    let client = client.with_root_certificates(roots.clone());
+    let client = client.with_client_auth_cert(chain.clone(), key.clone_key()).expect("a pair");
+    let server = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&BOTH).expect("versions");
+    let server = server.with_no_client_auth().with_single_cert(chain, key).expect("a pair");
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build().expect("a verifier");
+    look::raft::PeerTls::new(Arc::new(server), client, verifier)
+}
+
+#[test]
+fn a_backup_is_taken_over_tls() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (server, authority, port) = tls_server(dir.path(), &[]);
+    let client = authority.sign(&["client"]);
+    server.connect().line("SET k v").expect("a write");
+    let (to, port) = (dir.path().join("backup"), port.to_string());
+    let backup = |more: &[&std::ffi::OsStr]| {
+        let command = ["backup", "-h", "localhost", "-p", &port, "--to"].map(std::ffi::OsStr::new);
+        let output = Command::new(look_binary()).args(command).arg(&to).args(more).output().expect("it runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let file = authority.file();
+    let strangers = Authority::new(dir.path(), "strangers").file();
+    let trusting = ["--tls".as_ref(), "--cacert".as_ref(), file.as_os_str()];
+    let own = ["--cert".as_ref(), client.cert.as_os_str(), "--key".as_ref(), client.key.as_os_str()];
+    let (done, said) = backup(&[&trusting[..], &own].concat());
+    assert!(done && said.contains("run 1") && said.contains("full"), "{said}");
+    for (flags, why) in [
+        (vec![], "speaks TLS only"),
+        (trusting.to_vec(), "CertificateRequired"),
+        ([&["--tls".as_ref(), "--cacert".as_ref(), strangers.as_os_str()], &own[..]].concat(), "UnknownIssuer"),
+        (vec!["--tls".as_ref()], "--cacert"),
+    ] {
+        let (done, said) = backup(&flags);
+        assert!(!done && said.contains(why), "{flags:?}: {said}");
+    }
 }

@@ -37,7 +37,7 @@ use machine::{Applied, Body, Committed, Roster};
 use pending::{Cost, Outcome, Pending};
 use planted::{Bug, Planted};
 use positions::{Place, Positions};
-use runner::{RunError, Runner};
+use runner::{Keys, RunError, Runner};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -179,7 +179,7 @@ pub struct Applier {
     own: Arc<OnceLock<Own>>,
     applied: Applied,
     roster: Arc<Roster>,
-    keys: Vec<(u8, u64)>,
+    keys: Keys,
     finished: Vec<(Pending, Epoch, Outcome)>,
     stopwatch: Stopwatch,
     since_root: SinceRoot,
@@ -232,7 +232,7 @@ impl Applier {
             own,
             applied: frontier.applied,
             roster,
-            keys: Vec::new(),
+            keys: Keys::default(),
             finished: Vec::new(),
             stopwatch: Stopwatch::start(),
             since_root: SinceRoot { epoch: frontier.epoch, ..SinceRoot::default() },
@@ -304,17 +304,15 @@ impl Applier {
         self.progress.expired_keys.fetch_add(expired, Ordering::Relaxed);
         self.runner.collect_keys(batch, &mut self.keys);
         let mut since_root = 0;
-        let mut call = 0;
         let mut fetched = 0;
         for (number, chunk) in batch.chunks.iter().enumerate() {
             self.runner.begin_chunk(number, chunk)?;
-            if fetched < call + chunk.calls as usize {
-                let from = fetched.max(call);
-                let to = (call + chunk.calls as usize).max(from + PREFETCH).min(self.keys.len());
-                self.writer.prefetch(self.keys.get(from..to).unwrap_or_default());
-                fetched = to;
+            let end = self.keys.ends.get(number).copied().unwrap_or_default();
+            if fetched < end {
+                let from = fetched;
+                fetched = end.max(from + PREFETCH).min(self.keys.all.len());
+                self.writer.prefetch(self.keys.all.get(from..fetched).unwrap_or_default());
             }
-            call += chunk.calls as usize;
             if since_root > 0 && since_root + chunk.calls as usize > SUB_BATCH_CALLS_MAX {
                 self.publish(Place { epoch: self.runner.epoch, index, chunks: number });
                 self.since_root.inside = true;

@@ -39,6 +39,14 @@ pub enum RunError {
     Page(String),
 }
 
+/// Keys that a batch will look up: fetched ahead, many at a time.
+#[derive(Default)]
+pub struct Keys {
+    pub all: Vec<(u8, u64)>,
+    /// By chunk.
+    pub ends: Vec<usize>,
+}
+
 pub struct Runner {
     pub env: Env,
     pub table: Arc<Table>,
@@ -110,12 +118,16 @@ impl Runner {
         removed
     }
 
-    /// The first key of every call, in order (no key: a key of its own is not worth fetching, 0 stands for it).
-    pub fn collect_keys(&self, batch: &Batch, keys: &mut Vec<(u8, u64)>) {
-        keys.clear();
-        for call in batch.chunks.iter().flat_map(Chunk::calls) {
-            let slot = self.table.by_handler(call.handler).and_then(|c| self.table[c].first_hash_word);
-            keys.push((call.db, slot.map_or(0, |slot| call.words.get(slot))));
+    /// The keys of a batch's calls, in order, and where each chunk's end.
+    pub fn collect_keys(&self, batch: &Batch, keys: &mut Keys) {
+        keys.all.clear();
+        keys.ends.clear();
+        for chunk in &batch.chunks {
+            for call in chunk.calls() {
+                let Some(command) = self.table.by_handler(call.handler).map(|c| &self.table[c]) else { continue };
+                command.for_each_hash(|i| call.words.get(i), &mut |hash| keys.all.push((call.db, hash)));
+            }
+            keys.ends.push(keys.all.len());
         }
     }
 

@@ -6,9 +6,13 @@ pub const INLINE_BYTES_MAX: usize = 64 * 1024;
 pub const MULTIBULK_COUNT_MAX: usize = 1_048_576;
 /// Longest argument (`proto-max-bulk-len`), bytes.
 pub const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// One request, and what MULTI has queued before it (`client-query-buffer-limit`), bytes.
+pub const QUERY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Before AUTH: arguments of a request, and bytes of one argument.
 pub const UNAUTHENTICATED_ARGS_MAX: usize = 10;
 pub const UNAUTHENTICATED_BULK_BYTES_MAX: usize = 16 * 1024;
+/// Before AUTH: replies that are made before the first of them is taken, bytes (CVE-2025-21605).
+pub const UNAUTHENTICATED_OUTPUT_BYTES_MAX: usize = 1024;
 /// Clients connected at once.
 pub const CLIENTS_MAX: usize = 10_000;
 /// Output waiting for one client: closed at once past the hard limit.

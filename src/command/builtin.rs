@@ -76,8 +76,12 @@ fn entry(command: lang::Command, program: usize) -> Command {
     Command {
         lines: lines.collect(),
         always_cheap: always_cheap(&command),
+        fast: always_cheap(&command) || command.flags.iter().any(|flag| flag == "fast"),
         large_from: large_from(&command),
-        first_hash_word: command.keys.first().filter(|k| k.last == KeyEnd::Same).map(|k| k.param as usize + 1),
+        hash_word: match &command.keys[..] {
+            [key] if key.last == KeyEnd::Same => Some(key.param as usize + 1),
+            _ => None,
+        },
         handler,
         program,
         write,

@@ -41,13 +41,25 @@ pub struct Command {
     pub may_abort_after_write: bool,
     /// No arguments make its bound large: it is not computed before a call.
     pub always_cheap: bool,
+    /// No arguments and no values make it cost much: its flags say `fast`, as Redis's do.
+    pub fast: bool,
     /// Of a read: up to this size of the values under its keys, its bound is at most [`LARGE_READ_OPS`]. None: more decides.
     pub large_from: Option<u64>,
     /// For `LOOK.EXPLAIN`: line of the source, and what it adds to the bound.
     pub lines: Vec<(u32, String)>,
-    /// Which of a call's words is the hash of its first key: what apply fetches ahead.
-    pub first_hash_word: Option<usize>,
+    /// Which of a call's words is the hash of its key, if it has just one.
+    pub hash_word: Option<usize>,
     pub docs: Docs,
+}
+
+impl Command {
+    /// Calls `f` with the hash of every key of a call, whose words are `word`.
+    pub fn for_each_hash(&self, word: impl Fn(usize) -> u64, f: &mut impl FnMut(u64)) {
+        match self.hash_word {
+            Some(number) => f(word(number)),
+            None => args::for_each_key(&self.grammar, &word, &mut |_, _, hash| f(hash)),
+        }
+    }
 }
 
 /// What `COMMAND DOCS` and `COMMAND INFO` tell beyond the grammar.

@@ -17,6 +17,11 @@ pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Of `ip:port`, the part that a person's connections share.
+fn host(addr: &str) -> &str {
+    addr.rsplit_once(':').map_or(addr, |(host, _)| host)
+}
+
 /// What others may know of a connection.
 #[derive(Debug)]
 pub struct Client {
@@ -96,7 +101,7 @@ impl Client {
 
     fn used(&self) -> Counter {
         let [calls, ops, locs, nanos] = self.used.each_ref().map(|used| used.load(Relaxed));
-        Counter { calls, ops, locs, nanos, failed: 0 }
+        Counter { calls, ops, locs, nanos, ..Counter::default() }
     }
 
     /// Asks the connection's task to end it.
@@ -183,10 +188,17 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Enters a connection. None: `max` are here already.
-    pub fn enter(&self, addr: String, laddr: String, now: Millis, max: usize) -> Option<Arc<Client>> {
+    /// Enters a connection. None: `max` are here already, or `per_address` of its address (0: no limit of its own).
+    pub fn enter(
+        &self,
+        addr: String,
+        laddr: String,
+        now: Millis,
+        (max, per_address): (usize, usize),
+    ) -> Option<Arc<Client>> {
         let mut by_id = locked(&self.by_id);
-        if by_id.len() >= max {
+        let same = |client: &&Arc<Client>| host(&client.addr) == host(&addr);
+        if by_id.len() >= max || (per_address > 0 && by_id.values().filter(same).count() >= per_address) {
             return None;
         }
         let id = self.next.fetch_add(1, Relaxed) + 1;
@@ -233,6 +245,13 @@ impl Clients {
         locked(&self.by_id).values().cloned().collect()
     }
 
+    /// Those that nobody has killed: to others a client is gone at once, however long its task takes to hear of it.
+    pub fn alive(&self) -> Vec<Arc<Client>> {
+        let mut all = self.all();
+        all.retain(|client| !client.is_killed());
+        all
+    }
+
     pub fn pause(&self, until: Millis, what: Pause) {
         // As in Redis: a later end wins, and ALL wins over WRITE.
         let running = self.pause_until_ms.load(Relaxed);
@@ -268,7 +287,7 @@ mod tests {
     #[test]
     fn a_client_past_the_maximum_is_refused_until_one_leaves() {
         let clients = Clients::default();
-        let enter = || clients.enter("a:1".into(), "b:2".into(), 0, 2);
+        let enter = || clients.enter("a:1".into(), "b:2".into(), 0, (2, 0));
         let first = enter().unwrap();
         assert_eq!(enter().unwrap().id, first.id + 1);
         assert!(enter().is_none());

@@ -5,6 +5,7 @@
 mod parameters;
 
 use super::clients::locked;
+use super::descriptors;
 use super::system::Change;
 use crate::apply::system::SystemState;
 use crate::base::{glob, limits};
@@ -44,6 +45,8 @@ pub struct Config {
     pub slowlog_len: AtomicUsize,
     pub protected: AtomicBool,
     pub acl_log_len: AtomicUsize,
+    /// 0: no limit of its own.
+    pub clients_per_address: AtomicUsize,
 }
 
 impl Default for Config {
@@ -54,7 +57,7 @@ impl Default for Config {
             timeout_s: 0.into(),
             keepalive_s: 60.into(),
             bulk_bytes_max: limits::BULK_BYTES_MAX.into(),
-            request_bytes_max: (1 << 30).into(),
+            request_bytes_max: limits::QUERY_BYTES_MAX.into(),
             output_bytes_max: limits::OUTPUT_BYTES_HARD.into(),
             output_stall_s: 60.into(),
             slower_than_us: 10_000.into(),
@@ -62,6 +65,7 @@ impl Default for Config {
             slowlog_len: 128.into(),
             protected: true.into(),
             acl_log_len: 128.into(),
+            clients_per_address: 0.into(),
         };
         for p in all() {
             config.take_effect(p.name, p.default);
@@ -79,6 +83,13 @@ impl Config {
                 self.take_effect(p.name, &value);
                 locked(&self.values).insert(p.name, value);
             }
+        }
+        let clients = self.maxclients.load(Relaxed);
+        let room = descriptors::room_for(clients);
+        if room < clients {
+            tracing::warn!("maxclients is {room} instead of {clients}: raise the limit of open files (ulimit -n)");
+            self.take_effect("maxclients", &room.to_string());
+            locked(&self.values).insert("maxclients", room.to_string());
         }
         Ok(())
     }
@@ -116,6 +127,9 @@ impl Config {
             }
             seen.push(p.name);
             let value = checked(p, value).map_err(failed)?;
+            if p.name == "maxclients" {
+                has_descriptors(&value).map_err(failed)?;
+            }
             match p.set {
                 Set::Cluster => {
                     accepted.cluster.push(([CLUSTER_WIDE, p.name.as_bytes()].concat(), Some(value.into_bytes())))
@@ -177,6 +191,7 @@ impl Config {
         let number = value.parse::<i64>().unwrap_or(0);
         match name {
             "maxclients" => self.maxclients.store(number as usize, Relaxed),
+            "maxclients-per-address" => self.clients_per_address.store(number as usize, Relaxed),
             "timeout" => self.timeout_s.store(number as u64, Relaxed),
             "tcp-keepalive" => self.keepalive_s.store(number as u64, Relaxed),
             "proto-max-bulk-len" => self.bulk_bytes_max.store(number as usize, Relaxed),
@@ -194,6 +209,17 @@ impl Config {
             }
             _ => {}
         }
+    }
+}
+
+/// Redis's text, if so many clients are more than this process may have.
+fn has_descriptors(clients: &str) -> Result<(), String> {
+    let clients = clients.parse().unwrap_or(0);
+    match descriptors::room_for(clients) {
+        room if room < clients => {
+            Err(format!("The operating system is not able to handle the specified number of clients, try with {room}"))
+        }
+        _ => Ok(()),
     }
 }
 

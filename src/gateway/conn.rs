@@ -6,6 +6,7 @@
 use super::Shared;
 use super::backend::{Backend, Place, Ran, Reads};
 use super::chunk::{Chunk, Filler, Taken};
+use super::multi::Queue;
 use super::native::{self, Context, Entry};
 use super::session::{Replies, Session};
 use crate::apply::pending::{Completion, Cost, Outcome, Pending, Plan, Step};
@@ -32,7 +33,7 @@ const FLUSH_BYTES: usize = 1 << 20;
 const BUFFER_KEEP: usize = 1 << 20;
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_millis(50);
 /// Strangers have to authenticate in this time.
-const STRANGER_S: u64 = 5;
+const STRANGER: Duration = Duration::from_secs(5);
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,11 +148,13 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         let monitored = self.shared.monitors.watching();
         self.chunk.version = self.session.version;
         let mut at = 0;
-        let mut filler =
-            Filler { shared: &self.shared, session: &mut self.session, code, chunk: &mut self.chunk, monitored };
+        // A pool thread has it only while the connection waits for that
+        let Some(reads) = &mut self.reads else { return Stop::Hostile };
+        let (shared, session, chunk) = (&self.shared, &mut self.session, &mut self.chunk);
+        let mut filler = Filler { shared, session, code, reads, chunk, monitored };
         let mut last = None;
         let stop = loop {
-            if filler.chunk.is_full() {
+            if filler.is_full() {
                 break Stop::Full;
             }
             let input = &self.input[at..];
@@ -197,9 +200,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
 
     fn limit_decoder(&mut self) {
         let config = &self.shared.config;
+        let queued = self.session.multi.as_ref().map_or(0, Queue::bytes);
+        let request_bytes_max = config.request_bytes_max.load(Relaxed).saturating_sub(queued);
         self.decoder.limits = Limits {
             bulk_bytes_max: config.bulk_bytes_max.load(Relaxed),
-            request_bytes_max: config.request_bytes_max.load(Relaxed),
+            // Never so little that EXEC and DISCARD cannot come.
+            request_bytes_max: request_bytes_max.max(limits::INLINE_BYTES_MAX),
             trusted: self.session.trusted,
         };
     }
@@ -210,6 +216,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         totals.commands.fetch_add(self.chunk.commands as u64, Relaxed);
         totals.reads.fetch_add(self.chunk.reads as u64, Relaxed);
         totals.writes.fetch_add(self.chunk.writes as u64, Relaxed);
+        totals.count(&self.chunk.tallies);
         slow_down(&mut self.session).await;
         let writes = !self.chunk.records.is_empty();
         self.pass_pause(writes).await;
@@ -419,7 +426,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         let mut context = Context { shared: &self.shared, session: &mut self.session, code };
         native::wait(&mut context, entry, request, &mut self.out).await;
         slow_down(&mut self.session).await;
-        let micros = started.elapsed().as_micros() as i64;
+        let took = started.elapsed();
+        let micros = took.as_micros() as i64;
+        self.shared.totals.call(entry.name, took.as_nanos() as u64, self.out.errors() > 0);
         let slower = self.shared.config.slower_than_us.load(Relaxed);
         if slower >= 0 && micros >= slower {
             let hidden = matches!(entry.name, "auth" | "hello");
@@ -459,11 +468,14 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         client.query_bytes.store(self.input.len(), Relaxed);
         client.query_free.store(self.input.capacity() - self.input.len(), Relaxed);
         let idle = match (self.session.trusted, self.shared.config.timeout_s.load(Relaxed)) {
-            (false, _) => STRANGER_S,
-            (true, seconds) => seconds,
+            // However busy he is meanwhile.
+            (false, _) => Some(STRANGER.saturating_sub(self.session.since.elapsed())),
+            (true, 0) => None,
+            (true, seconds) => Some(Duration::from_secs(seconds)),
         };
         tokio::select! {
             biased;
+            () = std::future::ready(()), if idle == Some(Duration::ZERO) => Err(End::Closed),
             completion = oldest(self.in_flight.front_mut()) => {
                 self.in_flight.pop_front();
                 self.complete(completion.map_err(|_| End::Stopping)?).await
@@ -488,7 +500,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
                 let _ = tokio::time::timeout(Duration::from_secs(5), self.drain()).await;
                 Err(End::Killed)
             }
-            () = tokio::time::sleep(Duration::from_secs(idle)), if idle > 0 && self.in_flight.is_empty() && self.monitor.is_none() =>
+            () = tokio::time::sleep(idle.unwrap_or_default()), if idle.is_some() && self.in_flight.is_empty() && self.monitor.is_none() =>
                 Err(End::Closed),
         }
     }
@@ -513,7 +525,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         self.note_errors();
         let bytes = self.out.as_bytes();
         self.shared.totals.bytes_out.fetch_add(bytes.len() as u64, Relaxed);
-        let stall = Duration::from_secs(self.shared.config.output_stall_s.load(Relaxed));
+        let stall = match self.session.trusted {
+            true => Duration::from_secs(self.shared.config.output_stall_s.load(Relaxed)),
+            false => STRANGER,
+        };
         let client = &self.session.client;
         let mut rest = bytes;
         while !rest.is_empty() {

@@ -280,7 +280,7 @@ where
 
 /// A session for a client, or what to tell it instead.
 fn admit<B: Backend>(shared: &Shared<B>, addr: String, laddr: String, open: bool) -> Result<Session, &'static [u8]> {
-    let max = shared.config.maxclients.load(Relaxed);
+    let max = (shared.config.maxclients.load(Relaxed), shared.config.clients_per_address.load(Relaxed));
     let client = match open {
         true => shared.clients.enter(addr, laddr, shared.backend.now_ms(), max).ok_or(MAX_CLIENTS),
         false => Err(DENIED),

@@ -13,6 +13,7 @@ mod chunk;
 pub mod clients;
 pub mod config;
 mod conn;
+mod descriptors;
 mod guard;
 mod latency;
 mod listen;
@@ -27,6 +28,7 @@ mod tls;
 
 pub use listen::{Gateway, GatewayError, GatewayOptions, TlsListen};
 
+use crate::command::costs::Total;
 use backend::Backend;
 use clients::Clients;
 use config::Config;
@@ -54,4 +56,12 @@ pub struct Shared<B: Backend> {
     following: Mutex<()>,
     /// Notified by `SHUTDOWN`; the node waits for it beside its signals.
     pub stop: Notify,
+}
+
+impl<B: Backend> Shared<B> {
+    /// What each command has cost here since the start or `CONFIG RESETSTAT`, in order of name. The one source of INFO, LATENCY HISTOGRAM,
+    /// LOOK.USAGE, the metrics and the status page.
+    pub fn commands(&self) -> Vec<(String, Total)> {
+        self.totals.with_calls(self.backend.facts().command_costs)
+    }
 }

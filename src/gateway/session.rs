@@ -10,6 +10,7 @@ use crate::base::Epoch;
 use crate::resp::Version;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 /// `CLIENT REPLY`
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,6 +34,8 @@ pub struct Session {
     pub trusted: bool,
     /// Stays trusted when the default user gets a password.
     authenticated: bool,
+    /// Since when it may have been a stranger: what his time is counted from.
+    pub since: Instant,
     /// Of the users that `user` and `trusted` were taken from.
     pub generation: u64,
     /// Passwords that were wrong and have not been waited for yet.
@@ -67,6 +70,7 @@ impl Session {
             user,
             trusted: open,
             authenticated: open,
+            since: Instant::now(),
             generation,
             wrong_passwords: 0,
             multi: None,
@@ -113,7 +117,9 @@ impl Session {
 
     /// `RESET`
     pub fn reset(&mut self, acl: &Acl) {
-        *self = Session { last_epoch: self.last_epoch, ..Session::new(self.client.clone(), acl) };
+        // A stranger gets no more time by it.
+        let since = if self.trusted { Instant::now() } else { self.since };
+        *self = Session { last_epoch: self.last_epoch, since, ..Session::new(self.client.clone(), acl) };
         self.client.no_evict.store(false, Relaxed);
         self.client.no_touch.store(false, Relaxed);
         super::clients::locked(&self.client.texts).name.clear();

@@ -13,9 +13,7 @@ use crate::base::batch::ChunkBuilder;
 use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, NodeId, mix64};
 use crate::batch::{Batcher, Refused as Full};
 use crate::command::Table;
-use crate::gateway::backend::{
-    Backend, CommandStat, Consistency, MemberChange, NodeFacts, PastError, Place, Refused, Timings,
-};
+use crate::gateway::backend::{Backend, Consistency, MemberChange, NodeFacts, PastError, Place, Refused, Timings};
 use crate::history::{History, HistoryError, LogReader, Version};
 use crate::lang::engine::Engine;
 use crate::raft::{Change, Raft};
@@ -286,22 +284,6 @@ impl Backend for NodeBackend {
             changes_since_checkpoint: epoch.0.saturating_sub(node.keeper.last_epoch.load(Ordering::Relaxed)),
             jit: self.table().code().engine() == Engine::Jit,
             code_version: self.table().version(),
-            command_stats: self
-                .table()
-                .iter()
-                .zip(&totals.commands)
-                .map(|(command, total)| (command, total.counter))
-                .filter(|(_, c)| c.calls > 0)
-                .map(|(command, c)| CommandStat {
-                    name: command.name.clone(),
-                    calls: c.calls,
-                    failed: c.failed,
-                    ops: c.ops,
-                    locs: c.locs,
-                    micros: c.nanos / 1000,
-                    ..CommandStat::default()
-                })
-                .collect(),
             command_costs: self
                 .table()
                 .iter()

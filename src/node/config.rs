@@ -241,8 +241,9 @@ impl Config {
                 () if self.peer_addr.is_none() => {
                     "--join needs --peer-addr, the address on which this node's peers reach it"
                 }
-                () if self.tls_cluster => {
-                    "--join does not work with tls-cluster yet: a node's certificate names an id that it has not got"
+                () if self.tls_cluster && self.node_id == NodeId(1) => {
+                    "--join with tls-cluster needs --node-id, the id in this node's certificate (DNS:node4): one that the cluster \
+                     has not given yet"
                 }
                 () if self.join_token.is_empty() => "--join needs --join-token, the join-token of the cluster's nodes",
                 () => return Ok(()),

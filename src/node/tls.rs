@@ -8,6 +8,7 @@ use crate::base::NodeId;
 use crate::raft::{PeerTls, PeerTlsError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -20,7 +21,7 @@ use tokio_rustls::rustls::{self, RootCertStore, ServerConfig, SupportedProtocolV
 pub enum TlsError {
     #[error("{name} {path}: {why}", path = .path.display())]
     File { name: &'static str, path: PathBuf, why: String },
-    #[error("tls-cert-file and tls-key-file do not fit together: {0}")]
+    #[error("certificate and key (tls-cert-file and tls-key-file, --cert and --key) do not fit together: {0}")]
     Pair(rustls::Error),
     #[error("TLS: {0}")]
     Setup(rustls::Error),
@@ -41,16 +42,13 @@ pub struct Identity {
 impl Identity {
     /// Reads the files that `config` names; it has passed [`Config::check`].
     pub fn load(config: &Config) -> Result<Identity, TlsError> {
-        let (_, chain) = certificates("tls-cert-file", &config.tls_cert_file)?;
+        let chain = certificates("tls-cert-file", &config.tls_cert_file)?;
         let key = PrivateKeyDer::from_pem_file(&config.tls_key_file)
             .map_err(|e| file("tls-key-file", &config.tls_key_file, pem_error(&e)))?;
-        let mut authorities = RootCertStore::empty();
-        if !config.tls_ca_cert_file.as_os_str().is_empty() {
-            let (name, found) = certificates("tls-ca-cert-file", &config.tls_ca_cert_file)?;
-            for authority in found {
-                authorities.add(authority).map_err(|e| file(name, &config.tls_ca_cert_file, e.to_string()))?;
-            }
-        }
+        let authorities = match &config.tls_ca_cert_file {
+            none if none.as_os_str().is_empty() => RootCertStore::empty(),
+            path => authorities("tls-ca-cert-file", path)?,
+        };
         let versions =
             config.tls_protocols.iter().map(|v| if v == "TLSv1.2" { &version::TLS12 } else { &version::TLS13 });
         Ok(Identity {
@@ -81,8 +79,10 @@ impl Identity {
             .with_root_certificates(self.authorities.clone())
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
             .map_err(TlsError::Pair)?;
-        let peers = PeerTls::new(server, client);
-        peers.check_own(&self.chain, &self.authorities, &self.provider, node)?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(self.authorities.clone(), self.provider.clone());
+        let verifier = verifier.build().map_err(|e| TlsError::Setup(rustls::Error::General(e.to_string())))?;
+        let peers = PeerTls::new(server, client, verifier);
+        peers.check_own(&self.chain, node)?;
         Ok(peers)
     }
 
@@ -103,6 +103,36 @@ impl Identity {
     }
 }
 
+/// Files of a client, as redis-cli names them.
+#[derive(Clone, Debug, Default)]
+pub struct ClientFiles {
+    /// Who signed the server's certificate.
+    pub cacert: PathBuf,
+    /// The client's own certificate and its key.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
+
+impl ClientFiles {
+    pub fn load(&self) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Setup)?
+            .with_root_certificates(authorities("--cacert", &self.cacert)?);
+        let Some((cert, key)) = &self.own else { return Ok(Arc::new(config.with_no_client_auth())) };
+        let chain = certificates("--cert", cert)?;
+        let key = PrivateKeyDer::from_pem_file(key).map_err(|e| file("--key", key, pem_error(&e)))?;
+        Ok(Arc::new(config.with_client_auth_cert(chain, key).map_err(TlsError::Pair)?))
+    }
+}
+
+fn authorities(name: &'static str, path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut all = RootCertStore::empty();
+    for authority in certificates(name, path)? {
+        all.add(authority).map_err(|e| file(name, path, e.to_string()))?;
+    }
+    Ok(all)
+}
+
 fn file(name: &'static str, path: &Path, why: String) -> TlsError {
     TlsError::File { name, path: path.into(), why }
 }
@@ -114,11 +144,11 @@ fn pem_error(error: &pem::Error) -> String {
     }
 }
 
-/// All certificates of a file, and the parameter's name again for the caller's own complaints.
-fn certificates(name: &'static str, path: &Path) -> Result<(&'static str, Vec<CertificateDer<'static>>), TlsError> {
+/// All certificates of a file.
+fn certificates(name: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all = CertificateDer::pem_file_iter(path).and_then(|found| found.collect::<Result<Vec<_>, _>>());
     match all.map_err(|e| file(name, path, pem_error(&e)))? {
         none if none.is_empty() => Err(file(name, path, pem_error(&pem::Error::NoItemsFound))),
-        found => Ok((name, found)),
+        found => Ok(found),
     }
 }

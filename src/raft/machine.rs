@@ -88,7 +88,7 @@ impl Progress {
         failed.ok().and_then(|why| why.clone()).unwrap_or_default()
     }
     pub fn fail(&self, why: String) {
-        tracing::error!("apply stopped: {why}");
+        tracing::error!("no more is applied here: {why}");
         self.failure.send_replace(Some(why));
     }
 }

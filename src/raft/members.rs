@@ -9,6 +9,8 @@
 
 use super::frame::{self, Builder, Frame, Hello, Kind};
 use super::identity::Verdict;
+use super::link::Stream;
+use super::tls::{Passport, PeerTls};
 use super::types::{Types, members_of, membership_of};
 use super::{Node, READ_TIMEOUT, Raft};
 use crate::base::NodeId;
@@ -80,9 +82,25 @@ pub enum ChangeError {
     NoToken,
     #[error("the join token is wrong")]
     WrongToken,
+    #[error(
+        "ids below {next} have been given; take {next} or a higher one, for --node-id and for the certificate (DNS:node{next})"
+    )]
+    OldId { next: NodeId },
+    #[error("its certificate is not for node{0}, the id that it asks for")]
+    Certificate(NodeId),
     /// The leader's own words.
     #[error("{0}")]
     Refused(String),
+}
+
+/// Who asks to be let in.
+#[derive(Clone, Copy, Debug)]
+pub struct Joiner<'a> {
+    pub token: &'a str,
+    /// Where its peers will reach it.
+    pub addr: &'a str,
+    /// The id that its certificate names. None: any.
+    pub id: Option<NodeId>,
 }
 
 /// What a node that joined is told.
@@ -272,14 +290,18 @@ impl Node {
         }
     }
 
-    /// A stranger asks to join as a learner: `token length u32, token | address length u32, address`.
-    pub async fn admit(&self, payload: &[u8]) -> Result<Joined, ChangeError> {
-        let mut reader = Reader(payload);
-        let parts = reader.bytes().zip(reader.bytes());
+    /// A stranger asks to join as a learner. `passport`: what he showed, where peers speak TLS; a peer that passes his request on has
+    /// looked at it.
+    pub async fn admit(&self, payload: &[u8], passport: Option<&Passport>) -> Result<Joined, ChangeError> {
         let malformed = || ChangeError::Refused("malformed join request".into());
-        let (token, addr) = parts.ok_or_else(malformed)?;
-        let addr = std::str::from_utf8(addr).ok().filter(|a| !a.is_empty()).ok_or_else(malformed)?;
-        self.check_token(token)?;
+        let Joiner { token, addr, id } = Joiner::parse(payload).ok_or_else(malformed)?;
+        self.check_token(token.as_bytes())?;
+        if let Some(passport) = passport {
+            let id = id.unwrap_or(NodeId::ZERO);
+            if !passport.is_of(id.0) {
+                return Err(ChangeError::Certificate(id));
+            }
+        }
         let leader = self.leadership.borrow().leader.ok_or(ChangeError::NoLeader)?;
         if leader.0 != self.id {
             let mut request = Builder::new(Kind::Join, 0, payload.len());
@@ -287,7 +309,7 @@ impl Node {
             let answer = self.relay(leader, request).await?;
             return parse_joined(&answer.payload).ok_or_else(malformed);
         }
-        self.add_learner(addr).await
+        self.add_learner(addr, id).await
     }
 
     fn check_token(&self, token: &[u8]) -> Result<(), ChangeError> {
@@ -301,14 +323,18 @@ impl Node {
         }
     }
 
-    /// As leader: the next id, which nobody had before, for a node at `addr`.
-    async fn add_learner(&self, addr: &str) -> Result<Joined, ChangeError> {
+    /// As leader: an id that nobody had before, the next one unless it must be another, for a node at `addr`.
+    async fn add_learner(&self, addr: &str, wanted: Option<NodeId>) -> Result<Joined, ChangeError> {
         let _one = self.joining.lock().await;
         // The state must know every id that was ever given
         let index = self.ask_for_index().await.map_err(|_| ChangeError::NoLeader)?;
         self.wait_applied(index).await.map_err(|_| ChangeError::NoLeader)?;
         let members = members_of(self.raft.metrics().borrow_watched().membership_config.membership());
-        let id = self.identity.progress.roster().next.max(members.highest().next());
+        let next = self.identity.progress.roster().next.max(members.highest().next());
+        let id = wanted.unwrap_or(next);
+        if id < next {
+            return Err(ChangeError::OldId { next });
+        }
         let node = |addr: &str| BasicNode { addr: addr.into() };
         let mut changes = vec![ChangeMembers::AddNodes(BTreeMap::from([(id.0, node(addr))]))];
         // It asked before and never learned its id, or it was wiped
@@ -338,14 +364,52 @@ fn parse_joined(payload: &[u8]) -> Option<Joined> {
     Some(Joined { node: NodeId(reader.u64()?), cluster: reader.u64()? })
 }
 
-/// Asks the node at `peer` to let a node at `addr` into its cluster. Not yet a member, so before [`Raft::start`].
-pub async fn join(peer: &str, token: &str, addr: &str) -> io::Result<Joined> {
-    let mut stream = tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(peer)).await??;
+impl Joiner<'_> {
+    /// `token length u32, token | address length u32, address | id u64, 0: any`
+    fn request(&self) -> Builder {
+        let Joiner { token, addr, id } = self;
+        let mut request = Builder::new(Kind::Join, 0, JOIN_BYTES_MAX);
+        request.u32(token.len() as u32).bytes(token.as_bytes()).u32(addr.len() as u32).bytes(addr.as_bytes());
+        request.u64(id.map_or(0, |id| id.0));
+        request
+    }
+
+    fn parse(payload: &[u8]) -> Option<Joiner<'_>> {
+        let mut reader = Reader(payload);
+        let token = std::str::from_utf8(reader.bytes()?).ok()?;
+        let addr = std::str::from_utf8(reader.bytes()?).ok().filter(|a| !a.is_empty())?;
+        let id = reader.u64()?;
+        Some(Joiner { token, addr, id: (id != 0).then_some(NodeId(id)) })
+    }
+}
+
+/// A connection to the node at `peer`, of which only the address is known. The token is for nodes of the cluster: where they
+/// speak TLS, the certificate must be that of the id that the node says it has.
+async fn reach(peer: &str, tls: Option<&PeerTls>) -> io::Result<Box<dyn Stream>> {
+    let stream = TcpStream::connect(peer).await?;
+    let (mut stream, passport): (Box<dyn Stream>, _) = match tls {
+        None => (Box::new(stream), None),
+        Some(tls) => {
+            let stream = tls.connect_any(stream).await?;
+            let passport = Passport::of(stream.get_ref().1);
+            (Box::new(stream), Some(passport))
+        }
+    };
     Hello::STRANGER.write(&mut stream).await?;
-    Hello::read(&mut stream).await?;
-    let mut request = Builder::new(Kind::Join, 0, JOIN_BYTES_MAX);
-    request.u32(token.len() as u32).bytes(token.as_bytes()).u32(addr.len() as u32).bytes(addr.as_bytes());
-    tokio::io::AsyncWriteExt::write_all(&mut stream, request.seal(1)?).await?;
+    let hello = Hello::read(&mut stream).await?;
+    match passport.is_none_or(|passport| passport.is_of(hello.from)) {
+        true => Ok(stream),
+        false => {
+            Err(io::Error::other(format!("it says it is node {0}, but its certificate is not for node{0}", hello.from)))
+        }
+    }
+}
+
+/// Asks the node at `peer` to let another one into its cluster. Not yet a member, so before [`Raft::start`].
+pub async fn join(peer: &str, joiner: &Joiner<'_>, tls: Option<&PeerTls>) -> io::Result<Joined> {
+    let mut stream = tokio::time::timeout(Duration::from_secs(5), reach(peer, tls)).await??;
+    tokio::io::AsyncWriteExt::write_all(&mut stream, joiner.request().seal(1)?).await?;
+    tokio::io::AsyncWriteExt::flush(&mut stream).await?;
     let answer = tokio::time::timeout(CHANGE_TIMEOUT * 2, frame::read(&mut stream, JOIN_BYTES_MAX)).await??;
     let answer = answer.ok_or(io::ErrorKind::UnexpectedEof)?;
     match answer.kind {

@@ -52,7 +52,7 @@ pub use tasks::Tasks;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use types::{Proposal, Slot, Types};
 
-pub use members::{Change, ChangeError, Joined, join};
+pub use members::{Change, ChangeError, Joined, Joiner, join};
 
 /// How long a read waits for a leader and a quorum before it is refused.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(3);
@@ -627,9 +627,11 @@ async fn observe(node: Arc<Node>) {
             changed = all.changed(), if unconfirmed => changed.is_err(),
         };
         if ended {
-            node.alone_since.store(u64::MAX, Ordering::Release);
-            node.leadership.send_replace(Leadership::default());
-            return;
+            // It ends by itself when the log can write no more
+            if let Some(why) = node.store.log().failure() {
+                node.progress.fail(format!("{why}; make room or mend the disk, then restart this node"));
+            }
+            return node.end();
         }
     }
 }

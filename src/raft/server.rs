@@ -55,7 +55,7 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>) {
 async fn meet(stream: TcpStream, node: Arc<Node>) -> io::Result<()> {
     let Some(tls) = &node.identity.tls else { return connection(Box::new(stream), None, node).await };
     let stream = tokio::time::timeout(HELLO_TIMEOUT, tls.accept(stream)).await??;
-    let passport = Passport::of(&stream);
+    let passport = Passport::of(stream.get_ref().1);
     connection(Box::new(stream), Some(passport), node).await
 }
 
@@ -64,7 +64,7 @@ pub async fn connection(mut stream: Box<dyn Stream>, passport: Option<Passport>,
     // Sent in any case: the other side tells its operator whom it reached
     node.identity.hello(hello.from).write(&mut stream).await?;
     if hello == Hello::STRANGER {
-        return stranger(stream, &node).await;
+        return stranger(stream, passport, &node).await;
     }
     if hello.cluster != node.identity.cluster || hello.to != node.id || hello.from == node.id {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a stranger: {hello:?}")));
@@ -88,10 +88,10 @@ pub async fn connection(mut stream: Box<dyn Stream>, passport: Option<Passport>,
 }
 
 /// Who is no member may ask to become one, with a token, once a connection.
-async fn stranger(mut stream: Box<dyn Stream>, node: &Node) -> io::Result<()> {
+async fn stranger(mut stream: Box<dyn Stream>, passport: Option<Passport>, node: &Node) -> io::Result<()> {
     let request = tokio::time::timeout(HELLO_TIMEOUT, frame::read(&mut stream, members::JOIN_BYTES_MAX)).await??;
     let Some(request) = request.filter(|r| r.kind == Kind::Join) else { return Err(super::link::malformed()) };
-    let mut answer = match node.admit(&request.payload).await {
+    let mut answer = match node.admit(&request.payload, passport.as_ref()).await {
         Ok(joined) => members::joined(request.id, joined),
         Err(e) => {
             // Guessing is to be slow
@@ -176,7 +176,7 @@ impl Session {
                 Ok(b)
             }
             Kind::Join => {
-                let joined = self.node.admit(&payload).await.map_err(io::Error::other)?;
+                let joined = self.node.admit(&payload, None).await.map_err(io::Error::other)?;
                 Ok(members::joined(id, joined))
             }
             Kind::Change => {

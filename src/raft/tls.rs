@@ -5,12 +5,13 @@ use crate::base::NodeId;
 use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::rustls::client::danger::ServerCertVerifier;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
-use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{
+    self, CertificateError, ClientConfig, CommonState, DigitallySignedStruct, ServerConfig, SignatureScheme,
+};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 /// Why peers would refuse this node.
@@ -29,6 +30,9 @@ pub enum PeerTlsError {
 pub struct PeerTls {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
+    /// For a node of which only the address is known.
+    any: Arc<ClientConfig>,
+    verifier: Arc<WebPkiServerVerifier>,
 }
 
 /// The name in the certificate of a node: `node3`, as `LOOK.CLUSTER` calls it.
@@ -37,34 +41,23 @@ fn name_of(id: u64) -> Result<ServerName<'static>, InvalidDnsNameError> {
 }
 
 impl PeerTls {
-    /// `server` must ask for certificates, `client` must show one.
-    pub fn new(server: Arc<ServerConfig>, mut client: ClientConfig) -> PeerTls {
+    /// `server` must ask for certificates, `client` must show one; `verifier` knows the cluster's authority.
+    pub fn new(server: Arc<ServerConfig>, mut client: ClientConfig, verifier: Arc<WebPkiServerVerifier>) -> PeerTls {
         // Links are made seldom: each shows who it is anew
         client.resumption = Resumption::disabled();
-        PeerTls { server, client: Arc::new(client) }
+        let mut any = client.clone();
+        any.dangerous().set_certificate_verifier(Arc::new(AnyName(verifier.clone())));
+        PeerTls { server, client: Arc::new(client), any: Arc::new(any), verifier }
     }
 
     /// Looks at the node's own certificate as its peers will.
-    pub fn check_own(
-        &self,
-        chain: &[CertificateDer<'static>],
-        authorities: &Arc<RootCertStore>,
-        provider: &Arc<CryptoProvider>,
-        node: NodeId,
-    ) -> Result<(), PeerTlsError> {
-        let verifier = WebPkiServerVerifier::builder_with_provider(authorities.clone(), provider.clone())
-            .build()
-            .map_err(|e| PeerTlsError::Refused(rustls::Error::General(e.to_string())))?;
+    pub fn check_own(&self, chain: &[CertificateDer<'static>], node: NodeId) -> Result<(), PeerTlsError> {
         let (own, between) =
             chain.split_first().ok_or(PeerTlsError::Refused(rustls::Error::NoCertificatesPresented))?;
         let name = name_of(node.0).map_err(|e| PeerTlsError::Refused(rustls::Error::General(e.to_string())))?;
-        match verifier.verify_server_cert(own, between, &name, &[], UnixTime::now()) {
+        match self.verifier.verify_server_cert(own, between, &name, &[], UnixTime::now()) {
             Ok(_) => Ok(()),
-            Err(
-                why @ rustls::Error::InvalidCertificate(
-                    rustls::CertificateError::NotValidForName | rustls::CertificateError::NotValidForNameContext { .. },
-                ),
-            ) => Err(PeerTlsError::Name { node, why }),
+            Err(why) if is_of_name(&why) => Err(PeerTlsError::Name { node, why }),
             Err(why) => Err(PeerTlsError::Refused(why)),
         }
     }
@@ -78,6 +71,15 @@ impl PeerTls {
         TlsConnector::from(self.client.clone()).connect(name, stream).await
     }
 
+    /// Shakes hands with some node of the cluster's authority: whose certificate it is must be looked at before it is trusted.
+    pub async fn connect_any<S>(&self, stream: S) -> io::Result<client::TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = name_of(0).map_err(io::Error::other)?;
+        TlsConnector::from(self.any.clone()).connect(name, stream).await
+    }
+
     /// Shakes hands with whoever dialed; fails unless it shows a certificate of the cluster's authority.
     pub async fn accept<S>(&self, stream: S) -> io::Result<server::TlsStream<S>>
     where
@@ -87,12 +89,60 @@ impl PeerTls {
     }
 }
 
-/// The certificate of a peer that dialed.
+/// All is well with a certificate but whose it is.
+fn is_of_name(error: &rustls::Error) -> bool {
+    use CertificateError::{NotValidForName, NotValidForNameContext};
+    matches!(error, rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }))
+}
+
+/// Takes a certificate of the cluster's authority, whatever its name.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.0.verify_server_cert(own, between, name, ocsp, now) {
+            Err(why) if is_of_name(&why) => Ok(ServerCertVerified::assertion()),
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// The certificate of the other side.
 pub struct Passport(Option<CertificateDer<'static>>);
 
 impl Passport {
-    pub fn of<S>(stream: &server::TlsStream<S>) -> Passport {
-        let shown = stream.get_ref().1.peer_certificates();
+    pub fn of(connection: &CommonState) -> Passport {
+        let shown = connection.peer_certificates();
         Passport(shown.and_then(|chain| chain.first()).map(|own| own.clone().into_owned()))
     }
 
@@ -108,6 +158,7 @@ impl Passport {
 
 #[cfg(test)]
 mod tests {
+    use super::rustls::RootCertStore;
     use super::*;
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use tokio_rustls::rustls::crypto::ring;
@@ -134,15 +185,16 @@ mod tests {
         let server =
             server.with_client_cert_verifier(verifier).with_single_cert(chain.clone(), key.clone_key()).unwrap();
         let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let peers = WebPkiServerVerifier::builder_with_provider(roots.clone(), Arc::new(ring::default_provider()));
         let client = client.with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
-        PeerTls::new(Arc::new(server), client)
+        PeerTls::new(Arc::new(server), client, peers.build().unwrap())
     }
 
     /// What the dialer and the node that it reached think of each other.
     async fn meet(dialer: &PeerTls, reached: &PeerTls, meant: u64) -> (io::Result<()>, io::Result<Passport>) {
         let (ours, theirs) = tokio::io::duplex(16 << 10);
         let (connected, accepted) = tokio::join!(dialer.connect(ours, meant), reached.accept(theirs));
-        (connected.map(drop), accepted.map(|stream| Passport::of(&stream)))
+        (connected.map(drop), accepted.map(|stream| Passport::of(stream.get_ref().1)))
     }
 
     #[tokio::test]
@@ -157,5 +209,16 @@ mod tests {
         assert!(meet(&two, &stranger, 3).await.0.is_err_and(|e| e.kind() == io::ErrorKind::InvalidData));
         assert!(meet(&stranger, &three, 3).await.1.is_err());
         assert!(!Passport(None).is_of(2));
+        // Of whom only the address is known: any node of the authority, and which one is seen
+        let joins = |reached: PeerTls| {
+            let two = two.clone();
+            async move {
+                let (ours, theirs) = tokio::io::duplex(16 << 10);
+                let (connected, _) = tokio::join!(two.connect_any(ours), reached.accept(theirs));
+                connected.map(|stream| Passport::of(stream.get_ref().1))
+            }
+        };
+        assert!(joins(three.clone()).await.is_ok_and(|passport| passport.is_of(3) && !passport.is_of(1)));
+        assert!(joins(stranger).await.is_err_and(|e| e.kind() == io::ErrorKind::InvalidData));
     }
 }

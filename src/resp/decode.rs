@@ -31,7 +31,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { bulk_bytes_max: limits::BULK_BYTES_MAX, request_bytes_max: 1 << 30, trusted: true }
+        Limits { bulk_bytes_max: limits::BULK_BYTES_MAX, request_bytes_max: limits::QUERY_BYTES_MAX, trusted: true }
     }
 }
 
@@ -581,7 +581,8 @@ mod tests {
 
     #[test]
     fn announced_lengths_allocate_nothing() {
-        let mut decoder = Decoder::default();
+        let limits = Limits { request_bytes_max: 1 << 30, ..Limits::default() };
+        let mut decoder = Decoder { limits, ..Decoder::default() };
         assert_eq!(decoder.next(b"*1048576\r\n$536870912\r\n"), Ok(Progress::Incomplete(22 + 536870912 + 2)));
         assert_eq!(decoder.ranges.capacity(), 0);
     }

@@ -74,8 +74,13 @@ impl Cluster {
 
     /// Starts a node that joins; does not wait. The cluster gives it the next id, which is this one's answer.
     pub fn join(&mut self) -> Result<usize, String> {
+        self.join_with(Vec::new())
+    }
+
+    /// As [`Cluster::join`], with more flags.
+    pub fn join_with(&mut self, flags: Vec<String>) -> Result<usize, String> {
         self.ports.push((free_port(), free_port()));
-        self.flags.push(Vec::new());
+        self.flags.push(flags);
         self.nodes.push(None);
         self.launch(self.nodes.len())?;
         Ok(self.nodes.len())

@@ -100,7 +100,8 @@ impl Server {
 
     fn start(binary: &Path, dir: &Path, port: u16, flags: &[String]) -> Result<Server, String> {
         let mut server = Server::launch(binary, dir, port, flags)?;
-        server.await_ready(Duration::from_secs(30))?;
+        // On a machine that others keep busy a start may take its time
+        server.await_ready(Duration::from_secs(120))?;
         Ok(server)
     }
 

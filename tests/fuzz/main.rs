@@ -143,7 +143,7 @@ macro_rules! targets {
         }
     };
 }
-targets!(resp, peer_frames, batch, page, look_source, look_verify, engines_agree, restore);
+targets!(resp, peer_frames, batch, page, look_source, look_verify, engines_agree, restore, acl_rules);
 
 /// The driver sees what it should: a property that fails for some inputs near a seed is found.
 #[test]

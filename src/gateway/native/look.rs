@@ -39,7 +39,7 @@ pub fn answer<B: Backend>(
 
 /// What calls have cost this node: a line a command, then a line a client name.
 fn usage<B: Backend>(context: &Context<'_, B>, out: &mut ReplyBuf) {
-    let commands = context.shared.backend.facts().command_costs;
+    let commands = context.shared.commands();
     let clients = context.shared.clients.usage();
     let line = |name: &str, c: &Counter| {
         let usec = c.nanos / 1000;

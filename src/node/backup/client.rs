@@ -1,11 +1,14 @@
 //! `look backup`: asks a running node for a run and adds it to a directory.
 
 use super::{BackupError, MANIFEST, Manifest, Run, io_error};
+use crate::node::tls::ClientFiles;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 
 /// A checkpoint of much data takes long, and the node answers only when it is durable.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -20,6 +23,8 @@ pub struct Server {
     pub port: u16,
     pub user: Option<String>,
     pub password: Option<String>,
+    /// None: in clear.
+    pub tls: Option<ClientFiles>,
 }
 
 /// Adds a run to `dir`. Tells what was done.
@@ -116,8 +121,23 @@ fn receive(connection: &mut Connection, id: &str, mut run: Run, dir: &Path) -> R
     Ok(run)
 }
 
+/// In clear or not.
+trait Stream: Read + Write {}
+impl<S: Read + Write> Stream for S {}
+
+/// TLS over `stream`; what is wrong with the files or the server's certificate is said before anything is asked.
+fn shake_hands(mut stream: TcpStream, host: &str, files: &ClientFiles) -> io::Result<Box<dyn Stream>> {
+    let config = files.load().map_err(io::Error::other)?;
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let mut connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream)?;
+    }
+    Ok(Box::new(StreamOwned::new(connection, stream)))
+}
+
 struct Connection {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Stream>>,
     name: String,
 }
 
@@ -128,7 +148,10 @@ impl Connection {
             let stream = TcpStream::connect((server.host.as_str(), server.port))?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_nodelay(true)?;
-            Ok(stream)
+            match &server.tls {
+                None => Ok(Box::new(stream) as Box<dyn Stream>),
+                Some(files) => shake_hands(stream, &server.host, files),
+            }
         };
         let stream = open().map_err(|e: io::Error| BackupError::Server(name.clone(), e))?;
         let mut connection = Connection { stream: BufReader::new(stream), name };
@@ -148,7 +171,8 @@ impl Connection {
             request.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
         }
         let failed = |name: &str, e| BackupError::Server(name.into(), e);
-        self.stream.get_mut().write_all(&request).map_err(|e| failed(&self.name, e))?;
+        let stream = self.stream.get_mut();
+        stream.write_all(&request).and_then(|()| stream.flush()).map_err(|e| failed(&self.name, e))?;
         match self.answer().map_err(|e| failed(&self.name, e))? {
             Ok(bytes) => Ok(bytes),
             Err(refusal) => Err(BackupError::Refused(self.name.clone(), refusal)),
