@@ -59,8 +59,10 @@ fn metrics_count_what_was_done() {
     }
     client.line("GET k1").expect("a reply");
     client.line("NOSUCH").expect("a reply");
+    client.line("ECHO hi").expect("a reply");
     assert_eq!(metric(port, "look_epochs_total") - before, 50.0);
     assert_eq!(metric(port, "look_command_calls_total{command=\"set\"}"), 50.0);
+    assert_eq!(metric(port, "look_command_calls_total{command=\"echo\"}"), 1.0);
     assert!(metric(port, "look_command_steps_total{command=\"set\"}") >= 50.0);
     assert_eq!(metric(port, "look_keys{db=\"0\"}"), 50.0);
     assert!(metric(port, "look_batches_total") >= 1.0);

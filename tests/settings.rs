@@ -88,6 +88,7 @@ fn what_commands_cost_is_told_by_command_and_by_client() {
     assert_eq!(slow.items()[0].items()[5].text(), "shop");
     assert!(stat(&look, "commandstats", "cmdstat_get").starts_with("calls=2,usec="));
     assert!(stat(&look, "commandstats", "cmdstat_lpush").ends_with("rejected_calls=0,failed_calls=1"));
+    assert!(stat(&look, "commandstats", "cmdstat_client|setname").starts_with("calls=1,usec="));
     assert!(stat(&look, "latencystats", "latency_percentiles_usec_set").starts_with("p50="));
     assert_eq!(stat(&look, "errorstats", "errorstat_ERR"), "count=1");
     assert_eq!(stat(&look, "errorstats", "errorstat_WRONGTYPE"), "count=1");
@@ -110,5 +111,5 @@ fn what_commands_cost_is_told_by_command_and_by_client() {
     let text = two.line("LATENCY DOCTOR").expect("a reply").text();
     assert!(text.contains("disabled"), "{text}");
     two.line("CONFIG RESETSTAT").expect("a reply");
-    assert!(two.line("LATENCY HISTOGRAM").expect("a reply").items().is_empty());
+    assert!(two.line("LATENCY HISTOGRAM get set").expect("a reply").items().is_empty());
 }

@@ -5,8 +5,9 @@
 
 use super::history::SHARES;
 use crate::base::histogram::Distribution;
+use crate::command::costs::{Counter, Total};
 use crate::gateway::Shared;
-use crate::gateway::backend::{Backend, CommandStat, NodeFacts, Timings};
+use crate::gateway::backend::{Backend, NodeFacts, Timings};
 use crate::gateway::observe::process_bytes;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -31,6 +32,8 @@ pub fn text<B: Backend>(shared: &Shared<B>, recent: Timings) -> Result<String, f
 #[derive(Debug)]
 struct Scrape {
     facts: NodeFacts,
+    /// By name.
+    commands: Vec<(String, Total)>,
     ever: Timings,
     recent: Timings,
     uptime_s: f64,
@@ -47,6 +50,7 @@ impl Scrape {
         let output_limit = &totals.output_limit_disconnections;
         Scrape {
             facts: shared.backend.facts(),
+            commands: shared.commands(),
             ever: shared.backend.timings(),
             recent,
             uptime_s: shared.started.elapsed().as_secs_f64(),
@@ -130,7 +134,7 @@ impl Collector for Scrape {
         self.times(&mut lines)?;
         self.memory(&mut lines)?;
         self.clients(&mut lines)?;
-        commands(&mut lines, &self.facts.command_stats)
+        commands(&mut lines, &self.commands)
     }
 }
 
@@ -213,17 +217,18 @@ impl Scrape {
     }
 }
 
-fn commands(lines: &mut Lines<'_>, stats: &[CommandStat]) -> fmt::Result {
+fn commands(lines: &mut Lines<'_>, stats: &[(String, Total)]) -> fmt::Result {
     for (name, help, of) in [
-        ("command_calls", "Calls", (|s| s.calls) as fn(&CommandStat) -> u64),
-        ("command_failed", "Calls that answered an error", |s| s.failed),
-        ("command_rejected", "Calls refused before they ran", |s| s.rejected),
-        ("command_steps", "Steps that calls ran: what LOOK.EXPLAIN calls ops", |s| s.ops),
-        ("command_places", "Places in the store that calls touched: what LOOK.EXPLAIN calls locs", |s| s.locs),
+        ("command_calls", "Calls", (|c| c.calls) as fn(&Counter) -> u64),
+        ("command_failed", "Calls that answered an error", |c| c.failed),
+        ("command_rejected", "Calls refused before they ran", |c| c.rejected),
+        ("command_steps", "Steps that calls ran: what LOOK.EXPLAIN calls ops", |c| c.ops),
+        ("command_places", "Places in the store that calls touched: what LOOK.EXPLAIN calls locs", |c| c.locs),
     ] {
-        lines.counters((name, help, "command"), stats.iter().map(|stat| (stat.name.as_str(), of(stat))))?;
+        let values = stats.iter().map(|(name, total)| (name.as_str(), of(&total.counter)));
+        lines.counters((name, help, "command"), values)?;
     }
-    let seconds =
-        stats.iter().filter(|stat| stat.micros > 0).map(|stat| (stat.name.as_str(), stat.micros as f64 / 1e6));
+    let timed = stats.iter().filter(|(_, total)| total.counter.nanos > 0);
+    let seconds = timed.map(|(name, total)| (name.as_str(), total.counter.nanos as f64 / 1e9));
     lines.counters(("command_seconds", "Time that calls took", "command"), seconds)
 }

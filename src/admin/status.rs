@@ -1,8 +1,9 @@
 //! What the status page shows, as JSON.
 
 use super::history::Sample;
+use crate::command::costs::Total;
 use crate::gateway::Shared;
-use crate::gateway::backend::{Backend, CommandStat};
+use crate::gateway::backend::Backend;
 use crate::gateway::observe::{Slow, process_bytes};
 use serde::Serialize;
 
@@ -91,7 +92,7 @@ pub fn status<B: Backend>(shared: &Shared<B>, not_ready: Option<String>, samples
         port: shared.config.get("port"),
         tls_port: shared.config.get("tls-port"),
         nodes: nodes(&shared.backend.cluster()),
-        commands: hottest(facts.command_stats),
+        commands: hottest(shared.commands()),
         slow: shared.slow_log.newest(SLOW_MAX).iter().map(slow).collect(),
         samples,
     }
@@ -108,15 +109,15 @@ fn nodes(cluster: &str) -> Vec<Node> {
 }
 
 /// By the steps that they took.
-fn hottest(mut stats: Vec<CommandStat>) -> Vec<Command> {
-    stats.sort_by_key(|stat| std::cmp::Reverse(stat.ops));
-    let command = |s: CommandStat| Command {
-        name: s.name,
-        calls: s.calls,
-        failed: s.failed,
-        micros: s.micros,
-        ops: s.ops,
-        locs: s.locs,
+fn hottest(mut stats: Vec<(String, Total)>) -> Vec<Command> {
+    stats.sort_by_key(|(_, total)| std::cmp::Reverse(total.counter.ops));
+    let command = |(name, Total { counter: c, .. }): (String, Total)| Command {
+        name,
+        calls: c.calls,
+        failed: c.failed,
+        micros: c.nanos / 1000,
+        ops: c.ops,
+        locs: c.locs,
     };
     stats.into_iter().take(COMMANDS_MAX).map(command).collect()
 }

@@ -5,7 +5,7 @@
 //! `PING`) stay on the gateway's node, here; the steps say how the three kinds interleave.
 
 use crate::base::Epoch;
-use crate::base::batch::ChunkBuilder;
+use crate::base::batch::{BuilderPlace, ChunkBuilder};
 use crate::resp::{ReplyBuf, Version};
 use std::borrow::Cow;
 
@@ -88,6 +88,16 @@ impl Plan {
         match self.steps.get_mut(self.sealed..).and_then(<[Step]>::last_mut) {
             Some(Step::Riders(n)) => *n += 1,
             _ => self.steps.push(Step::Riders(1)),
+        }
+    }
+
+    /// Takes back the last rider, which began at `at`.
+    pub fn take_back_rider(&mut self, at: BuilderPlace) {
+        self.riders.take_back(at);
+        match self.steps.last_mut() {
+            Some(Step::Riders(n)) if *n > 1 => *n -= 1,
+            Some(Step::Riders(_)) => drop(self.steps.pop()),
+            _ => {}
         }
     }
 

@@ -297,6 +297,13 @@ pub struct BuilderPlace {
     calls: u32,
 }
 
+impl BuilderPlace {
+    /// Index of its first word.
+    pub fn word(self) -> usize {
+        self.words
+    }
+}
+
 impl ChunkBuilder {
     pub fn begin(&mut self, handler: u32, db: u8) {
         self.open = self.words.len();

@@ -76,6 +76,7 @@ fn entry(command: lang::Command, program: usize) -> Command {
     Command {
         lines: lines.collect(),
         always_cheap: always_cheap(&command),
+        fast: always_cheap(&command) || command.flags.iter().any(|flag| flag == "fast"),
         large_from: large_from(&command),
         hash_word: match &command.keys[..] {
             [key] if key.last == KeyEnd::Same => Some(key.param as usize + 1),

@@ -8,6 +8,8 @@
 pub struct Counter {
     pub calls: u64,
     pub failed: u64,
+    /// Refused before they ran: no calls.
+    pub rejected: u64,
     pub ops: u64,
     pub locs: u64,
     pub nanos: u64,
@@ -17,6 +19,7 @@ impl Counter {
     pub fn add(&mut self, more: Counter) {
         self.calls += more.calls;
         self.failed += more.failed;
+        self.rejected += more.rejected;
         self.ops += more.ops;
         self.locs += more.locs;
         self.nanos += more.nanos;
@@ -28,6 +31,11 @@ impl Counter {
 pub struct Histogram(pub [u64; 32]);
 
 impl Histogram {
+    /// Nothing was timed.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|n| *n == 0)
+    }
+
     fn add(&mut self, nanos: u64, calls: u64) {
         let bucket = (u64::BITS - nanos.leading_zeros()) as usize;
         self.0[bucket.min(self.0.len() - 1)] += calls;
@@ -53,6 +61,21 @@ pub struct Total {
     pub latency: Histogram,
 }
 
+impl Total {
+    pub fn add(&mut self, more: &Total) {
+        self.counter.add(more.counter);
+        self.latency.0.iter_mut().zip(more.latency.0).for_each(|(a, b)| *a += b);
+    }
+
+    /// One call that took so long.
+    pub fn of_call(nanos: u64, failed: bool) -> Total {
+        let counter = Counter { calls: 1, failed: failed.into(), nanos, ..Counter::default() };
+        let mut latency = Histogram::default();
+        latency.add(nanos, 1);
+        Total { counter, latency }
+    }
+}
+
 /// What is remembered of all commands, by their numbers in the code table.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
@@ -67,8 +90,7 @@ impl Totals {
         let len = self.commands.len().max(more.commands.len());
         self.commands.resize(len, Total::default());
         for (total, more) in self.commands.iter_mut().zip(&more.commands) {
-            total.counter.add(more.counter);
-            total.latency.0.iter_mut().zip(more.latency.0).for_each(|(a, b)| *a += b);
+            total.add(more);
         }
         self.hits += more.hits;
         self.misses += more.misses;

@@ -5,7 +5,7 @@
 
 use crate::apply::pending::{Cost, Pending, Plan, Watch};
 use crate::apply::system::SystemState;
-use crate::base::batch::ChunkBuilder;
+use crate::base::batch::{BuilderPlace, ChunkBuilder};
 use crate::base::histogram::Distribution;
 use crate::base::{Epoch, Millis};
 use crate::command::costs::Total;
@@ -27,6 +27,8 @@ pub struct Route {
     pub arity: i32,
     /// Refused in MULTI.
     pub no_multi: bool,
+    /// Never costs much: such a read may ride with writes unasked.
+    pub fast: bool,
 }
 
 /// Why a command's arguments do not fit its grammar: a whole error line without `-`.
@@ -189,6 +191,8 @@ pub trait Reads: Send + 'static {
         patient: bool,
         out: &mut ReplyBuf,
     ) -> Ran;
+    /// Whether the bound of the call at `at` is large, as things are now.
+    fn is_large(&mut self, code: &Self::Code, riders: &ChunkBuilder, at: BuilderPlace) -> bool;
     /// What the calls since the last time cost: asked once a plan. A call that took `slow_us` microseconds or more is named; negative: none is.
     fn settle(&mut self, plan: &Plan, slow_us: i64) -> Cost;
 }
@@ -227,26 +231,13 @@ pub struct NodeFacts {
     pub changes_since_checkpoint: u64,
     pub jit: bool,
     pub code_version: u64,
-    /// The same with times and latencies, by name.
+    /// What the calls of each command of the code table have cost, by name: [`Shared::commands`](super::Shared::commands) adds what the
+    /// gateway knows.
     pub command_costs: Vec<(String, Total)>,
-    pub command_stats: Vec<CommandStat>,
     /// Why this node takes no writes until it is started again, if so.
     pub failure: Option<String>,
     /// More lines for INFO's `look` section.
     pub extra: Vec<(String, String)>,
-}
-
-/// What one command has cost since the start or `CONFIG RESETSTAT`.
-#[derive(Clone, Debug, Default)]
-pub struct CommandStat {
-    pub name: String,
-    pub calls: u64,
-    pub failed: u64,
-    pub rejected: u64,
-    pub micros: u64,
-    /// Steps that it ran and places that it touched, as its bound counts them.
-    pub ops: u64,
-    pub locs: u64,
 }
 
 /// What the way of a write takes, since the start of the node.
@@ -310,6 +301,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
         plan: Plan,
         reply: ReplyBuf,
     ) -> impl Future<Output = Result<(ReplyBuf, Plan), (PastError, Plan)>> + Send;
+    /// An export's epoch: every read is of it, and nothing is written.
+    fn stays_at(&self) -> Option<Epoch> {
+        None
+    }
     /// The newest epoch at that time, as far as history reaches.
     fn epoch_at(&self, time: Millis) -> Result<Epoch, PastError>;
     /// Oldest epoch that can be read.

@@ -2,17 +2,21 @@
 //! remembers their order.
 
 use super::Shared;
-use super::backend::{Backend, Code, ParseError, Route};
+use super::backend::{Backend, Code, ParseError, Reads, Route};
 use super::guard;
 use super::multi::Queue;
 use super::native::{self, Context, Entry, Hot};
+use super::observe::Tally;
 use super::session::{Replies, Session};
 use super::system;
 use crate::apply::pending::{Plan, Step, Watch};
 use crate::base::batch::{ChunkBuilder, handler};
 use crate::base::limits;
+use crate::command::costs::Counter;
 use crate::resp::number::parse_int;
 use crate::resp::{ReplyBuf, Request, Version};
+use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -23,7 +27,15 @@ const BYTES_MAX: usize = 16 << 20;
 
 pub const NO_AUTH: &str = "NOAUTH Authentication required.";
 const NOT_IN_MULTI: &str = "ERR Command not allowed inside a transaction";
+/// Redis's prefix for a node that takes no writes.
+pub const EXPORT_WRITES: &str =
+    "READONLY this node is an export: it stays at its epoch; write to a node of the cluster";
 const READS_PAST: &str = "ERR this connection reads the past; LOOK.READAT OFF allows writes again";
+
+/// Why a session that reads the past cannot write.
+fn reads_past(session: &Session) -> &'static str {
+    if session.stays_at.is_some() { EXPORT_WRITES } else { READS_PAST }
+}
 
 /// What one connection's read became.
 #[derive(Debug, Default)]
@@ -33,6 +45,8 @@ pub struct Chunk {
     pub commands: u32,
     pub reads: u32,
     pub writes: u32,
+    /// What the gateway answered and refused by itself.
+    pub tallies: SmallVec<[Tally; 2]>,
     /// The dialect of its replies.
     pub version: Version,
     /// Something in it changes how later commands are answered: it ends here.
@@ -76,6 +90,7 @@ pub struct Filler<'a, B: Backend> {
     pub shared: &'a Shared<B>,
     pub session: &'a mut Session,
     pub code: &'a Arc<B::Code>,
+    pub reads: &'a mut B::Reads,
     pub chunk: &'a mut Chunk,
     /// Somebody monitors.
     pub monitored: bool,
@@ -94,10 +109,7 @@ impl<B: Backend> Filler<'_, B> {
         self.chunk.commands += 1;
         if self.session.is_plain() && !self.monitored {
             return match self.code.lookup(request.arg(0)) {
-                Some(route) => {
-                    self.call(route, request);
-                    Taken::Done
-                }
+                Some(route) => self.call(route, request),
                 None => self.native(request),
             };
         }
@@ -106,10 +118,61 @@ impl<B: Backend> Filler<'_, B> {
 
     /// A command of the code table.
     #[inline]
-    fn call(&mut self, route: Route, request: Request<'_>) {
-        if let Err(ParseError(text)) = self.parse(route, request) {
-            self.error(&*text);
+    fn call(&mut self, route: Route, request: Request<'_>) -> Taken {
+        let before = self.chunk.plan.riders.place();
+        if !self.append(route, request) || route.write || route.fast || self.session.read_at.is_some() {
+            return Taken::Done;
         }
+        if self.reads.is_large(self.code, &self.chunk.plan.riders, before) {
+            // Alone: with writes around it, it would run where writes are applied, and everybody's would wait for it
+            self.chunk.ended = true;
+            if self.chunk.commands > 1 {
+                self.chunk.plan.take_back_rider(before);
+                self.chunk.reads -= 1;
+                return Taken::Split;
+            }
+        }
+        Taken::Done
+    }
+
+    /// False: it was answered with what is wrong about it.
+    #[inline]
+    fn append(&mut self, route: Route, request: Request<'_>) -> bool {
+        let parsed = self.parse(route, request);
+        if let Err(ParseError(text)) = &parsed {
+            self.wrong(route, request, text);
+        }
+        parsed.is_ok()
+    }
+
+    #[cold]
+    fn wrong(&mut self, route: Route, request: Request<'_>, text: &[u8]) {
+        let fate = if is_early(route, request, text) { REJECTED } else { FAILED };
+        self.tally(self.name(request), fate);
+        self.error(text);
+    }
+
+    /// What a request's command is called in statistics.
+    fn name(&self, request: Request<'_>) -> Cow<'static, str> {
+        match self.code.lookup(request.arg(0)) {
+            Some(route) => self.code.name(route.id, request).to_owned().into(),
+            None => native::lookup(request.arg(0))
+                .map_or("".into(), |entry| entry.resolve(request).map_or(entry.name, |leaf| leaf.name).into()),
+        }
+    }
+
+    fn tally(&mut self, name: Cow<'static, str>, fate: Counter) {
+        let tallies = &mut self.chunk.tallies;
+        match tallies.iter_mut().find(|tally| tally.name == name) {
+            Some(tally) => tally.counter.add(fate),
+            None => tallies.push(Tally { name, counter: fate }),
+        }
+    }
+
+    /// A request that does not run.
+    fn reject(&mut self, request: Request<'_>, text: impl AsRef<[u8]>) {
+        self.tally(self.name(request), REJECTED);
+        self.error(text);
     }
 
     #[inline]
@@ -117,7 +180,7 @@ impl<B: Backend> Filler<'_, B> {
         let chunk = &mut *self.chunk;
         if route.write {
             if self.session.read_at.is_some() {
-                return Err(ParseError(READS_PAST.as_bytes().into()));
+                return Err(ParseError(reads_past(self.session).as_bytes().into()));
             }
             guard::parse(self.shared, self.session, &**self.code, route.id, request, &mut chunk.records)?;
             chunk.plan.records(1);
@@ -144,7 +207,7 @@ impl<B: Backend> Filler<'_, B> {
             Ok(leaf) => leaf,
             Err(text) if entry.hot == Hot::Exec => return self.abort(&text),
             Err(text) => {
-                self.error(&*text);
+                self.reject(request, &*text);
                 return Taken::Done;
             }
         };
@@ -152,41 +215,58 @@ impl<B: Backend> Filler<'_, B> {
             if leaf.hot == Hot::Exec {
                 return self.abort(&text);
             }
-            self.error(&*text);
+            self.reject(request, &*text);
             return Taken::Done;
         }
         match leaf.hot {
-            Hot::Not if leaf.name == "look.once" => self.once(request),
+            Hot::Not if leaf.name == "look.once" => return self.once(request),
             Hot::Not => return Taken::Wait(leaf),
             Hot::Exec => return self.exec(),
+            _ => self.hot(leaf, request),
+        }
+        Taken::Done
+    }
+
+    /// A command that is answered in place.
+    fn hot(&mut self, leaf: &'static Entry, request: Request<'_>) {
+        let answered = match leaf.hot {
             Hot::Ping => self.answer(|out, _| native::ping(request, out)),
             Hot::Echo => self.answer(|out, _| out.bulk(request.arg(1))),
             Hot::Select => self.answer(|out, session| select(request, session, out)),
             Hot::Multi => self.multi(),
             Hot::Discard => self.discard(),
+            // Among the elements of EXEC, too, which has forgotten all watches already.
             Hot::Unwatch => self.answer(|out, session| {
                 session.watches.clear();
                 out.ok();
             }),
-        }
-        Taken::Done
+            Hot::Not | Hot::Exec => return,
+        };
+        self.tally(leaf.name.into(), answered);
     }
 
     /// A connection in a state of its own: monitored, a stranger, muted, in a transaction, in the past.
     #[cold]
     fn special(&mut self, request: Request<'_>) -> Taken {
         let entry = native::lookup(request.arg(0));
-        if self.monitored && !entry.is_some_and(|e| e.has("skip_monitor") || e.has("no_monitor")) {
+        let db = self.session.db;
+        let taken = self.take_special(entry, request);
+        let hidden =
+            |e: &Entry| e.has("skip_monitor") || e.has("no_monitor") || matches!(e.name, "auth" | "hello" | "monitor");
+        // One that is split off comes again
+        if self.monitored && !matches!(taken, Taken::Split) && !entry.is_some_and(hidden) {
             let micros = self.shared.backend.now_ms() * 1000;
-            if !entry.is_some_and(|e| matches!(e.name, "auth" | "hello" | "monitor")) {
-                self.shared.monitors.tell(micros, self.session.db, &self.session.client.addr, request.iter());
-            }
+            self.shared.monitors.tell(micros, db, &self.session.client.addr, request.iter());
         }
+        taken
+    }
+
+    fn take_special(&mut self, entry: Option<&Entry>, request: Request<'_>) -> Taken {
         if !self.session.trusted && !entry.is_some_and(|e| matches!(e.name, "auth" | "hello" | "quit" | "reset")) {
             if [&b"post"[..], b"host:"].iter().any(|name| request.arg(0).eq_ignore_ascii_case(name)) {
                 return Taken::Hostile;
             }
-            self.error(NO_AUTH);
+            self.reject(request, NO_AUTH);
             return Taken::Done;
         }
         let mute = self.session.replies != Replies::On;
@@ -205,34 +285,33 @@ impl<B: Backend> Filler<'_, B> {
 
     fn route(&mut self, request: Request<'_>) -> Taken {
         match self.code.lookup(request.arg(0)) {
-            Some(route) => {
-                self.call(route, request);
-                Taken::Done
-            }
+            Some(route) => self.call(route, request),
             None => self.native(request),
         }
     }
 
-    /// An answer that is ready.
-    fn answer(&mut self, write: impl FnOnce(&mut ReplyBuf, &mut Session)) {
+    /// An answer that is ready; tells whether it was an error.
+    fn answer(&mut self, write: impl FnOnce(&mut ReplyBuf, &mut Session)) -> Counter {
         let literals = std::mem::take(&mut self.chunk.plan.literals);
         let before = literals.len();
         let mut out = ReplyBuf::with_bytes(self.session.version, literals);
         write(&mut out, self.session);
+        let fate = if out.errors() > 0 { FAILED } else { ANSWERED };
         if out.errors() > 0 {
             self.shared.totals.errors_sent(&out.take_errors());
         }
         let bytes = out.len() - before;
         self.chunk.plan.literals = out.into_bytes();
         self.chunk.plan.literal_bytes(bytes);
+        fate
     }
 
-    pub fn error(&mut self, text: impl AsRef<[u8]>) {
-        self.answer(|out, _| out.error(text));
+    pub fn error(&mut self, text: impl AsRef<[u8]>) -> Counter {
+        self.answer(|out, _| out.error(text))
     }
 
     /// `LOOK.ONCE token command …`: a `ONCE` record, then the command's own.
-    fn once(&mut self, request: Request<'_>) {
+    fn once(&mut self, request: Request<'_>) -> Taken {
         let inner = request.skip(2);
         let Some(route) = self.code.lookup(inner.arg(0)) else {
             let text = if native::lookup(inner.arg(0)).is_some() {
@@ -240,14 +319,16 @@ impl<B: Backend> Filler<'_, B> {
             } else {
                 unknown(inner)
             };
-            return self.error(&*text);
+            self.reject(request, &*text);
+            return Taken::Done;
         };
         if !route.write {
             // A read may be repeated as often as one likes.
             return self.call(route, inner);
         }
         if self.session.read_at.is_some() {
-            return self.error(READS_PAST);
+            self.reject(inner, reads_past(self.session));
+            return Taken::Done;
         }
         let db = self.session.db;
         let records = &mut self.chunk.records;
@@ -268,27 +349,28 @@ impl<B: Backend> Filler<'_, B> {
             }
             Err(ParseError(text)) => {
                 self.chunk.records.take_back(before);
-                self.error(&*text);
+                self.wrong(route, inner, &text);
             }
         }
+        Taken::Done
     }
 
-    fn multi(&mut self) {
+    fn multi(&mut self) -> Counter {
         if self.session.multi.is_some() {
             return self.error("ERR MULTI calls can not be nested");
         }
         self.session.multi = Some(Queue::default());
-        self.answer(|out, _| out.ok());
+        self.answer(|out, _| out.ok())
     }
 
-    fn discard(&mut self) {
+    fn discard(&mut self) -> Counter {
         if self.session.multi.take().is_none() {
             return self.error("ERR DISCARD without MULTI");
         }
         self.answer(|out, session| {
             session.watches.clear();
             out.ok();
-        });
+        })
     }
 
     /// Between MULTI and EXEC.
@@ -309,7 +391,7 @@ impl<B: Backend> Filler<'_, B> {
                     }
                     Ok(leaf) if matches!(leaf.name, "quit" | "reset") => return Taken::Wait(leaf),
                     Ok(leaf) if leaf.name == "watch" => {
-                        self.error("ERR WATCH inside MULTI is not allowed");
+                        self.reject(request, "ERR WATCH inside MULTI is not allowed");
                         return Taken::Done;
                     }
                     Ok(leaf) if leaf.has("no_multi") || !native::fits_multi(leaf) => Some(NOT_IN_MULTI.into()),
@@ -332,9 +414,11 @@ impl<B: Backend> Filler<'_, B> {
         match refused {
             Some(text) => {
                 self.queued(|queue| queue.dirty = true);
-                self.error(&*text);
+                self.reject(request, &*text);
             }
-            None => self.answer(|out, _| out.simple(b"QUEUED")),
+            None => {
+                self.answer(|out, _| out.simple(b"QUEUED"));
+            }
         }
         Taken::Done
     }
@@ -344,6 +428,7 @@ impl<B: Backend> Filler<'_, B> {
         self.session.multi = None;
         self.session.watches.clear();
         let why = text.strip_prefix(b"ERR ").unwrap_or(text);
+        self.tally("exec".into(), REJECTED);
         self.error([b"EXECABORT Transaction discarded because of: ", why].concat());
         Taken::Done
     }
@@ -363,29 +448,27 @@ impl<B: Backend> Filler<'_, B> {
         let mut scratch = ChunkBuilder::default();
         let ParseError(text) =
             guard::parse(self.shared, self.session, &**self.code, route.id, request, &mut scratch).err()?;
-        let count = request.len() as i32;
-        let by_table = (route.arity > 0 && count != route.arity) || count < -route.arity;
-        // A subcommand's name has a bar; its arity is in no route.
-        let by_arity = text.starts_with(b"ERR wrong number of arguments for") && (by_table || text.contains(&b'|'));
-        let early = by_arity || text.starts_with(b"ERR unknown subcommand") || text.starts_with(b"NOPERM ");
-        early.then(|| text.into_owned())
+        is_early(route, request, &text).then(|| text.into_owned())
     }
 
     fn exec(&mut self) -> Taken {
         let Some(queue) = &self.session.multi else {
-            self.error("ERR EXEC without MULTI");
+            let fate = self.error("ERR EXEC without MULTI");
+            self.tally("exec".into(), fate);
             return Taken::Done;
         };
         let guarded = queue.selects && !self.session.watches.is_empty();
-        if guarded && !self.chunk.is_empty() {
+        if guarded && self.chunk.commands > 1 {
             return Taken::Split;
         }
         let Some(queue) = self.session.multi.take() else { return Taken::Done };
         let watches = std::mem::take(&mut self.session.watches);
         if queue.dirty {
-            self.error("EXECABORT Transaction discarded because of previous errors.");
+            let fate = self.error("EXECABORT Transaction discarded because of previous errors.");
+            self.tally("exec".into(), fate);
             return Taken::Done;
         }
+        self.tally("exec".into(), ANSWERED);
         if guarded {
             self.chunk.before = Some((self.session.db, self.session.version));
         }
@@ -445,7 +528,7 @@ impl<B: Backend> Filler<'_, B> {
     }
 
     /// CONFIG SET in a transaction: the cluster's parameters are part of its epoch, this node's are set at once.
-    fn config_set(&mut self, request: Request<'_>) {
+    fn config_set(&mut self, request: Request<'_>) -> Counter {
         let shared = self.shared;
         let accepted = match native::config::accept(shared, request) {
             Ok(accepted) => accepted,
@@ -456,7 +539,7 @@ impl<B: Backend> Filler<'_, B> {
             return self.answer(|out, _| native::config::set_here(shared, accepted, out));
         }
         if self.session.read_at.is_some() {
-            return self.error(READS_PAST);
+            return self.error(reads_past(self.session));
         }
         if let Err(refused) = system::record(&mut self.chunk.records, &changes, None) {
             return self.error(&*refused.0);
@@ -464,39 +547,59 @@ impl<B: Backend> Filler<'_, B> {
         self.chunk.plan.records(1);
         self.chunk.writes += 1;
         native::config::set_here(shared, accepted, &mut ReplyBuf::null());
+        ANSWERED
     }
 
     /// One queued request of a transaction.
     fn element(&mut self, request: Request<'_>) {
         if let Some(route) = self.code.lookup(request.arg(0)) {
-            return self.call(route, request);
+            self.append(route, request);
+            return;
         }
         let Some(Ok(leaf)) = native::lookup(request.arg(0)).map(|entry| entry.resolve(request)) else {
-            return self.error(unknown(request));
+            self.error(unknown(request));
+            return;
         };
         if let Err(ParseError(text)) = guard::native(self.shared, self.session, leaf, request) {
-            return self.error(&*text);
+            return self.reject(request, &*text);
         }
-        match leaf.hot {
-            // EXEC has forgotten all watches already.
-            Hot::Unwatch => self.answer(|out, _| out.ok()),
-            Hot::Ping => self.answer(|out, _| native::ping(request, out)),
-            Hot::Echo => self.answer(|out, _| out.bulk(request.arg(1))),
-            Hot::Select => self.answer(|out, session| select(request, session, out)),
-            Hot::Not if leaf.name == "config|set" => self.config_set(request),
-            _ => {
-                let (shared, code) = (self.shared, self.code);
-                let before = self.session.version;
-                self.answer(|out, session| {
-                    let mut context = Context { shared, session, code };
-                    native::answer(&mut context, leaf, request, out);
-                });
-                if self.session.version != before {
-                    self.chunk.plan.steps.push(Step::Dialect(self.session.version));
-                }
-            }
+        if leaf.hot != Hot::Not {
+            return self.hot(leaf, request);
         }
+        let fate = if leaf.name == "config|set" { self.config_set(request) } else { self.cold(leaf, request) };
+        self.tally(leaf.name.into(), fate);
     }
+
+    /// A command of a transaction that the gateway answers, but not in place outside of one.
+    fn cold(&mut self, leaf: &'static Entry, request: Request<'_>) -> Counter {
+        let (shared, code) = (self.shared, self.code);
+        let before = self.session.version;
+        let fate = self.answer(|out, session| {
+            let mut context = Context { shared, session, code };
+            native::answer(&mut context, leaf, request, out);
+        });
+        if self.session.version != before {
+            self.chunk.plan.steps.push(Step::Dialect(self.session.version));
+        }
+        fate
+    }
+}
+
+/// One call, for statistics.
+const ANSWERED: Counter = Counter { calls: 1, failed: 0, rejected: 0, ops: 0, locs: 0, nanos: 0 };
+const FAILED: Counter = Counter { failed: 1, ..ANSWERED };
+const REJECTED: Counter = Counter { calls: 0, rejected: 1, ..ANSWERED };
+
+/// Is this the text of a fault that Redis finds before it runs a command: not in what the arguments say?
+fn is_early(route: Route, request: Request<'_>, text: &[u8]) -> bool {
+    let count = request.len() as i32;
+    let by_table = (route.arity > 0 && count != route.arity) || count < -route.arity;
+    // A subcommand's name has a bar; its arity is in no route.
+    let by_arity = text.starts_with(b"ERR wrong number of arguments for") && (by_table || text.contains(&b'|'));
+    by_arity
+        || text.starts_with(b"ERR unknown subcommand")
+        || text.starts_with(b"NOPERM ")
+        || text == READS_PAST.as_bytes()
 }
 
 fn select(request: Request<'_>, session: &mut Session, out: &mut ReplyBuf) {

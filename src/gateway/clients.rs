@@ -101,7 +101,7 @@ impl Client {
 
     fn used(&self) -> Counter {
         let [calls, ops, locs, nanos] = self.used.each_ref().map(|used| used.load(Relaxed));
-        Counter { calls, ops, locs, nanos, failed: 0 }
+        Counter { calls, ops, locs, nanos, ..Counter::default() }
     }
 
     /// Asks the connection's task to end it.
@@ -243,6 +243,13 @@ impl Clients {
     /// In order of id.
     pub fn all(&self) -> Vec<Arc<Client>> {
         locked(&self.by_id).values().cloned().collect()
+    }
+
+    /// Those that nobody has killed: to others a client is gone at once, however long its task takes to hear of it.
+    pub fn alive(&self) -> Vec<Arc<Client>> {
+        let mut all = self.all();
+        all.retain(|client| !client.is_killed());
+        all
     }
 
     pub fn pause(&self, until: Millis, what: Pause) {

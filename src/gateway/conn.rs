@@ -148,8 +148,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         let monitored = self.shared.monitors.watching();
         self.chunk.version = self.session.version;
         let mut at = 0;
-        let mut filler =
-            Filler { shared: &self.shared, session: &mut self.session, code, chunk: &mut self.chunk, monitored };
+        // A pool thread has it only while the connection waits for that
+        let Some(reads) = &mut self.reads else { return Stop::Hostile };
+        let (shared, session, chunk) = (&self.shared, &mut self.session, &mut self.chunk);
+        let mut filler = Filler { shared, session, code, reads, chunk, monitored };
         let mut last = None;
         let stop = loop {
             if filler.is_full() {
@@ -214,6 +216,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         totals.commands.fetch_add(self.chunk.commands as u64, Relaxed);
         totals.reads.fetch_add(self.chunk.reads as u64, Relaxed);
         totals.writes.fetch_add(self.chunk.writes as u64, Relaxed);
+        totals.count(&self.chunk.tallies);
         slow_down(&mut self.session).await;
         let writes = !self.chunk.records.is_empty();
         self.pass_pause(writes).await;
@@ -423,7 +426,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         let mut context = Context { shared: &self.shared, session: &mut self.session, code };
         native::wait(&mut context, entry, request, &mut self.out).await;
         slow_down(&mut self.session).await;
-        let micros = started.elapsed().as_micros() as i64;
+        let took = started.elapsed();
+        let micros = took.as_micros() as i64;
+        self.shared.totals.call(entry.name, took.as_nanos() as u64, self.out.errors() > 0);
         let slower = self.shared.config.slower_than_us.load(Relaxed);
         if slower >= 0 && micros >= slower {
             let hidden = matches!(entry.name, "auth" | "hello");

@@ -26,8 +26,10 @@ pub mod system;
 mod tests;
 mod tls;
 
+pub use chunk::EXPORT_WRITES;
 pub use listen::{Gateway, GatewayError, GatewayOptions, TlsListen};
 
+use crate::command::costs::Total;
 use backend::Backend;
 use clients::Clients;
 use config::Config;
@@ -55,4 +57,12 @@ pub struct Shared<B: Backend> {
     following: Mutex<()>,
     /// Notified by `SHUTDOWN`; the node waits for it beside its signals.
     pub stop: Notify,
+}
+
+impl<B: Backend> Shared<B> {
+    /// What each command has cost here since the start or `CONFIG RESETSTAT`, in order of name. The one source of INFO, LATENCY HISTOGRAM,
+    /// LOOK.USAGE, the metrics and the status page.
+    pub fn commands(&self) -> Vec<(String, Total)> {
+        self.totals.with_calls(self.backend.facts().command_costs)
+    }
 }

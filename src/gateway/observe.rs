@@ -2,6 +2,8 @@
 
 use super::clients::locked;
 use crate::base::Millis;
+use crate::command::costs::{Counter, Total};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -24,6 +26,15 @@ pub struct Totals {
     pub output_limit_disconnections: AtomicU64,
     /// Errors that the gateway itself answered, by code.
     errors: Mutex<BTreeMap<String, u64>>,
+    /// Calls that the gateway answered or refused by itself, by command.
+    calls: Mutex<BTreeMap<String, Total>>,
+}
+
+/// What became of calls of one command that went no further than the gateway: kept by a chunk, one entry a command.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    pub name: Cow<'static, str>,
+    pub counter: Counter,
 }
 
 impl Totals {
@@ -44,6 +55,32 @@ impl Totals {
             counter.store(0, Relaxed);
         }
         locked(&self.errors).clear();
+        locked(&self.calls).clear();
+    }
+
+    /// Adds a chunk's tallies.
+    pub fn count(&self, tallies: &[Tally]) {
+        if tallies.is_empty() {
+            return;
+        }
+        let mut calls = locked(&self.calls);
+        for tally in tallies {
+            calls.entry(tally.name.to_string()).or_default().counter.add(tally.counter);
+        }
+    }
+
+    /// Adds one call that the gateway ran by itself.
+    pub fn call(&self, name: &str, nanos: u64, failed: bool) {
+        locked(&self.calls).entry(name.to_owned()).or_default().add(&Total::of_call(nanos, failed));
+    }
+
+    /// These, and what the gateway answered or refused by itself, in order of name.
+    pub fn with_calls(&self, ran: Vec<(String, Total)>) -> Vec<(String, Total)> {
+        let mut all = locked(&self.calls).clone();
+        for (name, total) in ran {
+            all.entry(name).or_default().add(&total);
+        }
+        all.into_iter().collect()
     }
 
     /// Counts error replies by their codes. At most 128 codes are kept: texts may come from users.
@@ -56,6 +93,7 @@ impl Totals {
             }
         }
     }
+
     pub fn errors(&self) -> BTreeMap<String, u64> {
         locked(&self.errors).clone()
     }

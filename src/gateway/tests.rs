@@ -340,6 +340,47 @@ async fn clients_are_listed_paused_and_killed() {
     a.says("CLIENT KILL 1.2.3.4:5", "-ERR No such client\r\n").await;
 }
 
+/// A connection ends when its task comes to it: until then it was counted as killed again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_client_is_gone_before_its_task_has_ended() {
+    let (gateway, _) = start().await;
+    let busy = gateway.shared().clients.enter("1.2.3.4:5".into(), "b:2".into(), 0, (10, 10)).unwrap();
+    let mut peer = Peer::connect(&gateway).await;
+    assert!(peer.ask("CLIENT LIST").await.contains("addr=1.2.3.4:5 "));
+    peer.says(&format!("CLIENT KILL ID {}", busy.id), ":1\r\n").await;
+    peer.says(&format!("CLIENT KILL ID {}", busy.id), ":0\r\n").await;
+    peer.says("CLIENT KILL 1.2.3.4:5", "-ERR No such client\r\n").await;
+    assert!(!peer.ask("CLIENT LIST").await.contains("addr=1.2.3.4:5 "));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_answered_and_refused_here_are_counted() {
+    let (gateway, _) = start().await;
+    let mut peer = Peer::connect(&gateway).await;
+    let lines = "PING\nPING a b\nPING x\nSELECT x\nMULTI\nMULTI\nGET\nPING\nEXEC\nEXEC\nMULTI\nPING\nEXEC\nCLIENT ID\nCLIENT NOSUCH\nGET\nNOSUCH";
+    for line in lines.lines() {
+        peer.ask(line).await;
+    }
+    peer.says("ECHO end", "$3\r\nend\r\n").await;
+    let text = peer.ask("INFO commandstats").await;
+    for (name, calls, rejected, failed) in [
+        ("ping", 4, 0, 1),
+        ("select", 1, 0, 1),
+        ("multi", 3, 0, 1),
+        ("exec", 3, 0, 2),
+        ("client|id", 1, 0, 0),
+        ("client", 0, 1, 0),
+        ("get", 0, 2, 0),
+        ("echo", 1, 0, 0),
+    ] {
+        let line = text.lines().find(|line| line.starts_with(&format!("cmdstat_{name}:"))).unwrap_or("none");
+        let shown = (line.contains(&format!(":calls={calls},")), line.split_once(",rejected_calls="));
+        assert!(shown.0, "{name}: {calls} calls in {line:?}");
+        assert_eq!(shown.1.map(|s| s.1), Some(&*format!("{rejected},failed_calls={failed}")), "{name}: {line:?}");
+    }
+    assert!(!text.contains("nosuch"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_chunk_answers_each_of_its_commands() {
     let (gateway, fake) = start().await;
@@ -384,6 +425,20 @@ async fn large_reads_wait_elsewhere_and_keep_their_place() {
     let mut peer = Peer::connect(&gateway).await;
     peer.send(b"PING\r\nLARGE\r\nGET a\r\nLARGE\r\nMULTI\r\nLARGE\r\nEXEC\r\nPING\r\n").await;
     peer.expect("+PONG\r\n+LARGE\r\n$-1\r\n+LARGE\r\n+OK\r\n+QUEUED\r\n*1\r\n+LARGE\r\n+PONG\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_reads_do_not_ride_with_writes() {
+    let (gateway, _) = start().await;
+    let mut peer = Peer::connect(&gateway).await;
+    peer.send(b"LARGE\r\nSET a 1\r\nLARGE\r\nGET a\r\nLARGE\r\nSET a 2\r\nGET a\r\n").await;
+    peer.expect("+LARGE\r\n+OK\r\n+LARGE\r\n$1\r\n1\r\n+LARGE\r\n+OK\r\n$1\r\n2\r\n").await;
+    // Muted ones too, and EXEC with what its connection must not have sent before
+    peer.send(b"CLIENT REPLY SKIP\r\nLARGE\r\nSET a 3\r\nCLIENT REPLY OFF\r\nLARGE\r\nGET a\r\nLARGE\r\nCLIENT REPLY ON\r\nGET a\r\n")
+        .await;
+    peer.expect("+OK\r\n+OK\r\n$1\r\n3\r\n").await;
+    peer.send(b"WATCH a\r\nCLIENT REPLY OFF\r\nSET b 1\r\nMULTI\r\nSELECT 1\r\nEXEC\r\nCLIENT REPLY ON\r\n").await;
+    peer.expect("+OK\r\n+OK\r\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -260,6 +260,11 @@ pub enum ExprKind {
         name: Ident,
         args: Vec<Expr>,
     },
+    /// `name: value` among the arguments of a call
+    Named {
+        name: Ident,
+        value: Box<Expr>,
+    },
     /// `args` None: a property.
     Method {
         on: Box<Expr>,

@@ -343,13 +343,24 @@ impl Parser {
         Ok(Expr { kind: ExprKind::Unary { op, value: Box::new(value) }, span })
     }
 
+    /// `e`, `name: e`, or a range of keys.
+    fn argument(&mut self) -> Parsed<Expr> {
+        if !matches!(self.peek(), Tok::Word(_)) || self.peek_at(1).tok != Tok::Punct(":") {
+            return self.range();
+        }
+        let name = self.ident()?;
+        self.expect(":")?;
+        let value = Box::new(self.deeper(Self::expr)?);
+        Ok(Expr { span: name.span.to(value.span), kind: ExprKind::Named { name, value } })
+    }
+
     fn postfix(&mut self) -> Parsed<Expr> {
         let mut e = self.primary()?;
         for _ in 0..CHAIN_MAX {
             let kind = if self.eat(".") {
                 let name = self.ident()?;
                 let args =
-                    if self.is("(") && !self.fresh_line() { Some(self.list("(", ")", Self::range)?) } else { None };
+                    if self.is("(") && !self.fresh_line() { Some(self.list("(", ")", Self::argument)?) } else { None };
                 ExprKind::Method { on: Box::new(take(&mut e)), name, args }
             } else if self.is("[") && !self.fresh_line() {
                 self.advance();
@@ -421,7 +432,7 @@ impl Parser {
             return Ok(ExprKind::Record { name, fields });
         }
         if self.is("(") && !self.fresh_line() {
-            let args = self.list("(", ")", Self::expr)?;
+            let args = self.list("(", ")", Self::argument)?;
             return Ok(ExprKind::Call { name, args });
         }
         Ok(ExprKind::Name(name.name))

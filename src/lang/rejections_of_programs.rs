@@ -49,6 +49,97 @@ fn a_range_inside_an_optional_field() {
 }
 
 #[test]
+fn a_constant_outside_of_a_parameters_range() {
+    refused(
+        r##"fn f(n: int 0..=5) -> int { n }
+read command X() -> int { reply f(9) }"##,
+        expect![[r#"
+            error[C003]: 9 is not within 0..=5
+             --> test.look:2:35
+              |
+            2 | read command X() -> int { reply f(9) }
+              |                                   ^"#]],
+    );
+}
+
+#[test]
+fn a_limit_inside_an_optional_parameter() {
+    refused(
+        r##"fn f(n: bytes<=5?) -> int { 1 }
+read command X(b: bytes) -> int { reply f(b) }"##,
+        expect![[r#"
+            error[C014]: a limit inside `T?` of a function is not checked
+             --> test.look:1:9
+              |
+            1 | fn f(n: bytes<=5?) -> int { 1 }
+              |         ^^^^^^^^^
+              |
+              = help: leave out the limit, or unwrap the value and give it to a parameter that is always there"#]],
+    );
+}
+
+#[test]
+fn an_argument_under_another_parameters_name() {
+    refused(
+        r##"fn f(a: int, b: int) -> int { a - b }
+read command X() -> int { reply f(b: 1, a: 2) }"##,
+        expect![[r#"
+            error[C002]: the parameter in this place is not called `b`
+             --> test.look:2:35
+              |
+            2 | read command X() -> int { reply f(b: 1, a: 2) }
+              |                                   ^
+              |
+              = help: it is `a`; arguments keep the order of the parameters"#]],
+    );
+}
+
+#[test]
+fn a_helpers_parameter_under_a_wrong_name() {
+    refused(
+        r##"read command X(text: bytes) -> array<bytes> { reply array { for w in text.words(min: 3) limit 9 { emit w } } }"##,
+        expect![[r#"
+            error[C002]: the parameter in this place is not called `min`
+             --> test.look:1:81
+              |
+            1 | read command X(text: bytes) -> array<bytes> { reply array { for w in text.words(min: 3) limit 9 { emit w } } }
+              |                                                                                 ^^^
+              |
+              = help: it is `max`; arguments keep the order of the parameters"#]],
+    );
+}
+
+#[test]
+fn a_name_where_arguments_have_none() {
+    refused(
+        r##"read command X(a: int) -> int { reply max(a: a, b: 1) }"##,
+        expect![[r#"
+        error[C008]: these arguments have no names
+         --> test.look:1:43
+          |
+        1 | read command X(a: int) -> int { reply max(a: a, b: 1) }
+          |                                           ^^^^
+          |
+          = help: functions and helpers have named parameters; cases, lists and collections take values alone"#]],
+    );
+}
+
+#[test]
+fn the_words_of_a_text_without_a_limit() {
+    refused(
+        r##"read command X(text: bytes) -> array<bytes> { reply array { for w in text.words(9) { emit w } } }"##,
+        expect![[r#"
+            error[C012]: this loop has no provable bound
+             --> test.look:1:70
+              |
+            1 | read command X(text: bytes) -> array<bytes> { reply array { for w in text.words(9) { emit w } } }
+              |                                                                      ^^^^^^^^^^^^^ this may hold any number of entries
+              |
+              = help: add `limit <constant, bounded int argument or length>`, or use `repeat N … exhausted` with a cursor"#]],
+    );
+}
+
+#[test]
 fn a_collection_of_an_unknown_kind() {
     refused(
         r##"collection c : heap<int>"##,

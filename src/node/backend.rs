@@ -10,12 +10,12 @@ use crate::apply::planted::Bug;
 use crate::apply::runner::Runner;
 use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
+use crate::base::members::{EXPORT, dialed};
 use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, NodeId, mix64};
 use crate::batch::{Batcher, Refused as Full};
 use crate::command::Table;
-use crate::gateway::backend::{
-    Backend, CommandStat, Consistency, MemberChange, NodeFacts, PastError, Place, Refused, Timings,
-};
+use crate::gateway::EXPORT_WRITES;
+use crate::gateway::backend::{Backend, Consistency, MemberChange, NodeFacts, PastError, Place, Refused, Timings};
 use crate::history::{History, HistoryError, LogReader, Version};
 use crate::lang::engine::Engine;
 use crate::raft::{Change, Raft};
@@ -60,6 +60,8 @@ pub struct Node {
     /// Told by `SHUTDOWN`; the flag says whether a checkpoint is wanted.
     pub stop: Notify,
     pub reads: AtomicU64,
+    /// An export: the epoch that it shows.
+    pub stop_at: Option<Epoch>,
     pub backups: super::backup::Backups,
     pub seal: Option<Arc<crate::disk::seal::Sealer>>,
 }
@@ -149,6 +151,9 @@ impl Backend for NodeBackend {
             let text = format!("MISCONF this node takes no more writes: {why}");
             return pending.finish(Epoch::ZERO, Outcome::Refused(self.diverged().map_or(text.into(), |e| e.0)));
         }
+        if self.0.stop_at.is_some() {
+            return pending.finish(Epoch::ZERO, Outcome::Refused(EXPORT_WRITES.into()));
+        }
         let chunk = records.finish(GatewayId(0), 0, code_version);
         let mut pending = Some(pending);
         loop {
@@ -178,6 +183,7 @@ impl Backend for NodeBackend {
         }
         match consistency {
             Consistency::Eventual => Ok(()),
+            _ if self.0.stop_at.is_some() => Ok(()),
             Consistency::Strong if self.0.raft.reads_are_local() => Ok(()),
             Consistency::Strong => {
                 let read = self.0.raft.read_index().await;
@@ -233,6 +239,10 @@ impl Backend for NodeBackend {
         }
     }
 
+    fn stays_at(&self) -> Option<Epoch> {
+        self.0.stop_at
+    }
+
     fn epoch_at(&self, time: Millis) -> Result<Epoch, PastError> {
         let store = self.0.state.store();
         store.epoch_at(time).ok_or_else(|| PastError::TooOld(self.since()))
@@ -286,22 +296,6 @@ impl Backend for NodeBackend {
             changes_since_checkpoint: epoch.0.saturating_sub(node.keeper.last_epoch.load(Ordering::Relaxed)),
             jit: self.table().code().engine() == Engine::Jit,
             code_version: self.table().version(),
-            command_stats: self
-                .table()
-                .iter()
-                .zip(&totals.commands)
-                .map(|(command, total)| (command, total.counter))
-                .filter(|(_, c)| c.calls > 0)
-                .map(|(command, c)| CommandStat {
-                    name: command.name.clone(),
-                    calls: c.calls,
-                    failed: c.failed,
-                    ops: c.ops,
-                    locs: c.locs,
-                    micros: c.nanos / 1000,
-                    ..CommandStat::default()
-                })
-                .collect(),
             command_costs: self
                 .table()
                 .iter()
@@ -332,12 +326,13 @@ impl Backend for NodeBackend {
         let mut text = format!("leader:{}\r\n", status.leadership.leader.map_or(0, |n| n.0));
         for peer in &status.peers {
             let role = match () {
+                () if peer.addr.starts_with(EXPORT) => "export",
                 () if Some(peer.id) == status.leadership.leader => "leader",
                 () if peer.id == me => status.role,
                 () if peer.voter => "follower",
                 () => "learner",
             };
-            text += &format!("node{}:addr={},role={role}", peer.id.0, peer.addr);
+            text += &format!("node{}:addr={},role={role}", peer.id.0, dialed(&peer.addr));
             if let Some(matched) = peer.matched {
                 text += &format!(",matched={matched}");
             }

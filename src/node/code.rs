@@ -122,11 +122,17 @@ impl Code for NodeCode {
     #[inline]
     fn lookup(&self, name: &[u8]) -> Option<Route> {
         let (named, id) = self.table.lookup(name)?;
-        let (write, arity) = match named {
-            Named::Command(number) => (self.table[*number].write, self.table[*number].grammar.arity),
-            Named::Container(all) => (all.iter().any(|n| self.table[*n].write), -2),
+        let all = match named {
+            Named::Command(number) => std::slice::from_ref(number),
+            Named::Container(all) => &all[..],
         };
-        Some(Route { id: CommandId(id), write, arity, no_multi: false })
+        let arity = match named {
+            Named::Command(number) => self.table[*number].grammar.arity,
+            Named::Container(_) => -2,
+        };
+        let write = all.iter().any(|n| self.table[*n].write);
+        let fast = all.iter().all(|n| self.table[*n].fast);
+        Some(Route { id: CommandId(id), write, arity, no_multi: false, fast })
     }
 
     #[inline]

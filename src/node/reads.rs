@@ -4,6 +4,7 @@ use super::code::NodeCode;
 use super::state::SharedState;
 use crate::apply::pending::{Cost, Plan, Step, Watch};
 use crate::apply::runner::{Runner, unchanged};
+use crate::base::batch::{BuilderPlace, ChunkBuilder};
 use crate::base::words::{BytesWord, ListWord};
 use crate::base::{Clock, KeyHasher, Stopwatch, mix64};
 use crate::command::args::for_each_key;
@@ -14,7 +15,7 @@ use crate::lang::grammar::Grammar;
 use crate::lang::helpers::number;
 use crate::lang::poly::{Place as Where, Stored};
 use crate::resp::ReplyBuf;
-use crate::store::{Read, Reader, SYSTEM_DB};
+use crate::store::{Read, Reader, SYSTEM_DB, WindowError};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,6 +57,16 @@ impl NodeReads {
     }
 }
 
+/// The pin slot in the store that counts: a peer's checkpoint brings another.
+fn newest_reader<'r>(state: &SharedState, held: &'r mut Option<(u64, Reader)>) -> Result<&'r mut Reader, WindowError> {
+    let generation = state.generation();
+    let fresh = match held.take() {
+        Some(held) if held.0 == generation => held,
+        _ => (generation, state.store().reader()?),
+    };
+    Ok(&mut held.insert(fresh).1)
+}
+
 impl Reads for NodeReads {
     type Code = NodeCode;
 
@@ -68,17 +79,13 @@ impl Reads for NodeReads {
         patient: bool,
         out: &mut ReplyBuf,
     ) -> Ran {
-        let generation = self.state.generation();
-        if self.reader.as_ref().is_none_or(|(g, _)| *g != generation) {
-            match self.state.store().reader() {
-                Ok(reader) => self.reader = Some((generation, reader)),
-                Err(e) => {
-                    plan.steps.iter().for_each(|_| out.error(e.to_string()));
-                    return Ran::All;
-                }
+        let reader = match newest_reader(&self.state, &mut self.reader) {
+            Ok(reader) => reader,
+            Err(e) => {
+                plan.steps.iter().for_each(|_| out.error(e.to_string()));
+                return Ran::All;
             }
-        }
-        let Some((_, reader)) = &mut self.reader else { return Ran::All };
+        };
         self.runner.now = self.state.progress.now.load(Ordering::Acquire).max(self.clock.now_ms());
         let mut stopwatch = Stopwatch::start();
         let snapshot = reader.newest();
@@ -87,6 +94,12 @@ impl Reads for NodeReads {
         drop(snapshot);
         self.nanos += stopwatch.lap();
         ran
+    }
+
+    fn is_large(&mut self, code: &NodeCode, riders: &ChunkBuilder, at: BuilderPlace) -> bool {
+        let Some((call, _)) = rider(&riders.words, at.word()) else { return false };
+        let Ok(reader) = newest_reader(&self.state, &mut self.reader) else { return false };
+        is_large(&code.table, &reader.newest(), &call, &riders.blob)
     }
 
     fn settle(&mut self, plan: &Plan, slow_us: i64) -> Cost {

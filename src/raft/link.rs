@@ -3,6 +3,7 @@
 
 use super::frame::{self, Builder, Frame, Hello, Kind};
 use super::identity::Identity;
+use crate::base::members::dialed;
 use crate::base::{NodeId, Seldom};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -120,6 +121,7 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Link {
     pub fn new(addr: String, identity: Arc<Identity>, to: u64) -> Link {
+        let addr = dialed(&addr).to_owned();
         let complaints = Seldom::new(COMPLAINT_EVERY);
         Link(Arc::new(Inner { addr, identity, to, complaints, next_id: AtomicU64::new(1), state: Default::default() }))
     }

@@ -1,11 +1,18 @@
-//! Redis's commands as programs: each documentation example against both engines, and random sequences against the real Redis.
+//! Redis's commands as programs, on both engines: each documentation example, and random commands against their bounds.
 
 mod bench;
+mod bounds;
 mod cli;
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../differential/grammar.rs"]
+#[allow(dead_code)]
+mod grammar;
 
 use bench::Bench;
 use look::lang::engine::Engine;
 use look::lang::env::Ended;
+use look::lang::module::compile_module;
 
 /// Every example of every command, in a fresh store, on one engine.
 fn examples_hold(engine: Engine) {
@@ -47,6 +54,31 @@ fn examples_hold_when_interpreted() {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn examples_hold_when_compiled() {
     examples_hold(Engine::Jit);
+}
+
+/// What the type of a function's parameter or result promises holds in the function and after it; else the call has no effects.
+#[test]
+fn limits_of_parameters_and_results_hold_at_the_call() {
+    let source = "
+        fn half(n: int 0..=10) -> int 1.. { n / 2 }
+        fn short(w: bytes<=3) -> bytes { w }
+        command HALF(key: key, n: int) -> int { let slot = db.slot(key); slot.put(int(n), none); reply half(n) }
+        read command SHORT(w: bytes) -> bytes { reply short(w) }";
+    let module = compile_module(source, "limits", look::lang::helpers::table()).unwrap_or_else(|e| panic!("{e:?}"));
+    for engine in [Engine::Jit, Engine::Interp] {
+        let mut bench = Bench::with(engine, module.commands.clone());
+        let mut says = |line: &str, reply: &str| {
+            assert_eq!(String::from_utf8_lossy(&bench.run(&cli::words(line))), reply, "{line} under {engine:?}");
+        };
+        let out = "-ERR value is out of the range of its field\r\n";
+        says("HALF k 9", ":4\r\n");
+        for n in ["11", "-1", "1", "9223372036854775807"] {
+            says(&format!("HALF k {n}"), out);
+            says("GET k", "$1\r\n9\r\n");
+        }
+        says("SHORT abc", "$3\r\nabc\r\n");
+        says("SHORT abcd", "-ERR value is too long for its field\r\n");
+    }
 }
 
 /// The way of a large read: its own lookup finds the size out, and nothing is answered on the connection's thread.

@@ -20,9 +20,14 @@ pub fn words(line: &str) -> Vec<Vec<u8>> {
     line.split_ascii_whitespace().map(|w| w.as_bytes().to_vec()).collect()
 }
 
-/// A request as a person would type it; bytes outside printable ASCII appear as `\xNN`.
+/// A request as a person would type it; bytes outside printable ASCII appear as `\xNN`, of a long argument the beginning.
 pub fn show(args: &[Vec<u8>]) -> String {
-    args.iter().map(|a| format!("\"{}\"", a.escape_ascii())).collect::<Vec<_>>().join(" ")
+    const LONG: usize = 300;
+    let one = |a: &Vec<u8>| match a.len() {
+        0..=LONG => format!("\"{}\"", a.escape_ascii()),
+        len => format!("\"{}…\"({len} bytes)", a[..32].escape_ascii()),
+    };
+    args.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 /// A number from the environment, for longer runs than CI's.

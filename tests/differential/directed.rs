@@ -155,6 +155,7 @@ const NATIVE: &str = "
     COMMAND GETKEYS BITOP AND d a b
     COMMAND GETKEYS ZADD z 1 a
     COMMAND GETKEYS OBJECT ENCODING a
+    COMMAND GETKEYS OBJECT NOSUCH a
     COMMAND GETKEYSANDFLAGS SET a b
     COMMAND GETKEYSANDFLAGS GET a
     COMMAND GETKEYSANDFLAGS MSET a 1 b 2
@@ -186,6 +187,9 @@ const NATIVE: &str = "
     WAIT 0 x
     WAIT 0 -1
     WAIT 0 10
+    BGSAVE x
+    LASTSAVE x
+    MONITOR x
     DEBUG
     DEBUG NOSUCH
     DEBUG SLEEP 0
@@ -246,6 +250,11 @@ const NATIVE: &str = "
     SUBSCRIBE_ a
 ";
 
+/// The requests of the tables here.
+pub fn compared_lines() -> impl Iterator<Item = &'static str> {
+    NATIVE.lines().chain(ONE_FAULT.lines())
+}
+
 #[test]
 fn native_commands_answer_as_redis() {
     let Some((_dir, redis, look)) = pair() else { return };
@@ -272,6 +281,13 @@ const ONE_FAULT: &str = "
     BITFIELD s GET u8 x
     BITFIELD s GET u8 #x
     BITFIELD s SET u8 0 x
+    BITFIELD n OVERFLOW SAT SET i16 0 -9223372036854775807 GET i16 0
+    BITFIELD n OVERFLOW SAT SET i16 0 -9223372036854775808 GET i16 0
+    BITFIELD n OVERFLOW SAT SET i64 0 -9223372036854775808 GET i64 0
+    BITFIELD n OVERFLOW SAT SET i63 0 -9223372036854775808 GET i63 0
+    BITFIELD n OVERFLOW SAT SET i16 0 -9223372036854743039 GET i16 0
+    BITFIELD n OVERFLOW SAT SET i16 0 -9223372036854743040 GET i16 0
+    BITFIELD n OVERFLOW SAT SET u16 0 -1 GET u16 0
     BITFIELD s INCRBY u8 0 x
     BITFIELD s OVERFLOW x
     BITFIELD s NOSUCH
@@ -317,6 +333,10 @@ const ONE_FAULT: &str = "
     RESTORE r 0 payload
     RESTORE r 0 payload NOSUCH
     RESTORE s 0 payload
+    SET over 1 PXAT 4102444800000
+    DBSIZE
+    PEXPIREAT over 1
+    DBSIZE
     COPY s d DB x
     COPY s d DB 99
     COPY s d NOSUCH
@@ -457,6 +477,8 @@ const PROTOCOL: &[&[u8]] = &[
     b"*-10\r\n*0\r\nPING\r\n",
     b"*1\r\n$4\r\nPING\r\n",
     b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nping\r\n",
+    b"QUIT\r\n",
+    b"QUIT now\r\nPING\r\n",
     b"*x\r\n",
     b"*1x\r\n",
     b"*\r\n",

@@ -16,6 +16,9 @@ const MAKE: &[&str] = &[
     "SADD p:set a b c",
     "HSET p:hash a 1 b 2 c text",
     "ZADD p:zset 1 a 2.5 b -inf c",
+    "SETRANGE p:rope 70000 x",
+    "HSET p:wide a 1 b 2",
+    "ZADD p:ends inf a -inf b -0.5 c 1.7976931348623157e308 d",
 ];
 
 /// Payloads that the reference made, and damaged ones.
@@ -50,7 +53,7 @@ fn seal(payload: &mut Vec<u8>) {
 }
 
 /// The same payload under the version that 7.0 writes, so that it agrees to read it.
-fn as_version_10(payload: &[u8]) -> Vec<u8> {
+pub fn as_version_10(payload: &[u8]) -> Vec<u8> {
     let mut old = payload[..payload.len() - 10].to_vec();
     old.extend_from_slice(&10u16.to_le_bytes());
     seal(&mut old);
@@ -75,6 +78,23 @@ fn read_back(server: &Server, key: &str) -> Vec<Reply> {
     items.sort();
     items.insert(0, kind);
     items
+}
+
+/// RESTORE with a deadline that is over makes no key, and with REPLACE removes the one that was there.
+#[test]
+fn a_payload_whose_time_is_over_restores_to_nothing() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let look = Server::subject(&dir.path().join("look"));
+    let mut c = look.connect();
+    let asked = |c: &mut crate::common::Connection, line: &str| c.line(line).expect("a reply");
+    asked(&mut c, "SET k v");
+    let payload = asked(&mut c, "DUMP k").bytes().expect("a payload").to_vec();
+    for key in ["k", "new"] {
+        let words = [&b"RESTORE"[..], key.as_bytes(), b"359222226296", &payload, b"REPLACE", b"ABSTTL"];
+        let reply = c.call(&words.map(<[u8]>::to_vec)).expect("a reply");
+        assert_eq!(reply, Reply::Simple(b"OK".to_vec()), "{key}");
+        assert_eq!(asked(&mut c, "DBSIZE"), Reply::Int(0), "{key}");
+    }
 }
 
 /// A payload moves a value in both directions.

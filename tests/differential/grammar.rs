@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! SET s v [EX rel|PX relms] [NX|XX] [GET]      [..|..] perhaps one of these, (..|..) one of these
-//! MSET (k v)+                                  + one to three times
+//! MSET (k v)+                                  + one to three times, * up to 200 times
 //! ```
 //!
 //! Upper-case words stand for themselves, lower-case words for a random argument of that kind (`argument`).
@@ -13,12 +13,26 @@ use crate::common::Random;
 /// Keys by the type they mostly hold. The last of each has bytes that only a binary-safe server survives.
 const STRINGS: &[&[u8]] = &[b"s0", b"s1", b"s\r\n\x00\xff"];
 const FLOATS: &[&[u8]] = &[b"f0", b"f1"];
-const LISTS: &[&[u8]] = &[b"l0", b"l1"];
-const HASHES: &[&[u8]] = &[b"h0", b"h1"];
-const SETS: &[&[u8]] = &[b"t0", b"t1"];
-const ZSETS: &[&[u8]] = &[b"z0", b"z1"];
-const ANY: &[&[u8]] =
-    &[b"s0", b"s1", b"s\r\n\x00\xff", b"f0", b"l0", b"l1", b"h0", b"h1", b"t0", b"t1", b"z0", b"z1", b"none", b""];
+const LISTS: &[&[u8]] = &[b"l0", b"l0", b"l\x00\n"];
+const HASHES: &[&[u8]] = &[b"h0", b"h0", b"h\r\n"];
+const SETS: &[&[u8]] = &[b"t0", b"t0", b"t\xff\xfe"];
+const ZSETS: &[&[u8]] = &[b"z0", b"z0", b"z\r\r\n"];
+const ANY: &[&[u8]] = &[
+    b"s0",
+    b"s1",
+    b"s\r\n\x00\xff",
+    b"f0",
+    b"l0",
+    b"l\x00\n",
+    b"h0",
+    b"h\r\n",
+    b"t0",
+    b"t\xff\xfe",
+    b"z0",
+    b"z\r\r\n",
+    b"none",
+    b"",
+];
 
 const VALUES: &[&[u8]] = &[
     b"",
@@ -49,7 +63,8 @@ const VALUES: &[&[u8]] = &[
     b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 ];
-const MEMBERS: &[&[u8]] = &[b"a", b"b", b"c", b"d", b"aa", b"", b"1", b"2", b"-3", b"\xff", b"100000"];
+const MEMBERS: &[&[u8]] =
+    &[b"a", b"b", b"c", b"d", b"aa", b"", b"1", b"2", b"-3", b"\xff", b"100000", b"\r\n\x00", b"-9223372036854775808"];
 const INTEGERS: &[&str] = &[
     "0",
     "1",
@@ -72,6 +87,14 @@ const INTEGERS: &[&str] = &[
     "+1",
     "01",
     "1e2",
+    "-0",
+    "18446744073709551615",
+    "18446744073709551616",
+    "4294967296",
+    "-2147483649",
+    "00",
+    "- 1",
+    "0x1",
 ];
 const INDEXES: &[&str] = &[
     "0",
@@ -88,6 +111,11 @@ const INDEXES: &[&str] = &[
     "-9223372036854775808",
     "x",
     "1.0",
+    "-0",
+    "-9223372036854775807",
+    "9223372036854775808",
+    "4294967296",
+    "-4294967297",
 ];
 const COUNTS: &[&str] = &["0", "1", "1", "2", "3", "10", "-1", "9223372036854775807", "-9223372036854775808", "x", ""];
 const SCORES: &[&str] = &[
@@ -118,29 +146,194 @@ const SCORES: &[&str] = &[
     "1e17",
     "1e21",
     "5e-324",
+    "-5e-324",
+    "1e308",
+    "-1e308",
+    "1.7976931348623157e308",
+    "2.2250738585072014e-308",
+    "1e309",
+    "-1e400",
+    "1e-400",
+    "0e99999",
+    "1e99999999999999999999",
+    "0x1p-1074",
+    "0x1p1024",
+    "infinity",
+    "-Infinity",
+    "INF",
+    "NaN",
+    "-nan",
+    "nan(1)",
+    ".5",
+    "5.",
+    "-.5e1",
+    ".",
+    "1e",
+    "1e+",
+    "-0.0",
+    " 1",
+    "1 ",
+    "+1",
+    "--1",
+    "1_0",
+    "0.30000000000000004",
+    "9007199254740992.5",
 ];
 /// Sums of these are exact in decimal, in long double and in 17 digits alike.
-const FLOAT_STEPS: &[&str] =
-    &["1", "0.1", "-0.5", "2.25", "3.75", "0.001", "-1", "5.0e3", "1.5e2", "x", "", "nan", "inf", "1e400", " 1"];
-const RANGES: &[&str] =
-    &["0", "1", "2", "3", "-1", "(1", "(0", "(2", "-inf", "+inf", "inf", "(1.5", "1.5", "x", "(x", "nan", "("];
-const LEX: &[&str] = &["-", "+", "[a", "(a", "[b", "(b", "[c", "[", "(", "[aa", "a", "", "--"];
+const FLOAT_STEPS: &[&str] = &[
+    "1",
+    "0.1",
+    "-0.5",
+    "2.25",
+    "3.75",
+    "0.001",
+    "-1",
+    "5.0e3",
+    "1.5e2",
+    "x",
+    "",
+    "nan",
+    "inf",
+    "1e400",
+    " 1",
+    "-0",
+    "1e17",
+    "1e-17",
+    "123456789012345678901234567890",
+    "1e-5000",
+    "1e4932",
+    "-1e4932",
+    "1e4933",
+    "0x1p3",
+    "0x1p-70",
+    "1e-19",
+    ".5",
+    "5.",
+    "1e",
+    "-inf",
+    "infinity",
+    "+3",
+];
+const RANGES: &[&str] = &[
+    "0", "1", "2", "3", "-1", "(1", "(0", "(2", "-inf", "+inf", "inf", "(1.5", "1.5", "x", "(x", "nan", "(", "1e400",
+    "-1e400", "(inf", "(-inf", "(nan", " 1", "1 ", "( 1", "((1", "-0", "(-0", "0x1", "5e-324", "(5e-324", "1e-400",
+    "+1", "infinity", "-(1", "",
+];
+const LEX: &[&str] = &[
+    "-", "+", "[a", "(a", "[b", "(b", "[c", "[", "(", "[aa", "a", "", "--", "[\r\n", "(\r\n", "[\u{7f}", "+x", "-x",
+    "(-", "[+",
+];
 const PATTERNS: &[&str] = &[
     "*", "s*", "?0", "[sl]0", "[^s]*", "[a-m]?", "h[0-1]", "\\*", "s[", "[]", "*[", "", "none", "**", "l\\0", "[z-a]1",
     "s\\",
 ];
-const ENCODINGS: &[&str] =
-    &["u8", "i8", "u1", "i1", "u4", "i5", "u63", "i64", "i16", "u32", "u64", "i65", "u0", "x", "i", "8"];
-const BIT_INDEXES: &[&str] =
-    &["0", "1", "7", "8", "100", "#0", "#1", "#2", "-1", "x", "#-1", "1000", "4294967296", "#9223372036854775807"];
+const ENCODINGS: &[&str] = &[
+    "u8", "i8", "u1", "i1", "u4", "i5", "u63", "u63", "i64", "i64", "i63", "i16", "u32", "u33", "u64", "i65", "u0",
+    "i0", "x", "i", "8", "u08", "I8", "u-1", "i 8",
+];
+const BIT_INDEXES: &[&str] = &[
+    "0",
+    "1",
+    "7",
+    "8",
+    "100",
+    "#0",
+    "#1",
+    "#2",
+    "-1",
+    "x",
+    "#-1",
+    "1000",
+    "4294967296",
+    "#9223372036854775807",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "#4294967296",
+    "#",
+    "##1",
+    "01",
+    "+1",
+    " 1",
+];
 const BIT_OFFSETS: &[&str] =
     &["0", "1", "7", "8", "9", "15", "63", "100", "3000", "-1", "4294967296", "9223372036854775807", "x", ""];
-const DATABASES: &[&str] = &["0", "0", "0", "1", "9", "15", "16", "-1", "x", "9223372036854775807"];
+const DATABASES: &[&str] = &[
+    "0",
+    "0",
+    "0",
+    "1",
+    "9",
+    "15",
+    "16",
+    "-1",
+    "x",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "01",
+    "4294967296",
+    "",
+];
 const TYPES: &[&str] = &["string", "list", "hash", "set", "zset", "stream", "STRING"];
 
 /// Templates by family; a line written twice comes twice as often.
 pub const FAMILIES: &[(usize, &str)] =
     &[(30, STRING), (14, BIT), (26, GENERIC), (9, LIST), (9, SET), (9, HASH), (15, ZSET), (8, SERVER)];
+
+/// What comes on top in a heavy sequence: values of many pages, collections that split nodes.
+const HEAVY: &str = "
+    SET s v
+    SET s v
+    APPEND s v
+    APPEND s v
+    SETRANGE s so v
+    SETRANGE s so v
+    GETRANGE s n n
+    GETRANGE s n n
+    SETBIT s off bit
+    GETBIT s off
+    BITCOUNT s [n n [BYTE|BIT]]
+    BITPOS s bit [n [n [BYTE|BIT]]]
+    BITOP (AND|OR|XOR|NOT) s s
+    BITOP (AND|OR|XOR) s s s
+    BITFIELD s (GET enc bo|SET enc bo i|INCRBY enc bo i)+
+    STRLEN s
+    COPY s s REPLACE
+    COPY k k REPLACE
+    COPY k k DB (1|9) REPLACE
+    RENAME k k
+    DEL k
+    MGET s+
+    MSET (s v)+
+    RPUSH l e+
+    RPUSH l m*
+    RPUSH l m*
+    LPUSH l m*
+    LRANGE l n n
+    LRANGE l 0 -1
+    LINDEX l n
+    LPOP l (c|20|100)
+    RPOP l (c|20|100)
+    SADD t m*
+    SADD t m*
+    SREM t m*
+    SMEMBERS t
+    HSET h (m e)+
+    HSET h (m m)*
+    HSET h (m m)*
+    HDEL h m*
+    HGETALL h
+    HGET h m
+    HINCRBY h m i
+    ZADD z (f m)*
+    ZADD z [NX|XX] [GT|LT] [CH] (f m)*
+    ZADD z (1 m)*
+    ZREM z m*
+    ZPOPMIN z (c|20|100)
+    ZRANGE z n n [REV] [WITHSCORES]
+    ZRANGE z zr zr BYSCORE [REV] [LIMIT n n] [WITHSCORES]
+    ZRANK z m
+    OBJECT ENCODING k
+    EXPIRE k rel";
 
 const STRING: &str = "
     APPEND s v
@@ -237,6 +430,7 @@ const GENERIC: &str = "
     MOVE k db
     OBJECT ENCODING k
     OBJECT FREQ k
+    OBJECT IDLETIME none
     OBJECT (HELP|x) [k]
     DUMP k
     RESTORE k (0|0|relms|-1|x) payload [REPLACE] [ABSTTL] [IDLETIME n|FREQ n]
@@ -245,8 +439,8 @@ const GENERIC: &str = "
     SCAN (x|-1|0) (COUNT (0|x)|MATCH|TYPE)";
 
 const LIST: &str = "
-    LPUSH l v+
-    RPUSH l v+
+    LPUSH l e+
+    RPUSH l e+
     RPUSH l m+
     RPUSH l m+
     LPOP l [c]
@@ -271,9 +465,9 @@ const SET: &str = "
     SMEMBERS k";
 
 const HASH: &str = "
-    HSET h (m v)+
-    HSET h (m v)+ [m]
-    HSET k m v
+    HSET h (m e)+
+    HSET h (m e)+ [m]
+    HSET k m e
     HGET h m
     HGET k m
     HDEL h m+
@@ -327,7 +521,7 @@ const SERVER: &str = "
     EXEC
     UNWATCH
     WATCH
-    MEMORY USAGE none
+    MEMORY USAGE nokey
     MEMORY x
     LOOK";
 
@@ -348,10 +542,17 @@ pub struct Grammar<'a> {
     pub payloads: &'a [Vec<u8>],
     /// Deadlines lie this far past a fixed moment, so that no run of the test meets one.
     pub far_seconds: i64,
+    /// Large values and large collections.
+    pub heavy: bool,
+    /// Elements of collections are as long as values of strings, not at most a block.
+    pub long_elements: bool,
 }
 
 impl Grammar<'_> {
     pub fn request(&mut self) -> Vec<Vec<u8>> {
+        if self.heavy && self.random.chance(60) {
+            return self.one_of(HEAVY);
+        }
         let total: usize = FAMILIES.iter().map(|(weight, _)| weight).sum();
         let mut draw = self.random.below(total);
         let family = FAMILIES.iter().find(|(weight, _)| {
@@ -359,15 +560,19 @@ impl Grammar<'_> {
             draw = draw.saturating_sub(*weight);
             found
         });
-        let lines: Vec<&str> =
-            family.map_or("PING", |(_, lines)| lines).lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-        let line = self.random.pick(&lines);
-        let mut args = self.expand(line);
+        let mut args = self.one_of(family.map_or("PING", |(_, lines)| lines));
         self.spoil(&mut args);
         if args[0].eq_ignore_ascii_case(b"ZRANK") {
             args.truncate(3); // more are legal since 7.2
         }
         args
+    }
+
+    fn one_of(&mut self, family: &str) -> Vec<Vec<u8>> {
+        let lines: Vec<&str> = family.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+        let line = self.random.pick(&lines);
+        // Its work is the product of two lengths.
+        self.expand(if self.heavy && line.starts_with("LCS") { "LCS g g" } else { line })
     }
 
     /// One request of this template.
@@ -393,8 +598,9 @@ impl Grammar<'_> {
     fn item(&mut self, rest: &mut &str, out: &mut Vec<Vec<u8>>, live: bool) {
         let start = *rest;
         self.once(rest, out, live);
-        if let Some(after) = rest.strip_prefix('+') {
-            for _ in 0..if live { self.random.below(3) } else { 0 } {
+        if let Some(after) = rest.strip_prefix(['+', '*']) {
+            let more = if rest.starts_with('+') { 3 } else { 200 };
+            for _ in 0..if live { self.random.below(more) } else { 0 } {
                 let mut again = start;
                 self.once(&mut again, out, live);
             }
@@ -415,7 +621,7 @@ impl Grammar<'_> {
             }
             return;
         }
-        let end = rest.find([' ', '|', ']', ')', '+']).unwrap_or(rest.len());
+        let end = rest.find([' ', '|', ']', ')', '+', '*']).filter(|at| *at > 0).unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
         *rest = after;
         if live {
@@ -435,8 +641,10 @@ impl Grammar<'_> {
             "z" => self.key(ZSETS),
             "k" => self.random.pick(ANY).to_vec(),
             "v" => self.value(),
-            "m" => self.random.pick(MEMBERS).to_vec(),
+            "m" => self.member(),
+            "e" => self.element(),
             "i" => self.integer(),
+            "n" | "so" | "off" | "bo" if self.heavy && self.random.chance(50) => self.far(word),
             "n" => self.text(INDEXES),
             "c" => self.text(COUNTS),
             "d" => self.text(FLOAT_STEPS),
@@ -461,8 +669,15 @@ impl Grammar<'_> {
                 "9223372036854775807",
                 "-9223372036854775808",
                 "9223372036854776",
+                "9223372036854775",
+                "-9223372036854775",
+                "-9223372036854776",
+                "-9223372036854775807",
+                "9223372036854775808",
                 "1.5",
                 " 9",
+                "-0",
+                "1e3",
             ]),
             "at" => (self.far_seconds + self.random.between(0, 5) * 100_000).to_string().into_bytes(),
             "atms" => ((self.far_seconds + self.random.between(0, 5) * 100_000) * 1000).to_string().into_bytes(),
@@ -478,12 +693,50 @@ impl Grammar<'_> {
     }
 
     fn value(&mut self) -> Vec<u8> {
+        if self.heavy && self.random.chance(40) {
+            return self.large(100_000);
+        }
         match self.random.below(10) {
             0 => self.random.next().to_le_bytes().to_vec(),
             1 | 2 => self.random.between(-1000, 1000).to_string().into_bytes(),
             3 => vec![b'a' + self.random.below(3) as u8; self.random.below(200)],
             _ => self.random.pick(VALUES).to_vec(),
         }
+    }
+
+    fn member(&mut self) -> Vec<u8> {
+        match self.random.below(100) {
+            0..=1 if self.heavy && self.long_elements => self.large(10_000),
+            2..=79 if self.heavy => format!("member:{}", self.random.below(400)).into_bytes(),
+            _ => self.random.pick(MEMBERS).to_vec(),
+        }
+    }
+
+    fn element(&mut self) -> Vec<u8> {
+        let mut value = self.value();
+        if !self.long_elements {
+            value.truncate(64);
+        }
+        value
+    }
+
+    /// Up to so many bytes, often of a length at which a page ends; one byte, a pattern, or noise.
+    fn large(&mut self, longest: usize) -> Vec<u8> {
+        let edge = *self.random.pick(&[1023, 1024, 4095, 4096, 4097, 8192, 16_384, 32_768, 65_535, 65_536, 65_537]);
+        let len = if self.random.chance(50) { edge } else { self.random.below(longest) }.min(longest);
+        match self.random.below(3) {
+            0 => vec![*self.random.pick(b"\x00\xffa"); len],
+            1 => (0..len).map(|i| (i / 7) as u8).collect(),
+            _ => (0..len).map(|_| self.random.next() as u8).collect(),
+        }
+    }
+
+    /// A place in a large value: an index, an offset of a byte or of a bit.
+    fn far(&mut self, word: &str) -> Vec<u8> {
+        let bits = i64::from(word == "off" || word == "bo");
+        let place = self.random.between(0, 120_000 << (3 * bits));
+        let back = word == "n" && self.random.chance(40);
+        (if back { -place } else { place }).to_string().into_bytes()
     }
 
     fn integer(&mut self) -> Vec<u8> {

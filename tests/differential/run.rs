@@ -2,8 +2,12 @@
 
 use crate::agree;
 use crate::common::{Connection, Reply, Server, show, words};
+use crate::dump;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+
+/// A longer request or reply is not shown whole: the seed brings it back.
+const BRIEF_MAX: usize = 2000;
 
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -15,6 +19,8 @@ pub enum Step {
     FullScan { options: Vec<Vec<u8>> },
     /// SPOP takes what it likes: the reference is made to lose the same members.
     Spop { key: Vec<u8>, count: Option<i64> },
+    /// One server's DUMP of a key, RESTOREd on both; then the value must be equal on both.
+    Carry { key: Vec<u8>, from_look: bool },
     /// RANDOMKEY may name any key, but only one that exists.
     RandomKey,
 }
@@ -75,7 +81,11 @@ pub fn run(sequence: &Sequence, redis: &Server, look: &Server, coverage: &mut Co
 }
 
 fn differs(step: String, command: String, redis: String, look: String) -> Box<Divergence> {
-    Box::new(Divergence { step, command, redis, look })
+    let brief = |text: String| match text.len() {
+        0..=BRIEF_MAX => text,
+        len => format!("{} … {} characters", text.chars().take(BRIEF_MAX / 2).collect::<String>(), len),
+    };
+    Box::new(Divergence { step: brief(step), command, redis: brief(redis), look: brief(look) })
 }
 
 fn broken(side: &str, e: &io::Error) -> Box<Divergence> {
@@ -189,6 +199,7 @@ impl<'a> Pair<'a> {
             Step::FullScan { options } => self.full_scan(options),
             Step::Spop { key, count } => self.spop(key, *count),
             Step::RandomKey => self.random_key(),
+            Step::Carry { key, from_look } => self.carry(key, *from_look),
             Step::Call { .. } | Step::Transaction { .. } => unreachable!("plain steps are exchanged"),
         }
     }
@@ -206,6 +217,16 @@ impl<'a> Pair<'a> {
             return Ok(());
         }
         Err(differs(format!("full SCAN {}", show(options)), "SCAN".into(), format!("{redis:?}"), format!("{look:?}")))
+    }
+
+    fn carry(&mut self, key: &[u8], from_look: bool) -> Outcome {
+        let (redis, look) = self.ask(&[b"DUMP".to_vec(), key.to_vec()])?;
+        let Some(payload) = if from_look { &look } else { &redis }.bytes() else {
+            return Ok(()); // in a transaction, or no such key
+        };
+        let restore = [&b"RESTORE"[..], b"carried", b"0", &dump::as_version_10(payload), b"REPLACE"];
+        self.exchange(0, &[restore.map(<[u8]>::to_vec).to_vec()])?;
+        self.same_value(b"carried")
     }
 
     fn random_key(&mut self) -> Outcome {

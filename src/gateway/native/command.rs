@@ -237,6 +237,10 @@ fn keys<B: Backend>(context: &Context<'_, B>, request: Request<'_>) -> Result<Ve
         if (route.arity > 0 && count != route.arity) || count < -route.arity {
             return Err(ARITY);
         }
+        let nameless = !context.code.name(route.id, inner).contains('|');
+        if nameless && !context.code.describe(route.id).subcommands.is_empty() {
+            return Err(UNKNOWN);
+        }
         let keys = context.code.keys(route.id, inner).ok_or(NO_KEYS)?;
         return if keys.is_empty() { Err(ARITY) } else { Ok(keys) };
     }

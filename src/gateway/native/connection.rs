@@ -235,7 +235,7 @@ fn is_type(word: &[u8]) -> Option<bool> {
 
 fn list<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
     context.session.publish();
-    let mut clients = context.shared.clients.all();
+    let mut clients = context.shared.clients.alive();
     if request.len() == 4 && is(request.arg(2), "TYPE") {
         match is_type(request.arg(3)) {
             None => return out.error(with_argument("ERR Unknown client type '%s'", request.arg(3))),
@@ -317,7 +317,7 @@ fn kill_all<B: Backend>(context: &mut Context<'_, B>, filter: &Filter<'_>) -> i6
             && !(filter.skip_me && c.id == own)
     };
     let mut killed = 0;
-    for client in context.shared.clients.all().iter().filter(|c| meant(c)) {
+    for client in context.shared.clients.alive().iter().filter(|c| meant(c)) {
         killed += 1;
         if client.id == own {
             // Its own reply still goes out.

@@ -73,10 +73,10 @@ fn write_section<B: Backend>(text: &mut String, section: &str, context: &Context
         "stats" => stats(&mut lines, context, facts),
         "replication" => replication(&mut lines, facts),
         "cpu" => cpu(&mut lines),
-        "commandstats" => command_stats(&facts.command_costs).for_each(|(name, value)| lines.add(&name, value)),
+        "commandstats" => command_stats(&context.shared.commands()).for_each(|(name, value)| lines.add(&name, value)),
         "latencystats" if context.shared.config.get("latency-tracking") == "yes" => {
             let percentiles = context.shared.config.get("latency-tracking-info-percentiles");
-            let all = latency_stats(&facts.command_costs, &percentiles);
+            let all = latency_stats(&context.shared.commands(), &percentiles);
             all.iter().for_each(|(name, value)| lines.add(name, value));
         }
         "errorstats" => {

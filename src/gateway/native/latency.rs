@@ -2,7 +2,7 @@
 
 use super::{Context, Entry, help};
 use crate::command::args::with_argument;
-use crate::command::costs::{Histogram, Total};
+use crate::command::costs::{Counter, Histogram, Total};
 use crate::gateway::Shared;
 use crate::gateway::backend::Backend;
 use crate::resp::number::parse_int;
@@ -48,13 +48,14 @@ pub fn answer<B: Backend>(context: &Context<'_, B>, entry: &'static Entry, reque
 }
 
 fn histogram<B: Backend>(shared: &Shared<B>, request: Request<'_>, out: &mut ReplyBuf) {
-    let all = shared.backend.facts().command_costs;
+    let all = shared.commands();
     let wanted = |name: &str| {
         let family = name.split('|').next().unwrap_or_default();
         let named = |arg: &[u8]| [name, family].iter().any(|n| arg.eq_ignore_ascii_case(n.as_bytes()));
         request.len() == 2 || request.iter().skip(2).any(named)
     };
-    let shown: Vec<&(String, Total)> = all.iter().filter(|(name, _)| wanted(name)).collect();
+    let timed = |total: &Total| !total.latency.is_empty();
+    let shown: Vec<&(String, Total)> = all.iter().filter(|(name, total)| timed(total) && wanted(name)).collect();
     out.map(shown.len());
     for (name, total) in shown {
         out.bulk(name.as_bytes());
@@ -117,8 +118,10 @@ pub fn command_stats(stats: &[(String, Total)]) -> impl Iterator<Item = (String,
         let c = &total.counter;
         let usec = c.nanos / 1000;
         let each = c.nanos as f64 / 1000.0 / c.calls.max(1) as f64;
-        let (calls, failed) = (c.calls, c.failed);
-        let value = format!("calls={calls},usec={usec},usec_per_call={each:.2},rejected_calls=0,failed_calls={failed}");
+        let Counter { calls, failed, rejected, .. } = c;
+        let value = format!(
+            "calls={calls},usec={usec},usec_per_call={each:.2},rejected_calls={rejected},failed_calls={failed}"
+        );
         (format!("cmdstat_{name}"), value)
     })
 }
@@ -133,7 +136,7 @@ pub fn latency_stats(stats: &[(String, Total)], percentiles: &str) -> Vec<(Strin
         let values: Vec<String> = percentiles.split_whitespace().map(of).collect();
         (format!("latency_percentiles_usec_{name}"), values.join(","))
     };
-    stats.iter().map(line).collect()
+    stats.iter().filter(|(_, total)| !total.latency.is_empty()).map(line).collect()
 }
 
 fn slow_log<B: Backend>(context: &Context<'_, B>, entry: &'static Entry, request: Request<'_>, out: &mut ReplyBuf) {

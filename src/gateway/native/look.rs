@@ -39,7 +39,7 @@ pub fn answer<B: Backend>(
 
 /// What calls have cost this node: a line a command, then a line a client name.
 fn usage<B: Backend>(context: &Context<'_, B>, out: &mut ReplyBuf) {
-    let commands = context.shared.backend.facts().command_costs;
+    let commands = context.shared.commands();
     let clients = context.shared.clients.usage();
     let line = |name: &str, c: &Counter| {
         let usec = c.nanos / 1000;
@@ -203,7 +203,7 @@ pub async fn at<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, 
 /// `LOOK.READAT <epoch> | OFF`
 pub async fn read_at<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
     if is(request.arg(1), "OFF") {
-        context.session.read_at = None;
+        context.session.read_at = context.session.stays_at;
         return out.ok();
     }
     let backend = &context.shared.backend;

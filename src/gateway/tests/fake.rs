@@ -3,7 +3,7 @@
 
 use crate::apply::pending::{Cost, Outcome, Pending, Plan, Step, Watch};
 use crate::apply::system::SystemState;
-use crate::base::batch::{ChunkBuilder, handler};
+use crate::base::batch::{BuilderPlace, ChunkBuilder, handler};
 use crate::base::words::BytesWord;
 use crate::base::{Clock, Epoch, Millis, SystemClock};
 use crate::gateway::backend::*;
@@ -156,6 +156,7 @@ fn apply(shared: &Mutex<State>, past: &Mutex<Vec<State>>, records: &ChunkBuilder
         if inside == 0 {
             stamp = None;
         }
+        let within = inside > 0;
         inside = inside.saturating_sub(1);
         let mut nowhere = ReplyBuf::null();
         let skipped = skip > 0;
@@ -175,6 +176,9 @@ fn apply(shared: &Mutex<State>, past: &Mutex<Vec<State>>, records: &ChunkBuilder
             }
             Step::Riders(count) => (0..count).for_each(|_| {
                 let out = if skipped { &mut nowhere } else { &mut *out };
+                if is_large(&plan.riders, riders.at) && !within {
+                    out.error("a large read where writes are applied");
+                }
                 run(&mut state, &mut riders, None, out);
             }),
             Step::Literal(bytes) => {
@@ -222,7 +226,13 @@ impl Code for FakeCode {
     }
     fn lookup(&self, name: &[u8]) -> Option<Route> {
         let i = NAMES.iter().position(|(n, ..)| name.eq_ignore_ascii_case(n.as_bytes()))?;
-        Some(Route { id: CommandId(i as u32), write: NAMES[i].2, arity: NAMES[i].1, no_multi: false })
+        Some(Route {
+            id: CommandId(i as u32),
+            write: NAMES[i].2,
+            arity: NAMES[i].1,
+            no_multi: false,
+            fast: NAMES[i].0 != "large",
+        })
     }
     fn parse(&self, id: CommandId, request: Request<'_>, db: u8, into: &mut ChunkBuilder) -> Result<(), ParseError> {
         let (name, arity, _) = NAMES[id.0 as usize];
@@ -287,9 +297,16 @@ impl Reads for FakeReads {
         let mut state = locked(&self.0.state).clone();
         walk(&mut state, plan, place, bytes, patient, out)
     }
+    fn is_large(&mut self, _: &FakeCode, riders: &ChunkBuilder, at: BuilderPlace) -> bool {
+        is_large(riders, at.word())
+    }
     fn settle(&mut self, _: &Plan, _: i64) -> Cost {
         Cost::default()
     }
+}
+
+fn is_large(calls: &ChunkBuilder, at: usize) -> bool {
+    calls.words[at] as u32 & 0xff_ffff == 5
 }
 
 fn walk(state: &mut State, plan: &Plan, place: &mut Place, bytes: usize, patient: bool, out: &mut ReplyBuf) -> Ran {
@@ -302,8 +319,7 @@ fn walk(state: &mut State, plan: &Plan, place: &mut Place, bytes: usize, patient
             Step::Riders(count) => {
                 while place.done < count {
                     let mut calls = Calls { builder: &plan.riders, at: place.word };
-                    let large = plan.riders.words[place.word] as u32 & 0xff_ffff == 5;
-                    if large && !patient && inside == 0 {
+                    if is_large(&plan.riders, place.word) && !patient && inside == 0 {
                         return Ran::Large;
                     }
                     let mut nowhere = ReplyBuf::null();

@@ -50,7 +50,8 @@ pub const ROWS: &[Row] = &[
     Row::trim("Slot.move_to(db: int, to: key)", "60 + blocks(to)", "2*depth", move_to).fails(),
     Row::write("Slot.copy_to(db: int, to: key)", "60 + blocks(to) + 50*len", "2*depth + len", copy_to).fails(),
     Row::read("Slot.encoding -> bytes", "600", "1", encoding_of).bound("1").own(),
-    Row::read("Slot.dump -> bytes", "60 + 8*len", "1 + len", dump).own(),
+    // An entry may be two strings of a block each, and what tells their lengths.
+    Row::read("Slot.dump -> bytes", "70 + 24*len", "2 + len", dump).own(),
     Row::write("Slot.restore(payload: bytes, due: time?)", "60 + 1024*blocks(payload)", "8*blocks(payload)", restore)
         .fails(),
     Row::read("KeyIter.next -> (bytes, int)?", "12", "1", super::walk::next_key).kills(Kills::Nothing),
@@ -430,7 +431,8 @@ helpers! {
         let len = value.coll().map_or(0, |c| c.len);
         let mut out = Vec::new();
         rdb::dump(env.arena()?, value, &mut out);
-        env.charge(60 + 8 * len.max(blocks(out.len())), 1 + len.max(blocks(out.len())));
+        let places = if value.coll().is_some() { len } else { blocks(out.len()) };
+        env.charge(60 + 8 * len.max(blocks(out.len())), 1 + places);
         Ok(env.keep(&out))
     }
     /// Stores what DUMP made, here or in Redis.

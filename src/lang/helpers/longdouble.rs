@@ -102,7 +102,7 @@ fn decimal(text: &str) -> Option<(Big, i64)> {
 }
 
 /// The number after `e`; far values are cut, they only need to stay far.
-fn decimal_exponent(text: &str) -> Option<i64> {
+pub(super) fn decimal_exponent(text: &str) -> Option<i64> {
     let (sign, digits) = split_sign(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;

@@ -22,6 +22,7 @@ mod restore;
 pub mod scratch;
 pub mod text;
 pub mod walk;
+mod words;
 
 use super::machine::HelperFn;
 use super::table::{Row, Table};
@@ -32,7 +33,7 @@ use std::sync::LazyLock;
 pub const TYPES: &str = "handle Db: collection; handle Slot: slot; \
     handle List: collection; handle Set: collection; handle Hash: collection; handle Zset: collection; \
     handle KeyIter: iterator; handle ListIter: iterator; handle SetIter: iterator; handle HashIter: iterator; \
-    handle ZsetIter: iterator; handle Lcs: iterator; handle Ordered: collection; handle Items: slot; \
+    handle ZsetIter: iterator; handle WordIter: iterator; handle Lcs: iterator; handle Ordered: collection; handle Items: slot; \
     type Value = none | int(int) | str(bytes) | list | set | hash | zset | stream; \
     global db: Db = 0";
 
@@ -41,7 +42,7 @@ pub const PRELUDE: &str = include_str!("../../../commands/redis/prelude.look");
 
 /// All rows. A helper's number is its place here: rows are only ever added at the end of the last family.
 fn rows() -> Vec<Row> {
-    [keys::ROWS, collections::ROWS, text::ROWS, replies::ROWS, programs::ROWS].concat()
+    [keys::ROWS, collections::ROWS, text::ROWS, replies::ROWS, programs::ROWS, words::ROWS].concat()
 }
 
 /// The helper table that programs are compiled against.

@@ -25,6 +25,12 @@ pub(in crate::lang) enum Walk {
         cursor: tree::Cursor,
         reverse: bool,
     },
+    /// The words of a text that no write changes, from a place in it, each cut after `max` bytes.
+    Words {
+        text: u64,
+        at: usize,
+        max: usize,
+    },
 }
 
 impl Walk {

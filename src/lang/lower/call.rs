@@ -2,6 +2,8 @@
 
 use super::super::ast::{FnDef, TypeSyntax};
 use super::super::table::{HandleKind, Helper, Kills, Lives, RowAtom, RowPoly};
+use super::super::types::Limit;
+use super::collections::limited;
 use super::expr::word_kinds;
 use super::flow::{coerce, coercible, mismatch};
 use super::*;
@@ -11,11 +13,15 @@ impl<'a> Lower<'a> {
         if let Some(def) = self.names.fns.get(name.name.as_str()).copied() {
             return self.inline(def, args, span);
         }
+        if !self.table.has(&name.name) {
+            self.no_names(args)?;
+        }
         let vals = args.iter().map(|a| self.expr(a, None)).collect::<Low<Vec<_>>>()?;
         if let Some(val) = self.built_in(name, &vals, span)? {
             return Ok(val);
         }
         if self.table.has(&name.name) {
+            self.check_helper_names(&name.name, &vals, 0, args)?;
             return self.helper(&name.name, vals, false, span);
         }
         // a case constructor, of whatever sum is wanted
@@ -81,11 +87,15 @@ impl<'a> Lower<'a> {
             let wanted = def.params.len();
             return Err(Diagnostic::new(Code::Type, span, format!("`{}` takes {wanted} arguments", def.name.name)));
         }
+        check_names(args, def.params.iter().map(|p| p.0.name.as_str()))?;
         let mut bound = Vec::new();
         for (arg, (param, ty)) in args.iter().zip(&def.params) {
-            let ty = self.param_type(ty)?;
-            let val = match ty {
-                Some(ty) => self.expr_as(arg, &ty)?,
+            let wanted = self.param_type(ty)?;
+            let val = match wanted {
+                Some(wanted) => {
+                    let val = self.expr_as(arg, &wanted)?;
+                    self.within(val, &self.names.promised(ty, self.table)?, arg.span)?
+                }
                 None => self.expr(arg, None)?,
             };
             bound.push((param.name.clone(), Binding::Let(val)));
@@ -104,10 +114,36 @@ impl<'a> Lower<'a> {
         self.counters = counters;
         let val = val?;
         match &result {
-            Some(ty) => coerce(val, ty).map_err(|v| mismatch(def.body.span, ty, &v.ty)),
+            Some(ty) => {
+                let val = coerce(val, ty).map_err(|v| mismatch(def.body.span, ty, &v.ty))?;
+                let limits = def.result.as_ref().map(|t| self.names.promised(t, self.table)).transpose()?;
+                self.within(val, &limits.unwrap_or_default(), span)
+            }
             None if val.is_never() => Ok(val),
             None => Ok(Val::unit()),
         }
+    }
+
+    /// The value, which from here on is known to be within its limits: what is outside of them ends the call.
+    fn within(&mut self, mut val: Val, limits: &[Limit], span: Span) -> Low<Val> {
+        for (word, limit) in val.words.iter().zip(limits) {
+            if let (Loc::Const(c), Limit::Int { min, max }) = (word.loc, limit)
+                && !(min..=max).contains(&&(c as i64))
+            {
+                let text = format!("{} is not within {min}..={max}", c as i64);
+                return Err(Diagnostic::new(Code::Type, span, text));
+            }
+        }
+        self.check_limits(&val, limits, span)?;
+        for (word, limit) in val.words.iter_mut().zip(limits).filter(|(_, limit)| **limit != Limit::None) {
+            let known = limited(word.clone(), Some(limit), matches!(limit, Limit::Bytes(_)));
+            let bound = match (&word.bound, &known.bound) {
+                (Some(a), Some(b)) => Some(a.least(b)),
+                (a, b) => a.clone().or_else(|| b.clone()),
+            };
+            *word = Word { bound, natural: word.natural || known.natural, ..word.clone() };
+        }
+        Ok(val)
     }
 
     /// None: a `rest` list of the caller (`list` as a type).
@@ -125,9 +161,14 @@ impl<'a> Lower<'a> {
             && self.table.has(&format!("{receiver}.{}", name.name))
         {
             let vals = args.unwrap_or(&[]).iter().map(|a| self.expr(a, None)).collect::<Low<Vec<_>>>()?;
-            return self.helper(&format!("{receiver}.{}", name.name), vals, args.is_none(), span);
+            let full = format!("{receiver}.{}", name.name);
+            self.check_helper_names(&full, &vals, 0, args.unwrap_or(&[]))?;
+            return self.helper(&full, vals, args.is_none(), span);
         }
         let val = self.expr(on, None)?;
+        if matches!(val.ty, Type::Collection(_) | Type::Row { .. } | Type::Items(_)) {
+            self.no_names(args.unwrap_or(&[]))?;
+        }
         match val.ty.clone() {
             Type::Collection(of) => return self.collection_method(&val, &of, name, args.unwrap_or(&[]), span),
             Type::Row { of, .. } => return self.row_method(&val, &of, name, args, span),
@@ -152,6 +193,7 @@ impl<'a> Lower<'a> {
         for prefix in &prefixes {
             let full = format!("{prefix}.{}", name.name);
             if self.fits(&full, &vals) {
+                self.check_helper_names(&full, &vals, 1, args.unwrap_or(&[]))?;
                 return self.helper(&full, vals, args.is_none(), span);
             }
         }
@@ -161,6 +203,22 @@ impl<'a> Lower<'a> {
             Some(inner) => d.help(format!("this may be none: unwrap it first (`e else …`, `match`) to get {inner}")),
             None => d,
         })
+    }
+
+    /// The names that arguments are given, against those of the helper's parameters; the first `skip` have none.
+    fn check_helper_names(&self, helper: &str, vals: &[Val], skip: usize, args: &[Expr]) -> Low<()> {
+        match self.choose(helper, vals) {
+            Some(h) => check_names(args, h.params.iter().skip(skip).map(|p| &*p.0)),
+            None => self.no_names(args),
+        }
+    }
+
+    fn no_names(&self, args: &[Expr]) -> Low<()> {
+        match args.iter().find(|a| matches!(a.kind, ExprKind::Named { .. })) {
+            Some(a) => Err(Diagnostic::new(Code::Misplaced, a.span, "these arguments have no names")
+                .help("functions and helpers have named parameters; cases, lists and collections take values alone")),
+            None => Ok(()),
+        }
     }
 
     fn fits(&self, name: &str, args: &[Val]) -> bool {
@@ -428,6 +486,24 @@ impl<'a> Lower<'a> {
             }
         }
     }
+}
+
+/// Arguments keep their order: a name says what one is, and must be that of the parameter in its place.
+fn check_names<'n>(args: &[Expr], mut params: impl Iterator<Item = &'n str>) -> Low<()> {
+    for arg in args {
+        let param = params.next();
+        if let ExprKind::Named { name, .. } = &arg.kind
+            && param != Some(name.name.as_str())
+        {
+            let text = format!("the parameter in this place is not called `{}`", name.name);
+            let error = Diagnostic::new(Code::UnknownName, name.span, text);
+            return Err(match param {
+                Some(param) => error.help(format!("it is `{param}`; arguments keep the order of the parameters")),
+                None => error,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// `return e` at the end of a branch is the branch's value; `if c { … return e } rest` is `if c { … e } else { rest }`.

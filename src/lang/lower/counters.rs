@@ -86,7 +86,9 @@ impl Found {
                 self.expr(a);
                 self.expr(b);
             }
-            ExprKind::Unary { value, .. } | ExprKind::Is { value, .. } => self.expr(value),
+            ExprKind::Named { value, .. } | ExprKind::Unary { value, .. } | ExprKind::Is { value, .. } => {
+                self.expr(value)
+            }
             ExprKind::Ternary { condition, yes, no } => {
                 self.expr(condition);
                 self.expr(yes);

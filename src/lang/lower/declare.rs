@@ -75,6 +75,30 @@ impl Names<'_> {
         Ok(())
     }
 
+    /// What the type of a function's parameter or result says of each of its words.
+    pub fn promised(&self, t: &TypeSyntax, table: &Table) -> Low<Vec<Limit>> {
+        Ok(match &t.kind {
+            TypeSyntaxKind::Int { min: None, max: None, .. } => vec![Limit::None],
+            TypeSyntaxKind::Int { min, max, .. } => {
+                vec![Limit::Int { min: min.unwrap_or(i64::MIN), max: max.unwrap_or(i64::MAX) }]
+            }
+            TypeSyntaxKind::Bytes { max: Some(max) } => vec![Limit::Bytes(*max)],
+            TypeSyntaxKind::Key { max: Some(max) } => vec![Limit::Bytes(*max), Limit::None],
+            TypeSyntaxKind::Tuple(fields) => {
+                fields.iter().map(|f| self.promised(&f.1, table)).collect::<Low<Vec<_>>>()?.concat()
+            }
+            TypeSyntaxKind::Optional(inner) if self.promised(inner, table)?.iter().any(|l| *l != Limit::None) => {
+                return Err(Diagnostic::new(
+                    Code::Unsupported,
+                    t.span,
+                    "a limit inside `T?` of a function is not checked",
+                )
+                .help("leave out the limit, or unwrap the value and give it to a parameter that is always there"));
+            }
+            _ => vec![Limit::None; self.resolve(t, table)?.width()],
+        })
+    }
+
     pub fn declare_record(&mut self, def: &RecordDef, table: &Table) -> Low<()> {
         let mut record = Record { name: def.name.name.clone(), fields: Vec::new(), limits: Vec::new() };
         for (name, ty) in &def.fields {

@@ -20,6 +20,7 @@ impl<'a> Lower<'a> {
             ExprKind::None => Ok(Val::new(Type::Case("none".into(), Vec::new()), [])),
             ExprKind::Name(name) => self.name(name, e.span, expect),
             ExprKind::Call { name, args } => self.call(name, args, e.span),
+            ExprKind::Named { value, .. } => self.expr(value, expect),
             ExprKind::Method { on, name, args } => self.method(on, name, args.as_deref(), e.span),
             ExprKind::Index { on, index } => self.index(on, index, e.span),
             ExprKind::Unary { op, value } => self.unary(*op, value, e.span),
