@@ -150,6 +150,9 @@ struct Serve {
     /// Join the cluster of the node at this peer address as a learner
     #[arg(long, value_name = "ADDRESS:PORT")]
     join: Option<String>,
+    /// With --join: catch up to exactly this epoch and stay there, for analysis
+    #[arg(long, value_name = "EPOCH")]
+    stop_at: Option<String>,
     /// Secret that the nodes of a cluster share, so that others may join
     #[arg(long, value_name = "TOKEN")]
     join_token: Option<String>,
@@ -182,6 +185,7 @@ impl Serve {
             ("encryption-key-file", self.encryption_key_file),
             ("join", self.join),
             ("join-token", self.join_token),
+            ("stop-at", self.stop_at),
         ];
         for (name, value) in flags {
             if let Some(value) = value {

@@ -11,6 +11,7 @@ pub mod config;
 pub mod datadir;
 pub mod digest;
 pub mod encryption;
+pub mod export;
 pub mod keeper;
 pub mod machine;
 pub mod reads;
@@ -20,7 +21,8 @@ pub mod verify;
 
 use crate::admin::Admin;
 use crate::base::batch::{Chunk, ChunkBuilder, handler};
-use crate::base::{Clock, GatewayId, KeyHasher, NodeId, SystemClock, random};
+use crate::base::members::EXPORT;
+use crate::base::{Clock, Epoch, GatewayId, KeyHasher, NodeId, SystemClock, random};
 use crate::batch::{Batcher, BatcherConfig};
 use crate::command::{Table, builtin};
 use crate::disk::seal::Sealer;
@@ -32,7 +34,7 @@ use crate::raft::{Joiner, PeerTls, Raft, RaftConfig};
 use backend::{Node, NodeBackend, RaftLog};
 use code::NodeCode;
 use config::{Config, EngineChoice};
-use datadir::{DataDir, DataDirError, JOINED, Owner};
+use datadir::{DataDir, DataDirError, Owner};
 use keeper::Keeper;
 use machine::NodeMachine;
 use state::SharedState;
@@ -70,6 +72,8 @@ pub enum NodeError {
     Encryption(#[from] encryption::EncryptionError),
     #[error("cannot join the cluster at {0}: {1}")]
     Join(String, std::io::Error),
+    #[error("cannot show epoch {0}: {1}")]
+    Export(Epoch, String),
     /// The cluster wants this node no more.
     #[error("{0}")]
     Dismissed(String),
@@ -99,8 +103,12 @@ pub fn serve(mut config: Config) -> Result<(), NodeError> {
         None => data.claim(runtime.block_on(new_owner(&config, peers.as_ref()))?)?,
     };
     config.node_id = owner.node;
+    config.stop_at = owner.stop_at();
     let served = start(&config, &owner, peers, &data, seal).and_then(|node| {
         let backend = NodeBackend(node);
+        if let Some(epoch) = config.stop_at {
+            export::follow(&backend, epoch)?;
+        }
         runtime.block_on(run(backend, config, options, started))
     });
     if let Err(NodeError::Dismissed(_)) = &served {
@@ -114,7 +122,9 @@ pub fn serve(mut config: Config) -> Result<(), NodeError> {
 /// Whose the directory is, if this configuration may go on with it. A node that joined is told by its directory who it is.
 fn known_owner(config: &Config, owner: &Owner) -> Result<Owner, DataDirError> {
     if owner.joined() && config.initial_cluster.is_empty() {
-        return Ok(owner.clone());
+        let other = config.stop_at.filter(|epoch| owner.stop_at() != Some(*epoch));
+        let as_found = other.map_or_else(|| owner.cluster.clone(), |epoch| Owner::joining(Some(epoch)));
+        return owner.check(&config.dir, owner.node, &as_found).map(|()| owner.clone());
     }
     let founding = config.join.as_ref().map_or_else(|| cluster_text(config), |peer| format!("one to join at {peer}"));
     owner.check(&config.dir, config.node_id, &founding).map(|()| owner.clone())
@@ -125,11 +135,17 @@ async fn new_owner(config: &Config, tls: Option<&PeerTls>) -> Result<Owner, Node
     let (Some(peer), Some(addr)) = (&config.join, config.peer_addr) else { return Ok(founder(config)) };
     // A certificate names an id; without one the cluster gives the next
     let id = tls.map(|_| config.node_id);
-    let joiner = Joiner { token: &config.join_token, addr: &addr.to_string(), id };
+    let kind = if config.stop_at.is_some() { EXPORT } else { "" };
+    let joiner = Joiner { token: &config.join_token, addr: &format!("{kind}{addr}"), id };
     let joined = crate::raft::join(peer, &joiner, tls).await;
     let joined = joined.map_err(|e| NodeError::Join(peer.clone(), e))?;
     eprintln!("look: joined the cluster at {peer} as node {}, a learner", joined.node);
-    Ok(Owner { node: joined.node, cluster: JOINED.into(), cluster_id: joined.cluster, directory: random() | 1 })
+    Ok(Owner {
+        node: joined.node,
+        cluster: Owner::joining(config.stop_at),
+        cluster_id: joined.cluster,
+        directory: random() | 1,
+    })
 }
 
 /// A node that begins a cluster. Those that begin it together must give it the same name without having met.
@@ -247,6 +263,7 @@ impl Base {
             state.clone(),
             keeper.clone(),
             table.clone(),
+            config.stop_at,
         );
         (Base { state, keeper, table, clock }, machine)
     }
@@ -261,7 +278,9 @@ impl Base {
         let own = batcher.clone();
         let on_applied = Box::new(move |sequence| own.on_applied(sequence));
         let _ = self.state.own.set(crate::apply::Own { gateway: batcher.gateway(), on_applied });
-        if let Some(chunk) = first_chunk(&self.state, raft, owner, self.table.version()) {
+        // An export has nothing to say
+        let first = first_chunk(&self.state, raft, owner, self.table.version()).filter(|_| config.stop_at.is_none());
+        if let Some(chunk) = first {
             let _ = batcher.submit(chunk);
         }
         batcher
@@ -298,6 +317,7 @@ impl Base {
             backups: backup::Backups::default(),
             seal,
             reads: AtomicU64::new(random()),
+            stop_at: config.stop_at,
         })
     }
 }
@@ -324,6 +344,7 @@ fn raft_config(config: &Config, owner: &Owner, peers: Option<PeerTls>, seal: Opt
     raft.advertise = config.peer_addr.map(|at| at.to_string());
     raft.join_token = config.join_token.clone();
     raft.tls = peers;
+    raft.export = config.stop_at.is_some();
     raft
 }
 

@@ -271,3 +271,69 @@ fn a_rolling_restart_fails_no_operation() {
     eprintln!("rolling restart: {writes} writes and {reads} reads, none failed, longest {pause:?}");
     assert_eq!(cluster.ask(1, "GET counter").expect("reads").int(), Some(writes), "each write once");
 }
+
+#[test]
+fn an_export_stops_at_its_epoch_and_stays_there() {
+    let dir = directory();
+    let Some(mut cluster) = cluster(&dir) else { return };
+    let state = |cluster: &Cluster, node: usize| {
+        let ask = |line: &str| cluster.ask(node, line).unwrap_or_else(|why| panic!("{line}: {why}"));
+        (ask("LOOK.EPOCH").int().expect("a number"), ask("DEBUG DIGEST").text())
+    };
+    let mut writer = cluster.node(1).connect();
+    let mut write = |from: usize| {
+        let all: Vec<_> = (from..from + 300).map(|i| common::words(&format!("SET key:{} {i}", i % 50))).collect();
+        writer.pipeline(&all).expect("replies");
+    };
+    write(0);
+    // A state to compare with, then writes in the same pipeline on both sides of a second epoch
+    let past = state(&cluster, 1);
+    write(300);
+    let middle = epoch(&cluster) - 137;
+    write(600);
+
+    for (stop, digest) in [(past.0, Some(past.1.clone())), (middle, None)] {
+        let id = cluster.join_with(vec!["--stop-at".into(), stop.to_string()]).expect("starts");
+        await_answer(&mut cluster, id);
+        let shown = state(&cluster, id);
+        assert_eq!(shown.0, stop);
+        assert!(digest.is_none_or(|digest| digest == shown.1), "another content at epoch {stop}");
+        for key in 0..50 {
+            let then = cluster.ask(1, &format!("LOOK.AT {stop} GET key:{key}")).expect("reads");
+            assert_eq!(cluster.ask(id, &format!("GET key:{key}")).expect("reads"), then, "key:{key} at epoch {stop}");
+        }
+        // It left, and stays where it is whatever the cluster does
+        wait("its leave", || line_of(&cluster, 1, id).is_none());
+        write(900);
+        for line in
+            ["SET key:1 x", "LOOK.READAT OFF", "SET key:1 x", "CONFIG SET requirepass x", "LOOK.ONCE token INCR n"]
+        {
+            let answer = cluster.ask(id, line);
+            assert_eq!(answer.is_err_and(|e| e.starts_with("READONLY")), line != "LOOK.READAT OFF", "{line}");
+        }
+        assert_eq!(state(&cluster, id), shown);
+        cluster.kill9(id);
+        cluster.launch(id).expect("starts");
+        await_answer(&mut cluster, id);
+        assert_eq!(state(&cluster, id), shown, "after a restart, with nobody's help");
+        cluster.kill9(id);
+    }
+
+    // One whose epoch is still to come follows, and is never promoted
+    let stop = epoch(&cluster) + 400;
+    let id = cluster.join_with(vec!["--stop-at".into(), stop.to_string()]).expect("starts");
+    wait("the join", || line_of(&cluster, 1, id).is_some());
+    assert!(has_role(&cluster, id, "export"), "{:?}", line_of(&cluster, 1, id));
+    let refused = cluster.ask(2, &format!("LOOK.CLUSTER PROMOTE {id}")).expect_err("promoted");
+    assert!(refused.contains("never votes"), "{refused}");
+    write(1200);
+    write(1500);
+    await_answer(&mut cluster, id);
+    assert_eq!(state(&cluster, id).0, stop);
+}
+
+/// Waits until a node serves.
+fn await_answer(cluster: &mut Cluster, id: usize) {
+    let node = cluster.nodes[id - 1].as_mut().expect("was started");
+    node.await_ready(Duration::from_secs(30)).unwrap_or_else(|why| panic!("{why}"));
+}

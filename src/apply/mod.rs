@@ -183,6 +183,8 @@ pub struct Applier {
     finished: Vec<(Pending, Epoch, Outcome)>,
     stopwatch: Stopwatch,
     since_root: SinceRoot,
+    /// Shows this epoch when it is reached, and nothing that comes after it.
+    stop_at: Epoch,
 }
 
 /// What the running batch has done since the newest root, to do it again.
@@ -236,7 +238,14 @@ impl Applier {
             finished: Vec::new(),
             stopwatch: Stopwatch::start(),
             since_root: SinceRoot { epoch: frontier.epoch, ..SinceRoot::default() },
+            stop_at: Epoch(u64::MAX),
         }
+    }
+
+    /// An export's: stops in the midst of a batch, if the epoch lies there.
+    pub fn stopping_at(mut self, epoch: Epoch) -> Applier {
+        self.stop_at = epoch;
+        self
     }
 
     pub fn applied(&self) -> Applied {
@@ -263,6 +272,9 @@ impl Applier {
         };
         let tell = entries.iter().any(holds_own);
         for entry in entries {
+            if self.runner.epoch >= self.stop_at {
+                break;
+            }
             match &entry.body {
                 Body::Blank => {}
                 Body::Membership(bytes) => {
@@ -370,7 +382,7 @@ impl Applier {
 
     fn run(&mut self, chunk: &Chunk, pending: Option<&mut Pending>) -> Result<Outcome, RunError> {
         let Some(Pending { plan, reply, reply_bytes_max, .. }) = pending else {
-            self.runner.run_silently(&mut self.writer, chunk)?;
+            self.runner.run_until(&mut self.writer, chunk, self.stop_at)?;
             return Ok(Outcome::Applied);
         };
         reply.clear();
@@ -390,7 +402,7 @@ impl Applier {
         for &number in &self.since_root.chunks {
             // Those that this node answers have their replies already
             self.runner.begin_chunk(number, &batch.chunks[number])?;
-            self.runner.run_silently(&mut self.writer, &batch.chunks[number])?;
+            self.runner.run_until(&mut self.writer, &batch.chunks[number], self.stop_at)?;
         }
         Ok(())
     }

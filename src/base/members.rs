@@ -8,6 +8,14 @@
 use super::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Begins the address of an export: a learner that will stop at an epoch and so can never vote.
+pub const EXPORT: &str = "export@";
+
+/// The address to dial, of any member.
+pub fn dialed(addr: &str) -> &str {
+    addr.strip_prefix(EXPORT).unwrap_or(addr)
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     pub voters: Vec<BTreeSet<NodeId>>,
@@ -18,6 +26,10 @@ pub struct Members {
 impl Members {
     pub fn is_voter(&self, node: NodeId) -> bool {
         self.voters.iter().any(|config| config.contains(&node))
+    }
+
+    pub fn is_export(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|addr| addr.starts_with(EXPORT))
     }
 
     /// The highest id in it.

@@ -301,6 +301,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
         plan: Plan,
         reply: ReplyBuf,
     ) -> impl Future<Output = Result<(ReplyBuf, Plan), (PastError, Plan)>> + Send;
+    /// An export's epoch: every read is of it, and nothing is written.
+    fn stays_at(&self) -> Option<Epoch> {
+        None
+    }
     /// The newest epoch at that time, as far as history reaches.
     fn epoch_at(&self, time: Millis) -> Result<Epoch, PastError>;
     /// Oldest epoch that can be read.

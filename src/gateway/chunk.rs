@@ -27,7 +27,15 @@ const BYTES_MAX: usize = 16 << 20;
 
 pub const NO_AUTH: &str = "NOAUTH Authentication required.";
 const NOT_IN_MULTI: &str = "ERR Command not allowed inside a transaction";
+/// Redis's prefix for a node that takes no writes.
+pub const EXPORT_WRITES: &str =
+    "READONLY this node is an export: it stays at its epoch; write to a node of the cluster";
 const READS_PAST: &str = "ERR this connection reads the past; LOOK.READAT OFF allows writes again";
+
+/// Why a session that reads the past cannot write.
+fn reads_past(session: &Session) -> &'static str {
+    if session.stays_at.is_some() { EXPORT_WRITES } else { READS_PAST }
+}
 
 /// What one connection's read became.
 #[derive(Debug, Default)]
@@ -172,7 +180,7 @@ impl<B: Backend> Filler<'_, B> {
         let chunk = &mut *self.chunk;
         if route.write {
             if self.session.read_at.is_some() {
-                return Err(ParseError(READS_PAST.as_bytes().into()));
+                return Err(ParseError(reads_past(self.session).as_bytes().into()));
             }
             guard::parse(self.shared, self.session, &**self.code, route.id, request, &mut chunk.records)?;
             chunk.plan.records(1);
@@ -319,7 +327,7 @@ impl<B: Backend> Filler<'_, B> {
             return self.call(route, inner);
         }
         if self.session.read_at.is_some() {
-            self.reject(inner, READS_PAST);
+            self.reject(inner, reads_past(self.session));
             return Taken::Done;
         }
         let db = self.session.db;
@@ -531,7 +539,7 @@ impl<B: Backend> Filler<'_, B> {
             return self.answer(|out, _| native::config::set_here(shared, accepted, out));
         }
         if self.session.read_at.is_some() {
-            return self.error(READS_PAST);
+            return self.error(reads_past(self.session));
         }
         if let Err(refused) = system::record(&mut self.chunk.records, &changes, None) {
             return self.error(&*refused.0);

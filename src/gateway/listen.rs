@@ -287,7 +287,7 @@ fn admit<B: Backend>(shared: &Shared<B>, addr: String, laddr: String, open: bool
     };
     let counter = if client.is_ok() { &shared.totals.connections } else { &shared.totals.rejected };
     counter.fetch_add(1, Relaxed);
-    client.map(|client| Session::new(client, &shared.acl))
+    client.map(|client| Session::new(client, &shared.acl, shared.backend.stays_at()))
 }
 
 async fn turn_away(mut stream: impl AsyncWrite + Unpin, text: &'static [u8]) {

@@ -26,6 +26,7 @@ pub mod system;
 mod tests;
 mod tls;
 
+pub use chunk::EXPORT_WRITES;
 pub use listen::{Gateway, GatewayError, GatewayOptions, TlsListen};
 
 use crate::command::costs::Total;

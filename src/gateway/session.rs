@@ -46,6 +46,8 @@ pub struct Session {
     pub watches: Vec<Watch>,
     /// `LOOK.READAT`
     pub read_at: Option<Epoch>,
+    /// Of an export: the epoch that is read unless an older one is asked for.
+    pub stays_at: Option<Epoch>,
     pub consistency: Consistency,
     pub replies: Replies,
     /// The newest epoch that this connection wrote.
@@ -57,7 +59,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(client: Arc<Client>, acl: &Acl) -> Self {
+    pub fn new(client: Arc<Client>, acl: &Acl, stays_at: Option<Epoch>) -> Self {
         let generation = acl.generation();
         let user = acl.users().default_user().clone();
         let open = user.user.is_open();
@@ -76,7 +78,8 @@ impl Session {
             multi: None,
             executing: false,
             watches: Vec::new(),
-            read_at: None,
+            read_at: stays_at,
+            stays_at,
             consistency: Consistency::Strong,
             replies: Replies::On,
             last_epoch: Epoch::ZERO,
@@ -119,7 +122,7 @@ impl Session {
     pub fn reset(&mut self, acl: &Acl) {
         // A stranger gets no more time by it.
         let since = if self.trusted { Instant::now() } else { self.since };
-        *self = Session { last_epoch: self.last_epoch, since, ..Session::new(self.client.clone(), acl) };
+        *self = Session { last_epoch: self.last_epoch, since, ..Session::new(self.client.clone(), acl, self.stays_at) };
         self.client.no_evict.store(false, Relaxed);
         self.client.no_touch.store(false, Relaxed);
         super::clients::locked(&self.client.texts).name.clear();

@@ -10,9 +10,11 @@ use crate::apply::planted::Bug;
 use crate::apply::runner::Runner;
 use crate::apply::system::SystemState;
 use crate::base::batch::ChunkBuilder;
+use crate::base::members::{EXPORT, dialed};
 use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, NodeId, mix64};
 use crate::batch::{Batcher, Refused as Full};
 use crate::command::Table;
+use crate::gateway::EXPORT_WRITES;
 use crate::gateway::backend::{Backend, Consistency, MemberChange, NodeFacts, PastError, Place, Refused, Timings};
 use crate::history::{History, HistoryError, LogReader, Version};
 use crate::lang::engine::Engine;
@@ -58,6 +60,8 @@ pub struct Node {
     /// Told by `SHUTDOWN`; the flag says whether a checkpoint is wanted.
     pub stop: Notify,
     pub reads: AtomicU64,
+    /// An export: the epoch that it shows.
+    pub stop_at: Option<Epoch>,
     pub backups: super::backup::Backups,
     pub seal: Option<Arc<crate::disk::seal::Sealer>>,
 }
@@ -147,6 +151,9 @@ impl Backend for NodeBackend {
             let text = format!("MISCONF this node takes no more writes: {why}");
             return pending.finish(Epoch::ZERO, Outcome::Refused(self.diverged().map_or(text.into(), |e| e.0)));
         }
+        if self.0.stop_at.is_some() {
+            return pending.finish(Epoch::ZERO, Outcome::Refused(EXPORT_WRITES.into()));
+        }
         let chunk = records.finish(GatewayId(0), 0, code_version);
         let mut pending = Some(pending);
         loop {
@@ -176,6 +183,7 @@ impl Backend for NodeBackend {
         }
         match consistency {
             Consistency::Eventual => Ok(()),
+            _ if self.0.stop_at.is_some() => Ok(()),
             Consistency::Strong if self.0.raft.reads_are_local() => Ok(()),
             Consistency::Strong => {
                 let read = self.0.raft.read_index().await;
@@ -229,6 +237,10 @@ impl Backend for NodeBackend {
             Ok(done) => done,
             Err(_) => Err((PastError::Unreadable("the read of the past did not end".into()), Plan::default())),
         }
+    }
+
+    fn stays_at(&self) -> Option<Epoch> {
+        self.0.stop_at
     }
 
     fn epoch_at(&self, time: Millis) -> Result<Epoch, PastError> {
@@ -314,12 +326,13 @@ impl Backend for NodeBackend {
         let mut text = format!("leader:{}\r\n", status.leadership.leader.map_or(0, |n| n.0));
         for peer in &status.peers {
             let role = match () {
+                () if peer.addr.starts_with(EXPORT) => "export",
                 () if Some(peer.id) == status.leadership.leader => "leader",
                 () if peer.id == me => status.role,
                 () if peer.voter => "follower",
                 () => "learner",
             };
-            text += &format!("node{}:addr={},role={role}", peer.id.0, peer.addr);
+            text += &format!("node{}:addr={},role={role}", peer.id.0, dialed(&peer.addr));
             if let Some(matched) = peer.matched {
                 text += &format!(",matched={matched}");
             }

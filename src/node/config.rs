@@ -3,8 +3,8 @@
 //! Three sources, later ones win: defaults, a Redis-style file of `name value` lines (`--config`), the command line.
 //! Names are Redis's where Redis has them.
 
-use crate::base::NodeId;
 use crate::base::limits;
+use crate::base::{Epoch, NodeId};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -42,6 +42,8 @@ pub struct Config {
     pub join: Option<String>,
     /// What a node must show to join this one's cluster; empty: nobody joins.
     pub join_token: String,
+    /// An export node: follows to this epoch, shows it, and takes no writes.
+    pub stop_at: Option<Epoch>,
     pub requirepass: String,
     /// Users of a new cluster, and the file of `ACL SAVE` and `ACL LOAD`; empty: none.
     pub aclfile: String,
@@ -136,6 +138,7 @@ impl Default for Config {
             encryption_key_file: None,
             join: None,
             join_token: String::new(),
+            stop_at: None,
             requirepass: String::new(),
             aclfile: String::new(),
             protected_mode: true,
@@ -196,6 +199,7 @@ impl Config {
             "initial-cluster" => self.initial_cluster = cluster(value)?,
             "encryption-key-file" => self.encryption_key_file = (!value.is_empty()).then(|| value.into()),
             "join" => self.join = Some(value.into()),
+            "stop-at" => self.stop_at = Some(Epoch(number(name, value, 1, u64::MAX)?)),
             "join-token" => self.join_token = value.into(),
             "requirepass" => self.requirepass = value.into(),
             "aclfile" => self.aclfile = value.into(),
@@ -233,6 +237,11 @@ impl Config {
     /// Checks what one parameter alone cannot show.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_tls()?;
+        if self.stop_at.is_some() && self.join.is_none() {
+            return Err(ConfigError::Value(
+                "--stop-at needs --join: an export node follows a cluster to an epoch".into(),
+            ));
+        }
         if self.join.is_some() {
             let missing = match () {
                 () if !self.initial_cluster.is_empty() => {

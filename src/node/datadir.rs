@@ -3,7 +3,7 @@
 //! Owns its identity file (`LOOK`) and its lock. A directory that is foreign, locked, of another node or of a newer format
 //! is refused with what to do next; nothing in it is touched before it has been recognised.
 
-use crate::base::NodeId;
+use crate::base::{Epoch, NodeId};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -52,10 +52,21 @@ pub struct Owner {
 
 /// Stands where founders have their configuration.
 pub const JOINED: &str = "joined";
+const STOPS_AT: &str = ", stops at epoch ";
 
 impl Owner {
     pub fn joined(&self) -> bool {
-        self.cluster == JOINED
+        self.cluster.starts_with(JOINED)
+    }
+
+    /// What stands for the cluster of a node that joined one.
+    pub fn joining(stop_at: Option<Epoch>) -> String {
+        stop_at.map_or_else(|| JOINED.into(), |epoch| format!("{JOINED}{STOPS_AT}{epoch}"))
+    }
+
+    /// Of an export: its epoch.
+    pub fn stop_at(&self) -> Option<Epoch> {
+        self.cluster.strip_prefix(JOINED)?.strip_prefix(STOPS_AT)?.parse().ok().map(Epoch)
     }
 
     fn to_text(&self) -> String {

@@ -5,6 +5,7 @@ use super::state::SharedState;
 use crate::apply::digests::Digests;
 use crate::apply::machine::{Applied, Checkpoint, Committed, Receive, Roster, StateMachine};
 use crate::apply::{Applier, Frontier};
+use crate::base::Epoch;
 use crate::command::Table;
 use crate::store::{Store, Writer};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ pub struct NodeMachine {
     state: Arc<SharedState>,
     keeper: Arc<Keeper>,
     table: Arc<Table>,
+    /// An export's.
+    stop_at: Option<Epoch>,
 }
 
 impl NodeMachine {
@@ -24,15 +27,24 @@ impl NodeMachine {
         state: Arc<SharedState>,
         keeper: Arc<Keeper>,
         table: Arc<Table>,
+        stop_at: Option<Epoch>,
     ) -> NodeMachine {
-        let applier = applier(store, writer, frontier, &state, &table);
-        NodeMachine { applier, state, keeper, table }
+        let applier = applier(store, writer, frontier, &state, &table, stop_at);
+        NodeMachine { applier, state, keeper, table, stop_at }
     }
 }
 
-fn applier(store: Store, writer: Writer, frontier: Frontier, state: &SharedState, table: &Arc<Table>) -> Applier {
+fn applier(
+    store: Store,
+    writer: Writer,
+    frontier: Frontier,
+    state: &SharedState,
+    table: &Arc<Table>,
+    stop_at: Option<Epoch>,
+) -> Applier {
     let (waiting, progress, own) = (state.waiting.clone(), state.progress.clone(), state.own.clone());
-    Applier::new(store, writer, table.clone(), frontier, waiting, progress, own)
+    let applier = Applier::new(store, writer, table.clone(), frontier, waiting, progress, own);
+    applier.stopping_at(stop_at.unwrap_or(Epoch(u64::MAX)))
 }
 
 impl StateMachine for NodeMachine {
@@ -72,9 +84,18 @@ impl StateMachine for NodeMachine {
         if frontier.applied.last != meta.last {
             return Err(format!("the checkpoint shows entry {:?}, not {:?}", frontier.applied.last, meta.last));
         }
+        if let Some(stop) = self.stop_at.filter(|stop| *stop < frontier.epoch) {
+            let why = format!(
+                "epoch {stop} is past: the cluster's log no longer reaches back to it, and its checkpoint is of epoch {}; restore a \
+                 backup instead (look restore --at {stop})",
+                frontier.epoch
+            );
+            self.state.fail(why.clone());
+            return Err(why);
+        }
         tracing::info!("a peer's checkpoint replaced the state: epoch {}", frontier.epoch);
         self.state.replace(store.clone());
-        self.applier = applier(store, writer, frontier, &self.state, &self.table);
+        self.applier = applier(store, writer, frontier, &self.state, &self.table, self.stop_at);
         self.applier.tell_own();
         Ok(())
     }

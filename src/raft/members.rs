@@ -60,6 +60,8 @@ pub enum ChangeError {
     NotMember(NodeId),
     #[error("node {0} votes already")]
     Votes(NodeId),
+    #[error("node {0} is an export: it stops at an epoch and never votes")]
+    Export(NodeId),
     #[error("node {0} does not vote")]
     NoVoter(NodeId),
     #[error("node {0} leads; LOOK.CLUSTER TRANSFER to another node first")]
@@ -206,11 +208,12 @@ fn changed(metrics: &RaftMetrics<Types>, mut members: Members, change: Change) -
     if !members.nodes.contains_key(&node) {
         return Err(ChangeError::NotMember(node));
     }
-    let votes = members.is_voter(node);
+    let (votes, export) = (members.is_voter(node), members.is_export(node));
     // A joint membership is one that another version of Look has left half-way
     let [voters] = members.voters.as_mut_slice() else { return Err(ChangeError::Busy) };
     match change {
         Change::Promote(_) if votes => return Err(ChangeError::Votes(node)),
+        Change::Promote(_) if export => return Err(ChangeError::Export(node)),
         Change::Promote(_) => {
             fit(metrics, node)?;
             voters.insert(node);

@@ -81,6 +81,8 @@ pub struct RaftConfig {
     pub heartbeat: Duration,
     /// A follower that hears no leader for the end of this range, and a time in it besides, stands for election.
     pub election: Range<Duration>,
+    /// Goes on when its cluster has dismissed it, and does not ask whether its state is that of the others.
+    pub export: bool,
     /// Entries on their way at once.
     pub in_flight: usize,
     /// Entries kept in the log behind a checkpoint, for followers that are a little late.
@@ -101,6 +103,7 @@ impl RaftConfig {
             log,
             heartbeat: Duration::from_millis(100),
             election: Duration::from_millis(500)..Duration::from_millis(800),
+            export: false,
             in_flight: 8,
             keep_entries: 4096,
         }
@@ -596,8 +599,10 @@ impl Parts {
             tokio::spawn(server::serve(listener, node.clone()));
         }
         tokio::spawn(observe(node.clone()));
-        tokio::spawn(members::watch_standing(node.clone()));
-        tokio::spawn(agreement::watch(node.clone(), self.digests));
+        if !config.export {
+            tokio::spawn(members::watch_standing(node.clone()));
+            tokio::spawn(agreement::watch(node.clone(), self.digests));
+        }
         node.begin(&config).await?;
         Ok(node)
     }

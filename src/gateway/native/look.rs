@@ -203,7 +203,7 @@ pub async fn at<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, 
 /// `LOOK.READAT <epoch> | OFF`
 pub async fn read_at<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>, out: &mut ReplyBuf) {
     if is(request.arg(1), "OFF") {
-        context.session.read_at = None;
+        context.session.read_at = context.session.stays_at;
         return out.ok();
     }
     let backend = &context.shared.backend;
