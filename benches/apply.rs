@@ -48,7 +48,7 @@ impl OldStates for NoCheckpoints {
     fn at_or_before(&self, _: Epoch) -> Result<Option<OldState>, String> {
         Ok(None)
     }
-    fn since(&self) -> Option<Epoch> {
+    fn since(&self, _: LogIndex) -> Option<Epoch> {
         None
     }
 }

@@ -85,7 +85,7 @@ impl Target {
         line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok()).expect("the server runs")
     }
 
-    fn is_well(mut self) {
+    fn stays_well(mut self) {
         assert!(self.server.exited().is_none(), "{}", self.server.output());
         assert_eq!(self.ask(&["PING"]), ["PONG"]);
         assert!(!self.server.output().contains("panicked"), "{}", self.server.output());
@@ -110,7 +110,7 @@ fn cve_2021_21309_and_41099_announced_lengths_overflow_nothing() {
         assert_eq!(String::from_utf8_lossy(&answer), "-ERR Protocol error: invalid multibulk length\r\n", "*{count}");
     }
     assert_eq!(target.raw(b"*-1\r\n*-9223372036854775808\r\nPING\r\n"), b"+PONG\r\n");
-    target.is_well();
+    target.stays_well();
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn cve_2021_29477_and_32625_lcs_of_the_longest() {
     {
         connection.line(line).expect("an answer or an error, not the end");
     }
-    target.is_well();
+    target.stays_well();
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn cve_2021_29478_and_32687_encodings_change_at_their_limits() {
     let Reply::Bulk(dump) = connection.line("DUMP t").expect("a reply") else { panic!("no dump") };
     assert_eq!(connection.call(&request(&[b"RESTORE", b"u", b"0", &dump])).expect("a reply").text(), "OK");
     assert_eq!(target.ask(&["SCARD s", "SCARD t", "SCARD u"]), ["516", "517", "517"]);
-    target.is_well();
+    target.stays_well();
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn cve_2021_32627_and_32628_large_entries_of_small_collections() {
         assert_eq!(connection.line("HGET h f").expect("a reply"), Reply::Bulk(big));
     }
     assert_eq!(target.ask(&["LLEN l", "SCARD s", "ZRANK z nosuch"])[..2], ["8", "8"]);
-    target.is_well();
+    target.stays_well();
 }
 
 /// A program deeper than the compiler's stack is an error, not an overflow.
@@ -188,7 +188,7 @@ fn cve_2021_32672_a_frame_cut_at_every_byte_says_nothing() {
         assert!(answer.is_empty(), "cut at {cut}: {}", answer.escape_ascii());
     }
     assert_eq!(target.ask(&["DBSIZE"]), ["0"]);
-    target.is_well();
+    target.stays_well();
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn cve_2021_32761_bit_offsets_do_not_wrap() {
         "BITPOS k 1 9223372036854775807 -1 BIT",
     ]);
     assert_eq!(target.ask(&["GET k"]), ["v"]);
-    target.is_well();
+    target.stays_well();
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn cve_2022_35977_setrange_past_the_end_of_numbers() {
         assert_eq!(reply, ["ERR string exceeds maximum allowed size (proto-max-bulk-len)"], "{at}");
     }
     assert_eq!(target.ask(&["SETRANGE k -1 x", "EXISTS k"]), ["ERR offset is out of range", "0"]);
-    target.is_well();
+    target.stays_well();
 }
 
 /// `look backup` believes no server.
@@ -281,7 +281,7 @@ fn cve_2022_36021_a_pattern_of_stars_takes_no_time() {
     connection.call(&request(&[b"KEYS", pattern.as_bytes()])).expect("a reply");
     connection.call(&request(&[b"SCAN", b"0", b"MATCH", pattern.as_bytes()])).expect("a reply");
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
-    target.is_well();
+    target.stays_well();
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn cve_2023_28425_the_same_key_twice_in_every_command_that_takes_several() {
     let replies = target.ask(&lines);
     assert_eq!((replies[0].as_str(), replies[1].as_str()), ("1", "2"));
     assert_eq!(replies[replies.len() - 1], "0", "{replies:?}");
-    target.is_well();
+    target.stays_well();
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn cve_2023_28856_numbers_that_are_none_are_not_stored() {
         assert!(reply.is_error(), "{number:?} gives {reply:?}");
     }
     assert_eq!(target.ask(&["EXISTS k h", "ZADD z nan m", "ZADD z inf m", "ZADD z INCR -inf m"])[0], "0");
-    target.is_well();
+    target.stays_well();
 }
 
 #[test]
@@ -348,7 +348,7 @@ fn cve_2023_36824_keys_of_any_request_are_found_or_refused() {
             connection.call(&asked).unwrap_or_else(|e| panic!("{}: {e}", common::show(&asked)));
         }
     }
-    target.is_well();
+    target.stays_well();
 }
 
 /// Every command that declares keys, with all sorts of arguments, on a key that its user may not touch: none of them answers, and what
@@ -384,7 +384,7 @@ fn cve_2023_41053_no_command_answers_about_a_key_that_its_user_may_not_touch() {
     assert!(never_refused.is_empty(), "give them lines in ONE_BY_ONE: {never_refused:?}");
     assert!(refused > 1000, "INVALID: {refused} refusals");
     assert_eq!(admin.line("DEBUG DIGEST").expect("a reply"), before);
-    target.is_well();
+    target.stays_well();
 }
 
 /// Names of the commands whose first key has a fixed place, a bar before a subcommand.
@@ -506,7 +506,7 @@ fn cve_2023_41053_each_key_of_a_command_is_checked() {
     }
     assert!(checked > 70, "INVALID: {checked} requests");
     assert_eq!(target.ask(&["EXISTS theirs"]), ["0"]);
-    target.is_well();
+    target.stays_well();
 }
 
 #[test]
@@ -518,7 +518,7 @@ fn cve_2023_45145_the_unix_socket_has_its_mode_before_anybody_can_come() {
     let mode = std::fs::metadata(&path).expect("a socket").permissions().mode() & 0o777;
     assert_eq!(mode, 0o700, "{mode:o}");
     assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 1, "the name before the move is gone");
-    target.is_well();
+    target.stays_well();
 }
 
 #[test]
@@ -538,7 +538,7 @@ fn cve_2024_31227_and_51741_malformed_rules_are_refused() {
     }
     connection.line("ACL LIST").expect("the user can be shown");
     connection.line("ACL DRYRUN x GET k").expect("and asked about");
-    target.is_well();
+    target.stays_well();
 }
 
 /// The server's threads have stacks of 256 KiB: nothing recurses by a client's word.
@@ -556,7 +556,7 @@ fn cve_2024_31228_a_pattern_of_a_megabyte_on_a_small_stack() {
         connection.call(&request(&rules)).expect("a reply");
         connection.call(&request(&[b"ACL", b"DRYRUN", b"x", b"GET", &vec![b'a'; 1000]])).expect("a reply");
     }
-    target.is_well();
+    target.stays_well();
 }
 
 /// A server under limits of the shell.
@@ -635,7 +635,7 @@ fn cve_2024_31449_every_number_at_its_ends() {
             }
         }
     }
-    target.is_well();
+    target.stays_well();
 }
 
 /// A stranger sends for ever and reads nothing.
@@ -680,7 +680,7 @@ fn cve_2025_48367_no_more_descriptors_and_then_service_again() {
     while !served().is_ok_and(|reply| !reply.is_error()) {
         assert!(begin.elapsed() < Duration::from_secs(15), "no service after the storm:\n{}", target.server.output());
     }
-    target.is_well();
+    target.stays_well();
 }
 
 /// Clients never take the descriptors that the log and the pages need.
@@ -699,7 +699,7 @@ fn descriptors_are_kept_for_the_log() {
     drop(clients);
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(target.ask(&["SET k v"]), ["OK"]);
-    target.is_well();
+    target.stays_well();
 }
 
 #[test]
@@ -718,7 +718,7 @@ fn cve_2025_62507_argument_counts_around_every_inline_capacity() {
         }
         connection.line("DEL s l").expect("a reply");
     }
-    target.is_well();
+    target.stays_well();
 }
 
 /// A line reply has one end, whatever is told in it: the oracle of these tests refuses every other.
@@ -756,7 +756,7 @@ fn cve_2025_67733_no_text_of_a_client_ends_a_reply() {
         connection.call(&request(args)).unwrap_or_else(|e| panic!("{}: {e}", common::show(&request(args))));
         assert_eq!(connection.line("ECHO sync").expect("a reply").text(), "sync", "{}", common::show(&request(args)));
     }
-    target.is_well();
+    target.stays_well();
 }
 
 /// An empty request leaves nothing behind for the next.
@@ -765,7 +765,7 @@ fn cve_2026_27623_empty_requests_between_others() {
     let target = Target::start(&[]);
     let answer = target.raw(b"*0\r\n*-1\r\n\r\n\r\n*1\r\n$4\r\nPING\r\n*0\r\nPING\r\n*2\r\n$4\r\nECHO\r\n$0\r\n\r\n*0\r\n*1\r\n$4\r\nPING\r\n");
     assert_eq!(String::from_utf8_lossy(&answer), "+PONG\r\n+PONG\r\n$0\r\n\r\n+PONG\r\n");
-    target.is_well();
+    target.stays_well();
 }
 
 /// Clients that leave while their commands are held, and come back.
@@ -789,7 +789,7 @@ fn cve_2026_23479_a_client_leaves_while_it_waits() {
     }
     let n: i64 = target.ask(&["INCR n"])[0].parse().expect("a number");
     assert!((1..=301).contains(&n), "{n}");
-    target.is_well();
+    target.stays_well();
 }
 
 /// The leader changes between MULTI and EXEC, and while EXEC is under way, also with clients who leave then: all of a transaction
@@ -848,7 +848,7 @@ fn cve_2026_25243_damaged_payloads_are_refused() {
         }
     }
     assert_eq!(tried, 1000);
-    target.is_well();
+    target.stays_well();
 }
 
 /// What one request may be, by the first bytes of it.
@@ -891,5 +891,5 @@ fn other_protocols_are_hung_up_on() {
     encode(&words("EXISTS a"), &mut everything);
     assert_eq!(target.raw(&everything), b":0\r\n");
     let _ = &target.dir;
-    target.is_well();
+    target.stays_well();
 }

@@ -92,20 +92,18 @@ fn verify_finds_a_sound_directory_sound_and_changes_nothing() {
     drop(server);
 }
 
-#[test]
-fn verify_finds_every_flipped_bit() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let data = stopped_directory(dir.path());
+/// Flips bits in every file below `root`, one at a time: each must be found, and what is said must say what to do.
+fn flip_and_verify(what: &str, root: &Path) {
     let mut random = Random::new(common::setting("LOOK_FLIP_SEED", 1));
     let (mut flips, mut missed) = (0, Vec::new());
-    for (path, good) in files(&data).into_iter().filter(|(path, _)| !holds_nothing(path)) {
+    for (path, good) in files(root).into_iter().filter(|(path, _)| !holds_nothing(path)) {
         let end = good.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         for _ in 0..common::setting("LOOK_FLIPS", 4).min(end as u64) {
             let at = random.between(0, end as i64 - 1) as usize;
             let mut bad = good.clone();
             bad[at] ^= 1 << random.between(0, 7);
             fs::write(&path, &bad).expect("a flip");
-            let (sound, said) = verify(&data);
+            let (sound, said) = verify(root);
             flips += 1;
             if sound {
                 missed.push(format!("{} at {at} of {end}", path.display()));
@@ -115,9 +113,28 @@ fn verify_finds_every_flipped_bit() {
         }
         fs::write(&path, &good).expect("the file as it was");
     }
-    eprintln!("verify: {flips} flips, {} missed", missed.len());
+    eprintln!("verify: {flips} flips in {what}, {} missed", missed.len());
     assert!(missed.is_empty(), "of {flips} flips: {missed:#?}");
-    assert!(verify(&data).0);
+    assert!(verify(root).0);
+}
+
+#[test]
+fn verify_finds_every_flipped_bit() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    flip_and_verify("a node's directory", &stopped_directory(dir.path()));
+}
+
+#[test]
+fn verify_finds_every_flipped_bit_of_a_backup() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let server = Server::look(dir.path(), &[]).expect("a start");
+    let to = dir.path().join("backups");
+    for run in 0..2 {
+        load(&mut server.connect(), run * 100, 100);
+        backup(&server, &to).expect("a backup");
+    }
+    drop(server);
+    flip_and_verify("a backup", &to);
 }
 
 /// `look backup` of a running node: what it said.

@@ -49,6 +49,9 @@ impl Ledger {
     /// What the state says.
     pub fn load<R: Read>(state: &R) -> Ledger {
         let mut gateways = BTreeMap::new();
+        if planted("the ledger is forgotten at a start") {
+            return Ledger::default();
+        }
         system::names(state, GATEWAY, |id| {
             let Ok(id) = id.try_into() else { return };
             let id = GatewayId(u64::from_be_bytes(id));
@@ -68,7 +71,7 @@ impl Ledger {
     /// that was lost on the way, and both will be sent again.
     pub fn admit(&mut self, gateway: GatewayId, sequence: u64, now: Millis) -> bool {
         let seen = self.gateways.entry(gateway).or_insert(Seen { sequence: 0, at: now, changed: false });
-        if sequence != seen.sequence + 1 {
+        if sequence != seen.sequence + 1 && !(planted("a repeat is applied") && sequence <= seen.sequence) {
             return false;
         }
         *seen = Seen { sequence, at: now, changed: true };

@@ -6,6 +6,7 @@
 
 use crate::base::Epoch;
 use crate::base::batch::{BuilderPlace, ChunkBuilder};
+use crate::base::planted::planted;
 use crate::resp::{ReplyBuf, Version};
 use std::borrow::Cow;
 
@@ -87,6 +88,7 @@ impl Plan {
     pub fn rider(&mut self) {
         match self.steps.get_mut(self.sealed..).and_then(<[Step]>::last_mut) {
             Some(Step::Riders(n)) => *n += 1,
+            _ if planted("a read overtakes writes") => self.steps.insert(self.sealed, Step::Riders(1)),
             _ => self.steps.push(Step::Riders(1)),
         }
     }

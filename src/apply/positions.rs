@@ -43,6 +43,12 @@ impl Positions {
         Some((*all.get(next.checked_sub(1)?)?, *all.get(next)?))
     }
 
+    /// The oldest root behind which a log that begins with entry `log` goes on.
+    pub fn since(&self, log: LogIndex) -> Option<Epoch> {
+        let goes_on = |p: &&Place| p.index >= log || (p.chunks == usize::MAX && p.index.next() >= log);
+        self.lock().iter().find(goes_on).map(|p| p.epoch)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Place>> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -7,6 +7,7 @@ use super::pending::{Plan, Slow, Step, Watch};
 use super::{ledger, nodes, system};
 use crate::base::batch::{Batch, Call, Calls, Chunk, Words, handler};
 use crate::base::members::Members;
+use crate::base::planted::planted;
 use crate::base::words::BytesWord;
 use crate::base::{Epoch, KeyHasher, LogIndex, Millis, NodeId};
 use crate::command::Table;
@@ -104,7 +105,8 @@ impl Runner {
 
     /// Begins a batch: sets log time and removes keys whose time has come, as far as the bound allows.
     pub fn begin_batch(&mut self, writer: &mut Writer, index: LogIndex, batch: &Batch) -> u64 {
-        self.now = self.now.max(batch.header.time_ms);
+        self.now =
+            if planted("log time goes back") { batch.header.time_ms } else { self.now.max(batch.header.time_ms) };
         (self.index, self.seed, self.call) = (index, batch.header.seed, 0);
         writer.set_epoch(self.epoch);
         writer.set_time(self.now);
@@ -268,7 +270,7 @@ impl Runner {
     ) -> Result<(), RunError> {
         if let Step::Records(count) = *step {
             for call in state.calls.by_ref().take(count as usize) {
-                self.epoch = before.next();
+                self.epoch = if planted("a transaction is many epochs") { self.epoch.next() } else { before.next() };
                 self.element(writer, &call, &chunk.blob, reply)?;
             }
             return Ok(());
@@ -298,7 +300,8 @@ impl Runner {
                 }
                 for call in calls.by_ref().take(records) {
                     if go {
-                        self.epoch = before.next();
+                        self.epoch =
+                            if planted("a transaction is many epochs") { self.epoch.next() } else { before.next() };
                         self.element(writer, &call, &chunk.blob, reply)?;
                     }
                 }
@@ -318,7 +321,9 @@ impl Runner {
                 self.element(writer, &call, &chunk.blob, reply)
             }
             _ => {
-                self.epoch = self.epoch.next();
+                if !(planted("an epoch is used again") && self.index.0 % 16 == 7) {
+                    self.epoch = self.epoch.next();
+                }
                 self.call(writer, &call, &chunk.blob, reply)
             }
         }

@@ -22,6 +22,7 @@
 use super::seal::{self, Sealer};
 use super::{BLOCK, LogError};
 use crate::base::mix64;
+use crate::base::planted::planted;
 use bytes::Bytes;
 
 pub const VERSION: u32 = 2;
@@ -152,7 +153,7 @@ pub fn parse_record(bytes: &Bytes) -> Option<(Record, u64, usize)> {
     let kind = Kind::from_u8(bytes[5])?;
     let len = u32_at(bytes, 12) as usize;
     let whole = bytes.get(..RECORD_BYTES.checked_add(len)?)?;
-    if crc_without(whole, 8) != u32_at(bytes, 8) {
+    if crc_without(whole, 8) != u32_at(bytes, 8) && !planted("a checksum is not checked") {
         return None;
     }
     let record = Record {
@@ -234,7 +235,8 @@ impl Group {
         let mut records = Vec::new();
         for _ in 0..self.records {
             let (record, after, len) = parse_record(&bytes.slice(at..end))?;
-            if chain_after(chain, record.kind, record.term, record.index, &record.payload) != after {
+            let chained = chain_after(chain, record.kind, record.term, record.index, &record.payload) == after;
+            if !chained && !planted("a checksum is not checked") {
                 return None;
             }
             records.push((record, at as u64));

@@ -86,7 +86,7 @@ impl Writer {
         };
         // After a mere process crash the tail may still be in the page cache only
         segment.file.sync().map_err(LogError::io("sync segment"))?;
-        if recovered.torn {
+        if recovered.torn && !planted("a torn write stays") {
             recovery::wipe(&segment, recovered.offset)?;
         }
         let mut writer = Writer {
@@ -398,7 +398,8 @@ impl Writer {
 
     fn mark(&mut self) -> Result<(), LogError> {
         let old = self.high.mark();
-        let (segment, offset) = (self.segment.head.segment, self.offset);
+        let ahead = u64::from(planted("the high-water mark runs ahead")) * BLOCK as u64;
+        let (segment, offset) = (self.segment.head.segment, self.offset + ahead);
         self.high.write(Mark { segment, offset, group: self.group, chain: self.chain, ..old })?;
         self.marked = self.now;
         self.dirty = false;

@@ -75,8 +75,8 @@ pub type Kept = Option<Box<dyn Any + Send>>;
 pub trait OldStates: Send + Sync {
     /// The newest one that does not show anything after `epoch`.
     fn at_or_before(&self, epoch: Epoch) -> Result<Option<OldState>, String>;
-    /// The first epoch that any of them can be asked for.
-    fn since(&self) -> Option<Epoch>;
+    /// What the oldest one shows behind which a log that begins with entry `log` goes on.
+    fn since(&self, log: LogIndex) -> Option<Epoch>;
 }
 
 /// A version of everything, as of one epoch.
@@ -119,12 +119,14 @@ impl History {
         History { table, progress, log, old }
     }
 
-    /// Oldest epoch that can be read.
+    /// The oldest epoch from which on all can be read: what is between two versions that are kept is replayed from the log.
     pub fn since(&self, store: &Store) -> Epoch {
         if self.whole_log() {
             return Epoch::ZERO;
         }
-        self.old.since().map_or(store.since(), |old| old.min(store.since()))
+        let log = self.log.since();
+        let window = self.progress.positions.since(log).map_or(store.since(), |kept| kept.max(store.since()));
+        self.old.since(log).map_or(window, |old| old.min(window))
     }
 
     /// The log reaches back to its first entry, so everything can be replayed from the empty state.
@@ -141,6 +143,7 @@ impl History {
         match self.version(store, epoch, keys, false) {
             // A helper panicked then, as it did when the batch was applied: its call failed, and must fail again
             Err(HistoryError::Replay(RunError::Panicked(..))) => self.version(store, epoch, keys, true),
+            Err(HistoryError::Log(_)) if epoch < self.since(store) => Err(HistoryError::TooOld(self.since(store))),
             other => other,
         }
     }

@@ -276,7 +276,8 @@ impl OldStates for Keeper {
         }))
     }
 
-    fn since(&self) -> Option<Epoch> {
-        self.checkpoints().oldest_epoch()
+    fn since(&self, log: LogIndex) -> Option<Epoch> {
+        let goes_on = |record: &RootRecord| frontier_of(record).is_ok_and(|f| f.applied.last.index.next() >= log);
+        self.checkpoints().oldest_epoch(goes_on)
     }
 }

@@ -15,12 +15,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// After a failed attempt, the next waits this long at least, doubling up to the maximum.
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
+/// A connection that owes an answer and has been silent for so long is given up at the next call that waits in vain. TCP itself would
+/// try again ever more seldom, and stay mute for as long after a partition as that had lasted.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// What a link runs over: TCP, or TLS over it.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -59,7 +63,15 @@ pub async fn blocking<T: Send + 'static>(host: &dyn Host, work: impl FnOnce() ->
     rx.await.map_err(io::Error::other)
 }
 
-type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<io::Result<Frame>>>>>;
+/// Who waits for what on a connection.
+#[derive(Default)]
+struct Calls {
+    /// Since when, and who, by request.
+    waiting: BTreeMap<u64, (Instant, oneshot::Sender<io::Result<Frame>>)>,
+    heard: Option<Instant>,
+}
+
+type Waiting = Arc<Mutex<Calls>>;
 
 struct Connection {
     write: WriteHalf<Box<dyn Stream>>,
@@ -67,6 +79,14 @@ struct Connection {
     reader: tokio::task::JoinHandle<()>,
     /// A frame was begun and not ended: the stream cannot be used any more.
     broken: bool,
+}
+
+impl Connection {
+    fn is_silent(&self) -> bool {
+        let calls = lock(&self.waiting);
+        let oldest = calls.waiting.values().next().map(|(since, _)| *since);
+        oldest.is_some_and(|since| calls.heard.unwrap_or(since).max(since).elapsed() > SILENCE_MAX)
+    }
 }
 
 impl Drop for Connection {
@@ -79,7 +99,7 @@ impl Drop for Connection {
 struct State {
     connection: Option<Connection>,
     back_off: Duration,
-    not_before: Option<tokio::time::Instant>,
+    not_before: Option<Instant>,
 }
 
 /// A link to one peer; clones share it.
@@ -110,7 +130,13 @@ impl Link {
     pub async fn call(&self, request: Builder, timeout: Duration) -> io::Result<Frame> {
         match tokio::time::timeout(timeout, self.call_now(request)).await {
             Ok(result) => result,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            Err(_) => {
+                // Locked: somebody else is writing to it
+                if let Ok(mut state) = self.0.state.try_lock() {
+                    state.connection.take_if(|connection| connection.is_silent());
+                }
+                Err(io::ErrorKind::TimedOut.into())
+            }
         }
     }
 
@@ -125,7 +151,7 @@ impl Link {
             }
             let Some(connection) = &mut state.connection else { return Err(io::ErrorKind::NotConnected.into()) };
             let (tx, rx) = oneshot::channel();
-            lock(&connection.waiting).insert(id, tx);
+            lock(&connection.waiting).waiting.insert(id, (Instant::now(), tx));
             connection.broken = true;
             connection.write.write_all(bytes).await?;
             connection.write.flush().await?;
@@ -140,7 +166,7 @@ impl Link {
     }
 
     async fn connect(&self, state: &mut State) -> io::Result<()> {
-        if state.not_before.is_some_and(|t| t > tokio::time::Instant::now()) {
+        if state.not_before.is_some_and(|t| t > Instant::now()) {
             return Err(io::ErrorKind::NotConnected.into());
         }
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.shake_hands()).await;
@@ -152,7 +178,7 @@ impl Link {
                     tracing::warn!("node {} at {}: {e}", self.0.to, self.0.addr);
                 }
                 state.back_off = (state.back_off * 2).clamp(BACK_OFF_MIN, BACK_OFF_MAX);
-                state.not_before = Some(tokio::time::Instant::now() + state.back_off);
+                state.not_before = Some(Instant::now() + state.back_off);
                 return Err(e);
             }
         }
@@ -186,12 +212,17 @@ impl Link {
 /// Gives responses to whom they are for, until the connection ends.
 async fn responses(mut read: ReadHalf<Box<dyn Stream>>, waiting: Waiting) {
     while let Ok(Some(frame)) = frame::read(&mut read, frame::PAYLOAD_BYTES_MAX).await {
-        if let Some(waiter) = lock(&waiting).remove(&frame.id) {
+        let waiter = {
+            let mut calls = lock(&waiting);
+            calls.heard = Some(Instant::now());
+            calls.waiting.remove(&frame.id)
+        };
+        if let Some((_, waiter)) = waiter {
             // A caller that gave up is gone
             let _ = waiter.send(Ok(frame));
         }
     }
-    lock(&waiting).clear();
+    lock(&waiting).waiting.clear();
 }
 
 /// The text of a refusal.

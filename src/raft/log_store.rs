@@ -4,6 +4,7 @@
 //! behind. Entries that are not yet durable are always in memory.
 
 use super::types::{RaftEntry, RaftLogId, RaftVote, Types, entry_of, log_id, payload_of, position};
+use crate::base::planted::planted;
 use crate::disk::{Append, Completion, Log, LogError, Position, Vote};
 use futures_util::Stream;
 use openraft::OptionalSend;
@@ -141,6 +142,17 @@ impl LogStore {
         Ok(entries)
     }
 
+    /// Entries from the first of `range` on that are in memory, durable or not; `range` counts as the log does.
+    pub fn in_memory(&self, range: Range<u64>, bytes_max: usize) -> Vec<RaftEntry> {
+        let recent = self.recent();
+        match recent.first() {
+            Some(first) if first < range.start && !range.is_empty() => {
+                copy(&recent, first, range.start - 1..range.end - 1, bytes_max)
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Queues `vote` or a truncation and waits until it is durable.
     async fn durable(&self, queue: impl FnOnce(&Log, Completion) -> Result<(), LogError>) -> Result<(), io::Error> {
         let (tx, rx) = tokio::sync::oneshot::channel();
@@ -216,6 +228,9 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
+        if planted("a vote is not synced") {
+            return Ok(());
+        }
         let vote = Vote { term: vote.leader_id.term, node: vote.leader_id.voted_for, committed: vote.committed };
         self.durable(|log, done| log.save_vote(vote, done)).await
     }
@@ -229,6 +244,9 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn read_committed(&mut self) -> Result<Option<RaftLogId>, io::Error> {
         let state = self.0.log.state();
+        if planted("all that the log holds counts as committed") {
+            return Ok(log_id(state.last));
+        }
         Ok(log_id(state.committed.min(state.last)))
     }
 
@@ -254,6 +272,10 @@ impl RaftLogStorage<Types> for LogStore {
             }
             recent.truncations
         };
+        if planted("an append is acknowledged before its sync") {
+            callback.io_completed(Ok(()));
+            return Ok(self.0.log.append(appends, Box::new(|_| {}))?);
+        }
         // Weak: the writer's thread must not be the one that closes the log
         let store = Arc::downgrade(&self.0);
         let done: Completion = Box::new(move |result| {
@@ -282,8 +304,10 @@ impl RaftLogStorage<Types> for LogStore {
                 recent.pop_front();
             }
         }
+        let upto =
+            Position { index: id.index + 1 + u64::from(planted("a purge goes past the checkpoint")), ..position(&id) };
         // Nobody waits: a purge that is lost is done again
-        Ok(self.0.log.purge(position(&id), Box::new(|_| {}))?)
+        Ok(self.0.log.purge(upto, Box::new(|_| {}))?)
     }
 }
 

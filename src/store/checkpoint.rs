@@ -252,9 +252,9 @@ impl Checkpoints {
         lock(&self.records).kept.last().cloned()
     }
 
-    /// The oldest epoch that a record still shows.
-    pub fn oldest_epoch(&self) -> Option<Epoch> {
-        lock(&self.records).kept.first().map(|record| record.state.epoch)
+    /// The oldest epoch that a record still shows, of those that `wanted` takes.
+    pub fn oldest_epoch(&self, wanted: impl Fn(&RootRecord) -> bool) -> Option<Epoch> {
+        lock(&self.records).kept.iter().find(|record| wanted(record)).map(|record| record.state.epoch)
     }
 
     /// Whether a record of that sequence and checksum was made here, as far as anybody still knows.

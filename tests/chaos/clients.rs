@@ -255,20 +255,24 @@ impl Client {
     }
 }
 
-/// After the faults: a fresh write through a node, then what it says of every key, into the history.
-pub fn last_words(shared: &Shared, place: usize, connection: &mut Connection) -> Result<Seen, String> {
+/// After the faults: a fresh write through a node, then what it says of every key, into the history. What it refuses is asked again
+/// until `end`.
+pub fn last_words(shared: &Shared, place: usize, connection: &mut Connection, end: Instant) -> Result<Seen, String> {
     let mut seen = Seen::default();
     let mut all = vec![(u32::MAX - place as u32, Op::Set("alive".into()))];
     all.extend(shared.keys().map(|key| (key, Op::Get)));
-    for calls in all.chunks(100) {
-        let number = 1000 + place as u32;
-        let called: Vec<Called> =
-            calls.iter().map(|call| seen.history.call(number, vec![call.clone()], shared.now())).collect();
+    while !all.is_empty() {
+        let calls: Calls = all.drain(..all.len().min(100)).collect();
+        let call = |call: &(u32, Op)| seen.history.call(1000 + place as u32, vec![call.clone()], shared.now());
+        let called: Vec<Called> = calls.iter().map(call).collect();
         let requests: Vec<_> = calls.iter().map(|(key, op)| words(&request(*key, op))).collect();
         let replies = connection.pipeline(&requests).map_err(|e| format!("machine {}: {e}", place + 1))?;
-        for ((called, (_, op)), reply) in called.into_iter().zip(calls).zip(&replies) {
-            let reply = modelled(op, reply).ok_or_else(|| format!("machine {}: {reply:?}", place + 1))?;
-            seen.history.ok(called, vec![reply], None, shared.now());
+        for ((called, call), reply) in called.into_iter().zip(calls).zip(&replies) {
+            match modelled(&call.1, reply) {
+                Some(reply) => seen.history.ok(called, vec![reply], None, shared.now()),
+                None if Instant::now() < end => all.push(call),
+                None => return Err(format!("machine {}: {reply:?}", place + 1)),
+            }
         }
     }
     Ok(seen)

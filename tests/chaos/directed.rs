@@ -160,6 +160,30 @@ fn a_wrong_clock_neither_ends_nor_prolongs_a_life() {
     all_equal(&nodes);
 }
 
+/// TCP tries again ever more seldom: without more ado a partition of seven seconds would last another five on connections that were there before.
+#[test]
+fn a_partition_is_over_when_it_is_over() {
+    let dir = directory();
+    let Some(mut nodes) = three(dir.path()) else { return };
+    nodes.start_all().unwrap_or_else(|why| panic!("{why}"));
+    lead(&nodes, 0);
+    (0..3).for_each(|place| drop(nodes.ask(place, "GET k").expect("a read")));
+    nodes.net.block([(0, 2), (2, 0), (1, 2), (2, 1)]).expect("rules");
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(7) {
+        let read =
+            nodes.connect(2, Duration::from_secs(1)).and_then(|mut c| c.line("GET k").map_err(|e| e.to_string()));
+        assert!(read.map_or(true, |reply| reply.is_error()), "a node that is alone answers");
+        assert!(nodes.ask(0, "INCR k").is_ok(), "{}", nodes.outputs());
+    }
+    nodes.net.heal().expect("rules");
+    let begin = Instant::now();
+    wait("a strong read on each node", &nodes, || (0..3).all(|place| nodes.ask(place, "GET k").is_ok()));
+    let took = begin.elapsed();
+    println!("partition: strong reads on all nodes {took:.2?} after it");
+    assert!(took < Duration::from_secs(4), "after the partition it took {took:?}");
+}
+
 /// The harness itself: faults of these kinds are really there.
 #[test]
 fn what_is_cut_off_is_cut_off() {

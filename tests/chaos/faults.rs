@@ -17,6 +17,8 @@ const FAILOVER_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
+    /// Of the leader, with nothing else amiss: how long it takes is measured.
+    Failover,
     Kill,
     KillAll,
     Pause,
@@ -34,7 +36,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 14] = [
+    pub const ALL: [Fault; 15] = [
+        Fault::Failover,
         Fault::Kill,
         Fault::KillAll,
         Fault::Pause,
@@ -53,6 +56,7 @@ impl Fault {
 
     pub fn name(self) -> &'static str {
         match self {
+            Fault::Failover => "failover",
             Fault::Kill => "kill",
             Fault::KillAll => "kill-all",
             Fault::Pause => "pause",
@@ -238,7 +242,11 @@ impl<'a> Breaker<'a> {
         let members: Vec<usize> = (0..self.nodes.net.places()).filter(|at| self.nodes.id(*at).is_some()).collect();
         let others: Vec<usize> = members.into_iter().filter(|at| *at != place).collect();
         match fault {
-            Fault::Kill => self.kill(place),
+            Fault::Failover => return Ok(self.calm().is_some_and(|leader| self.time_failover(leader))),
+            Fault::Kill => {
+                self.nodes.kill(place);
+                self.later(0, 1500, Undo::Launch(vec![place]));
+            }
             Fault::KillAll => {
                 let all = self.sound();
                 all.iter().for_each(|place| self.nodes.kill(*place));
@@ -290,46 +298,46 @@ impl<'a> Breaker<'a> {
         Ok(true)
     }
 
-    /// Kills a node; how long nobody could write, if it led and nothing else was amiss.
-    fn kill(&mut self, place: usize) {
-        let voters = self.sound();
-        let measured = self.active.is_empty() && self.change.is_none() && self.settled(place);
-        let other = voters.into_iter().find(|other| *other != place);
-        let connection = other.filter(|_| measured).and_then(|other| self.nodes.connect(other, FAILOVER_MAX).ok());
-        let Some(mut connection) = connection.filter(|_| self.nodes.leader() == Some(place)) else {
-            self.nodes.kill(place);
-            return self.later(0, 1500, Undo::Launch(vec![place]));
-        };
+    /// Waits until all faults are over and all nodes have caught up; who leads then. None: a change of membership goes on, or it takes too long.
+    fn calm(&mut self) -> Option<usize> {
+        let begin = Instant::now();
+        while self.change.is_none() && begin.elapsed() < Duration::from_secs(20) && self.violations.is_empty() {
+            self.go_on();
+            let leader = self.nodes.leader().filter(|_| self.active.is_empty());
+            if leader.is_some_and(|leader| self.settled(leader)) {
+                return leader;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        None
+    }
+
+    /// Kills the leader; how long nobody could write.
+    fn time_failover(&mut self, leader: usize) -> bool {
+        let other = self.sound().into_iter().find(|other| *other != leader);
+        let connection = other.and_then(|other| self.nodes.connect(other, FAILOVER_MAX).ok());
+        let Some(mut connection) = connection else { return false };
         self.probes += 1;
         let request = words(&format!("SET probe {}", self.probes));
         let killed = Instant::now();
-        self.nodes.kill(place);
+        self.nodes.kill(leader);
         match connection.call(&request) {
             Ok(reply) if !reply.is_error() => self.failovers.push(killed.elapsed()),
-            other => self
-                .violations
-                .push(format!("no failover within {FAILOVER_MAX:?}: {other:?}\n{}", self.nodes.outputs())),
+            other => {
+                self.violations
+                    .push(format!("no failover within {FAILOVER_MAX:?}: {other:?}\n{}", self.nodes.outputs()));
+            }
         }
-        self.later(0, 300, Undo::Launch(vec![place]));
+        self.later(0, 300, Undo::Launch(vec![leader]));
+        true
     }
 
-    /// Waits a moment until a leader's followers have all that it has. False: it does not lead, or they have not.
+    /// Whether a leader's followers have all that it has.
     fn settled(&self, leader: usize) -> bool {
-        let begin = Instant::now();
-        let awake = self.nodes.awake().len();
-        while begin.elapsed() < Duration::from_secs(4) {
-            let text = self.nodes.ask(leader, "LOOK.CLUSTER").map(|reply| reply.text()).unwrap_or_default();
-            let lags: Vec<u64> =
-                text.lines().filter_map(|l| l.split_once("lag=")?.1.split(',').next()?.trim().parse().ok()).collect();
-            if lags.len() >= awake && lags.iter().all(|lag| *lag < 20) {
-                return true;
-            }
-            if self.nodes.leader() != Some(leader) {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        false
+        let text = self.nodes.ask(leader, "LOOK.CLUSTER").map(|reply| reply.text()).unwrap_or_default();
+        let lag = |line: &str| line.split_once("lag=")?.1.split(',').next()?.trim().parse::<u64>().ok();
+        let lags: Vec<u64> = text.lines().filter_map(lag).collect();
+        lags.len() >= self.nodes.awake().len() && lags.iter().all(|lag| *lag < 20)
     }
 
     /// Begins a change of membership, unless one is on its way.

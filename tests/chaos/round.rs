@@ -135,7 +135,7 @@ fn back(nodes: &Nodes, founders: usize) -> Result<(), String> {
 fn agreement(nodes: &Nodes, shared: &Shared, founders: usize, seen: &mut Seen) -> Result<(), String> {
     for place in 0..founders {
         let mut connection = nodes.connect(place, PEACE)?;
-        seen.add(last_words(shared, place, &mut connection)?);
+        seen.add(last_words(shared, place, &mut connection, Instant::now() + PEACE)?);
     }
     let begin = Instant::now();
     loop {

@@ -4,6 +4,7 @@ use crate::common::Random;
 use crate::net::{CLIENTS, End, Net};
 use history::models::{Calls, RegisterOp as Op, RegisterReply, Replies};
 use history::{Called, History};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -11,6 +12,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 /// How long a client waits for a reply.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Reads of the past remembered.
+const PAST_MAX: usize = 1000;
 
 #[derive(Default)]
 pub struct Recorded {
@@ -22,6 +25,8 @@ pub struct Recorded {
     pub transactions: u64,
     /// Replies of connections checked for their order.
     pub echoes: u64,
+    /// What the newest epochs said of keys, by epoch and key: it never changes.
+    past: BTreeMap<(u64, u32), Reply>,
 }
 
 /// What all clients of a run share.
@@ -212,7 +217,33 @@ impl Client {
             }
             newest = epoch;
             self.done(returned, epoch);
+            if self.random.chance(20) {
+                self.look_back(connection, epoch).await?;
+            }
             tokio::time::sleep(Duration::from_millis(self.random.below(60) as u64)).await;
+        }
+        Ok(())
+    }
+
+    /// Reads a key as one of the newest epochs had it, through whatever node this is.
+    async fn look_back(&mut self, connection: &mut Connection, newest: Option<u64>) -> io::Result<()> {
+        let back = self.random.below(30);
+        let known = self.record.lock().past.keys().rev().nth(back).copied();
+        let now = newest.map(|epoch| (epoch, self.random.below(self.keys as usize) as u32));
+        let Some((epoch, key)) = (if self.random.chance(50) { known.or(now) } else { now }) else { return Ok(()) };
+        let reply = connection.ask(&format!("LOOK.AT {epoch} GET k:{key}")).await?;
+        if matches!(reply, Reply::Error(_)) {
+            self.refused(&reply);
+            return Ok(());
+        }
+        let mut all = self.record.lock();
+        let first = all.past.entry((epoch, key)).or_insert_with(|| reply.clone()).clone();
+        if all.past.len() > PAST_MAX {
+            all.past.pop_first();
+        }
+        drop(all);
+        if first != reply {
+            self.violation(format!("epoch {epoch} had {first:?} at key {key}, and now {reply:?}"));
         }
         Ok(())
     }
@@ -261,7 +292,7 @@ impl Client {
 
     /// An error leaves the outcome open, but must be one that a client can understand.
     fn refused(&self, reply: &Reply) {
-        let understood = ["CLUSTERDOWN", "LOADING", "EXECABORT"];
+        let understood = ["CLUSTERDOWN", "LOADING", "EXECABORT", "EPOCHTOOOLD", "EPOCHFUTURE"];
         if !matches!(reply, Reply::Error(text) if understood.iter().any(|word| text.starts_with(word))) {
             self.violation(format!("unexpected reply {reply:?}"));
         }

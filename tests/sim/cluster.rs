@@ -1,6 +1,6 @@
 //! One run: nodes, clients, faults and time, all from one seed.
 
-use crate::clients::{Client, Record, last_words};
+use crate::clients::{Client, Connection, Record, last_words};
 use crate::common::Random;
 use crate::net::{Ms, Net, Power, Weather};
 use crate::node::{Node, Settings};
@@ -32,7 +32,8 @@ struct Plan {
     faults: Vec<&'static str>,
 }
 
-pub const FAULTS: [&str; 13] = [
+const MEMBERSHIP: &str = "membership";
+pub const FAULTS: [&str; 14] = [
     "kill",
     "power",
     "torn write",
@@ -46,10 +47,11 @@ pub const FAULTS: [&str; 13] = [
     "pause",
     "clock jump",
     "kill all",
+    MEMBERSHIP,
 ];
 
 impl Plan {
-    fn new(random: &mut Random, faulty: Ms) -> Plan {
+    fn new(seed: u64, random: &mut Random, faulty: Ms) -> Plan {
         let often = random.chance(35);
         let settings = Settings {
             nodes: if random.chance(75) { 3 } else { 5 },
@@ -63,7 +65,13 @@ impl Plan {
         };
         let weather = Weather { delay_min: 0, delay_max: *random.pick(&[1, 5, 40]), loss_percent: 0 };
         // Not all kinds in every run: rare combinations come up only among few
-        let faults = FAULTS.iter().copied().filter(|_| random.chance(60)).collect();
+        let mut faults: Vec<_> =
+            FAULTS.iter().copied().filter(|kind| *kind != MEMBERSHIP && random.chance(60)).collect();
+        if seed % 8 == 1 {
+            // Fewer voters can lose fewer disks: not both in one run
+            faults.retain(|kind| *kind != "bit flip");
+            faults.push(MEMBERSHIP);
+        }
         let (clients, keys) = (2 + random.below(5) as u32, 2 + random.below(8) as u32);
         Plan { settings, weather, clients, keys, faulty, pace: *random.pick(&[300, 1000, 3000]), faults }
     }
@@ -100,7 +108,7 @@ enum Repair {
 /// Runs the seed for about `faulty` milliseconds of faults.
 pub fn run(seed: u64, faulty: Ms, table: &Arc<Table>) -> Outcome {
     let mut random = Random::new(seed);
-    let plan = Plan::new(&mut random, faulty);
+    let plan = Plan::new(seed, &mut random, faulty);
     let net = Net::new(random.next(), plan.weather.clone());
     let (truth, record) = (Truth::default(), Record::default());
     let world = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -267,12 +275,26 @@ impl Run {
                 self.nodes[i].paused = true;
                 self.repairs.push((end, Repair::Resume(i, self.now)));
             }
+            MEMBERSHIP => self.change_membership(i),
             _ => {
                 let off = self.random.between(-100_000, 100_000);
                 self.nodes[i].clock_off.store(off, Ordering::Relaxed);
             }
         }
         self.work.fault(kind);
+    }
+
+    /// Asks a node for a change as an operator would. Whether it is made is Look's to decide.
+    fn change_membership(&mut self, i: usize) {
+        let change = *self.random.pick(&["TRANSFER", "TRANSFER", "DEMOTE", "PROMOTE", "PROMOTE"]);
+        let of = 1 + self.random.below(self.nodes.len());
+        let (net, node) = (self.net.clone(), self.nodes[i].id);
+        self.world.spawn(async move {
+            if let Ok(mut connection) = Connection::open(&net, node).await {
+                let answer = connection.ask(&format!("LOOK.CLUSTER {change} {of}")).await;
+                tracing::info!("{change} {of}: {answer:?}");
+            }
+        });
     }
 
     /// A random set of nodes on one side.

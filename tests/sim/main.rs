@@ -114,6 +114,30 @@ const PLANTED: &[(&str, u64)] = &[
     ("a checkpoint says too much", 3),
     ("a gateway's id is used again", 3),
     ("a sequence is left out", 3),
+    ("a leader leads on in its term", 6),
+    ("a vote is not synced", 3),
+    ("an append is acknowledged before its sync", 3),
+    ("a repeat is applied", 6),
+    ("the ledger is forgotten at a start", 3),
+    ("the high-water mark runs ahead", 3),
+    ("a read overtakes writes", 3),
+    ("a purge goes past the checkpoint", 4),
+    ("an epoch is used again", 3),
+];
+
+/// Planted as well; no seed is known yet that finds them. Tried with `LOOK_SIM_SEARCH`.
+const SOUGHT: &[&str] = &[
+    "all that the log holds counts as committed",
+    "a read does not wait for apply",
+    "a checksum is not checked",
+    "a leader asks no quorum",
+    "a new leader reads before its first entry",
+    "a transaction is many epochs",
+    "log time goes back",
+    "who does not answer has the entries",
+    "everybody gets a vote",
+    "a torn write stays",
+    "a name is not synced",
 ];
 
 /// How a run with a bug ended, if it shows the bug.
@@ -139,6 +163,14 @@ fn planted_bugs_are_found() {
         match seeds.into_iter().find_map(|seed| Some((seed, shown(seed, bug)?))) {
             Some((seed, why)) => println!("| {bug} | {seed} | {:.100} |", why.lines().next().unwrap_or_default()),
             None => missed.push(bug),
+        }
+    }
+    for bug in SOUGHT.iter().filter(|_| search > 0) {
+        match (1..=search).find_map(|seed| Some((seed, shown(seed, bug)?))) {
+            Some((seed, why)) => {
+                println!("| {bug} | {seed}: put it in the table | {:.100} |", why.lines().next().unwrap_or_default())
+            }
+            None => println!("| {bug} | none up to {search} | |"),
         }
     }
     assert!(missed.is_empty(), "not found: {missed:?}");

@@ -327,7 +327,8 @@ struct Watched {
 impl Watched {
     fn look(&self) {
         let Ok(snapshot) = self.state.store().snapshot().map(|s| (s.epoch().0, s.digest())) else { return };
-        let after = After { epoch: snapshot.0, digest: snapshot.1 };
+        let time = self.state.progress.now.load(Ordering::Relaxed);
+        let after = After { epoch: snapshot.0, digest: snapshot.1, time };
         self.truth.state(self.node, self.machine.applied().last.index.0, after);
     }
 }

@@ -19,6 +19,8 @@ struct Entry {
 pub struct After {
     pub epoch: u64,
     pub digest: u64,
+    /// Log time.
+    pub time: i64,
 }
 
 #[derive(Default)]
@@ -78,16 +80,16 @@ impl Truth {
         }
     }
 
-    /// The state after entry `index`: the same on every node, and epochs never go back.
+    /// The state after entry `index`: the same on every node, and neither epochs nor log time ever go back.
     pub fn state(&self, node: u64, index: u64, after: After) {
         let mut seen = self.seen();
         let first = *seen.states.entry(index).or_insert(after);
         if first != after {
             seen.violations.push(format!("node {node} has at entry {index} {after:?}, another node had {first:?}"));
         }
-        let before = seen.states.range(..index).next_back().map(|(_, s)| s.epoch);
-        if before.is_some_and(|before| before > after.epoch) {
-            seen.violations.push(format!("node {node}: epoch {} at entry {index}, {before:?} before", after.epoch));
+        let before = seen.states.range(..index).next_back().map(|(_, s)| *s);
+        if before.is_some_and(|before| before.epoch > after.epoch || before.time > after.time) {
+            seen.violations.push(format!("node {node}: {after:?} at entry {index}, {before:?} before"));
         }
     }
 
