@@ -8,7 +8,7 @@ use look::base::{LogIndex, NodeId, SystemClock};
 use look::batch::{Batcher, BatcherConfig};
 use look::disk::sim::SimDisk;
 use look::disk::{Log, LogOptions, Position};
-use look::raft::{Change, Raft, RaftConfig, ReadError};
+use look::raft::{Change, Raft, RaftConfig, ReadError, ReadPoint};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -381,7 +381,7 @@ fn one_node_needs_no_network_and_goes_on_after_a_restart() {
         total += 100;
         assert_eq!(machine.ledger.lock().unwrap().ran.len(), total, "the log is applied again, and goes on");
         wait("local reads", || raft.reads_are_local());
-        assert_eq!(block_on(raft.read_index()), Ok(raft.applied()));
+        assert_eq!(block_on(raft.read_index()), Ok(ReadPoint { index: raft.applied(), leader_ms: None }));
         assert_eq!(raft.status().role, "leader");
         // What it sent to peers in its old term may be more than its own disk has: that term's places are taken
         assert!(raft.leadership().term > term, "no node leads one term in two lives");
@@ -400,7 +400,7 @@ fn three_nodes_take_writes_everywhere_and_agree() {
     (0..3).for_each(|i| cluster.check_gateway(i));
     for i in 0..3 {
         let node = cluster.node(i);
-        let index = block_on(node.raft.read_index()).expect("reads anywhere");
+        let index = block_on(node.raft.read_index()).expect("reads anywhere").index;
         assert!(node.raft.applied() >= index && index > LogIndex(0));
         assert_eq!(node.raft.status().peers.len(), 3);
     }

@@ -308,6 +308,10 @@ impl ForwardSink for Shared {
         self.wake.notify_one();
     }
 
+    fn now_ms(&self) -> Millis {
+        self.clock.now_ms()
+    }
+
     fn stopped(&self) {
         self.lock().stopped = true;
         self.wake.notify_one();

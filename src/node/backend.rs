@@ -181,13 +181,21 @@ impl Backend for NodeBackend {
         if let Some(refused) = self.diverged() {
             return Err(refused);
         }
+        let clock = &*self.0.clock;
+        if self.0.raft.leadership().me {
+            self.0.state.leader_says(clock.now_ms(), clock);
+        }
         match consistency {
             Consistency::Eventual => Ok(()),
             _ if self.0.stop_at.is_some() => Ok(()),
             Consistency::Strong if self.0.raft.reads_are_local() => Ok(()),
             Consistency::Strong => {
                 let read = self.0.raft.read_index().await;
-                read.map(|_| ()).map_err(|e| Refused(format!("CLUSTERDOWN {e}").into()))
+                let point = read.map_err(|e| Refused(format!("CLUSTERDOWN {e}").into()))?;
+                if let Some(now) = point.leader_ms {
+                    self.0.state.leader_says(now, clock);
+                }
+                Ok(())
             }
             Consistency::Session => {
                 let mut applied = self.0.raft.watch_applied();

@@ -18,7 +18,6 @@ use crate::resp::ReplyBuf;
 use crate::store::{Read, Reader, SYSTEM_DB, WindowError};
 use smallvec::SmallVec;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 pub struct NodeReads {
     state: Arc<SharedState>,
@@ -86,7 +85,7 @@ impl Reads for NodeReads {
                 return Ran::All;
             }
         };
-        self.runner.now = self.state.progress.now.load(Ordering::Acquire).max(self.clock.now_ms());
+        self.runner.now = self.state.now(&*self.clock);
         let mut stopwatch = Stopwatch::start();
         let snapshot = reader.newest();
         self.runner.epoch = snapshot.epoch();

@@ -330,8 +330,8 @@ impl Node {
     async fn add_learner(&self, addr: &str, wanted: Option<NodeId>) -> Result<Joined, ChangeError> {
         let _one = self.joining.lock().await;
         // The state must know every id that was ever given
-        let index = self.ask_for_index().await.map_err(|_| ChangeError::NoLeader)?;
-        self.wait_applied(index).await.map_err(|_| ChangeError::NoLeader)?;
+        let point = self.ask_for_index().await.map_err(|_| ChangeError::NoLeader)?;
+        self.wait_applied(point.index).await.map_err(|_| ChangeError::NoLeader)?;
         let members = members_of(self.raft.metrics().borrow_watched().membership_config.membership());
         let next = self.identity.progress.roster().next.max(members.highest().next());
         let id = wanted.unwrap_or(next);

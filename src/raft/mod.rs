@@ -31,7 +31,7 @@ use crate::apply::machine::{Applied, Committed, LogPosition, Roster, StateMachin
 use crate::base::batch::{Batch, Chunk};
 use crate::base::histogram::Distribution;
 use crate::base::planted::planted;
-use crate::base::{LogIndex, NodeId, mix64};
+use crate::base::{LogIndex, Millis, NodeId, mix64};
 use crate::disk::{Disk, Log, LogError, LogOptions};
 use frame::{Builder, Kind};
 use identity::Identity;
@@ -190,6 +190,16 @@ pub trait ForwardSink: Send + Sync {
     fn refused(&self, term: u64, batch: &Batch);
     /// This node takes part no more.
     fn stopped(&self);
+    /// The clock that stamps this node's batches.
+    fn now_ms(&self) -> Millis;
+}
+
+/// What a strong read must see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadPoint {
+    pub index: LogIndex,
+    /// The leader's clock as it answered; None: this node leads, and the clock is its own.
+    pub leader_ms: Option<Millis>,
 }
 
 type OpenRaft = openraft::Raft<Types, Machine>;
@@ -231,7 +241,7 @@ struct Links {
 
 #[derive(Default)]
 struct Reads {
-    waiting: Vec<oneshot::Sender<Result<LogIndex, ReadError>>>,
+    waiting: Vec<oneshot::Sender<Result<ReadPoint, ReadError>>>,
     round_runs: bool,
     stopped: bool,
 }
@@ -440,18 +450,15 @@ impl Raft {
     }
 
     /// Waits until everything acknowledged before this call is applied here. One round for all that wait at the same time.
-    pub async fn read_index(&self) -> Result<LogIndex, ReadError> {
-        if self.node.reads_are_local() {
-            return Ok(self.applied());
+    pub async fn read_index(&self) -> Result<ReadPoint, ReadError> {
+        if self.node.reads_are_local() || planted("a read asks nobody") {
+            return Ok(ReadPoint { index: self.applied(), leader_ms: None });
         }
-        if planted("a read asks nobody") {
-            return Ok(self.applied());
-        }
-        let index = self.node.read_round().await?;
+        let point = self.node.read_round().await?;
         if !planted("a read does not wait for apply") {
-            self.node.wait_applied(index).await?;
+            self.node.wait_applied(point.index).await?;
         }
-        Ok(index)
+        Ok(point)
     }
 
     /// Everything up to `position` is in a durable checkpoint: the log may let go of it.
@@ -717,7 +724,7 @@ impl Node {
 
     /// The index that a read begun now must see. A caller that comes while a round runs waits for the next one: a round
     /// proves only what was true after it began.
-    async fn read_round(self: &Arc<Self>) -> Result<LogIndex, ReadError> {
+    async fn read_round(self: &Arc<Self>) -> Result<ReadPoint, ReadError> {
         let (tx, rx) = oneshot::channel();
         {
             let mut reads = lock(&self.reads);
@@ -750,7 +757,7 @@ impl Node {
     }
 
     /// While leadership changes hands there may be nobody to ask: a read waits for it as a write does.
-    async fn ask_until_answered(&self) -> Result<LogIndex, ReadError> {
+    async fn ask_until_answered(&self) -> Result<ReadPoint, ReadError> {
         let give_up = tokio::time::Instant::now() + READ_TIMEOUT;
         let mut changes = self.leadership.subscribe();
         loop {
@@ -761,7 +768,7 @@ impl Node {
                 _ = changes.changed() => continue,
             };
             let error = match asked {
-                Ok(index) => return Ok(index),
+                Ok(point) => return Ok(point),
                 Err(error) => error,
             };
             if tokio::time::Instant::now() + READ_RETRY >= give_up || self.failure().is_some() {
@@ -771,12 +778,13 @@ impl Node {
         }
     }
 
-    async fn ask_for_index(&self) -> Result<LogIndex, ReadError> {
+    async fn ask_for_index(&self) -> Result<ReadPoint, ReadError> {
         let leadership = *self.leadership.borrow();
         let leader = leadership.leader.ok_or(ReadError::NoLeader)?;
         if leader.0 == self.id {
+            let here = |index| ReadPoint { index, leader_ms: None };
             if planted("a leader asks no quorum") {
-                return Ok(self.progress.index());
+                return Ok(here(self.progress.index()));
             }
             let round = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
             let linearizer = round.map_err(|e| match e.forward_to_leader() {
@@ -785,14 +793,17 @@ impl Node {
             })?;
             if planted("a new leader reads before its first entry") {
                 let committed = self.raft.metrics().borrow_watched().local_committed;
-                return Ok(LogIndex(committed.map_or(0, |id| id.index + 1)));
+                return Ok(here(LogIndex(committed.map_or(0, |id| id.index + 1))));
             }
-            return Ok(LogIndex(linearizer.read_log_id().log_id().index + 1));
+            return Ok(here(LogIndex(linearizer.read_log_id().log_id().index + 1)));
         }
         let links = self.links(leader.0).ok_or(ReadError::NoLeader)?;
         let request = Builder::new(Kind::ReadIndex, 0, 0);
         let frame = links.reads.call(request, READ_TIMEOUT).await.map_err(|_| ReadError::NoQuorum)?;
-        types::Reader(&frame.payload).u64().map(LogIndex).ok_or(ReadError::NoQuorum)
+        let mut answer = types::Reader(&frame.payload);
+        let (index, now) = (answer.u64(), answer.u64());
+        let index = index.map(LogIndex).ok_or(ReadError::NoQuorum)?;
+        Ok(ReadPoint { index, leader_ms: now.map(|now| now as Millis) })
     }
 
     /// Links to a member, made anew when its address changed.

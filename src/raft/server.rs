@@ -170,9 +170,10 @@ impl Session {
                 if !self.node.leadership.borrow().me {
                     return Err(io::Error::other("not the leader"));
                 }
-                let index = self.node.read_round().await.map_err(io::Error::other)?;
-                let mut b = Builder::new(Kind::ReadIndex, id, 8);
-                b.u64(index.0);
+                let point = self.node.read_round().await.map_err(io::Error::other)?;
+                let mut b = Builder::new(Kind::ReadIndex, id, 16);
+                b.u64(point.index.0);
+                self.node.sink.get().map(|sink| b.u64(sink.now_ms() as u64));
                 Ok(b)
             }
             Kind::Join => {
