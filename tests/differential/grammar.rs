@@ -430,7 +430,7 @@ const GENERIC: &str = "
     MOVE k db
     OBJECT ENCODING k
     OBJECT FREQ k
-    OBJECT IDLETIME none
+    OBJECT IDLETIME nokey
     OBJECT (HELP|x) [k]
     DUMP k
     RESTORE k (0|0|relms|-1|x) payload [REPLACE] [ABSTTL] [IDLETIME n|FREQ n]
