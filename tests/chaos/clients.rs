@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How long a client waits for a reply.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// After a refusal; then a client goes to any node.
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// Fresh keys so often: what has no reply stays pending on its key for ever.
 const KEYS_FOR: Duration = Duration::from_secs(4);
 /// So many in use at once. Operations touch keys of one such group only.
@@ -140,6 +142,11 @@ impl Client {
             let whole = returned.len() == count;
             self.done(returned, epoch.filter(|_| whole));
             last?;
+            if !whole {
+                // A node that refuses answers at once: to insist would only leave more that nobody knows the end of
+                std::thread::sleep(REFUSED_PAUSE);
+                return Ok(());
+            }
             std::thread::sleep(Duration::from_millis(self.random.below(12) as u64));
         }
         Ok(())
