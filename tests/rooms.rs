@@ -30,6 +30,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
     ("resp::ReplyBuf", &["apply"], "the buffer in that slot"),
     ("resp::Version", &["apply"], "its dialect"),
     ("lang::env", &["apply"], "what a call runs in: apply makes one and keeps it, `command` says which program runs"),
+    ("command::costs", &["admin"], "what commands cost: plain numbers, which the gateway hands on"),
     ("command::Table", &["history"], "the code that a private replay runs"),
 ];
 
@@ -42,7 +43,16 @@ const PLACES: &[(&str, &[&str])] = &[
     ("tokio", &["src/main.rs", "src/node", "src/admin/", "src/gateway/", "src/batch/", "src/raft/"]),
     ("axum", &["src/admin/"]),
     ("prometheus_client", &["src/admin/metrics.rs"]),
-    ("tokio_rustls", &["src/node/tls.rs", "src/gateway/listen.rs", "src/gateway/tls.rs", "src/raft/tls.rs"]),
+    (
+        "tokio_rustls",
+        &[
+            "src/node/tls.rs",
+            "src/node/backup/client.rs",
+            "src/gateway/listen.rs",
+            "src/gateway/tls.rs",
+            "src/raft/tls.rs",
+        ],
+    ),
     (
         "unsafe",
         &[

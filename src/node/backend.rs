@@ -220,7 +220,6 @@ impl Backend for NodeBackend {
         if let Some(Refused(why)) = self.diverged() {
             return Err((PastError::Unreadable(why.into_owned()), plan));
         }
-        // Most reads of the window need no replay and no disk: they end before a blocking thread would have woken.
         let task = move || {
             let keys = keys_of_plan(&code.table, &plan);
             let version = match node.history.at(&node.state.store(), at, keys.as_deref()) {
@@ -241,7 +240,7 @@ impl Backend for NodeBackend {
             }
             Ok((reply, plan))
         };
-        match tokio::task::spawn_blocking(task).await {
+        match self.0.raft.blocking(task).await {
             Ok(done) => done,
             Err(_) => Err((PastError::Unreadable("the read of the past did not end".into()), Plan::default())),
         }

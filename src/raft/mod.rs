@@ -461,6 +461,11 @@ impl Raft {
         Ok(point)
     }
 
+    /// Runs `work` where it may wait for a disk; the simulation has no threads for that.
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+        link::blocking(&*self.node.identity.host, work).await
+    }
+
     /// Everything up to `position` is in a durable checkpoint: the log may let go of it.
     pub fn checkpointed(&self, position: LogPosition) {
         if self.node.identity.transfers.load(Ordering::Acquire) > 0 {
