@@ -479,7 +479,9 @@ impl<B: Backend> Filler<'_, B> {
     fn transaction(&mut self, queue: &Queue, watches: Vec<Watch>) {
         let watch_count = watches.len() as u32;
         let start = self.chunk.records.words.len();
-        let logged = queue.writes && self.session.read_at.is_none() && self.begin_exec(&watches);
+        // What decides whether a database or dialect was chosen goes through the log even if it writes nothing: its end is waited for
+        let decides = self.chunk.before.is_some();
+        let logged = (queue.writes || decides) && self.session.read_at.is_none() && self.begin_exec(&watches);
         self.chunk.plan.seal();
         let at = self.chunk.plan.steps.len();
         self.chunk.plan.steps.push(Step::Mute(false));
@@ -491,7 +493,7 @@ impl<B: Backend> Filler<'_, B> {
         }
         self.session.executing = false;
         let records = self.chunk.writes - before;
-        let logged = if logged && records == 0 {
+        let logged = if logged && records == 0 && !decides {
             // Every write was wrong: nothing of it is to cost an epoch.
             self.chunk.records.words.truncate(start);
             self.chunk.records.calls -= 1;

@@ -164,6 +164,15 @@ async fn a_transaction_that_failed_has_not_selected_a_database() {
     a.says("WATCH a", "+OK\r\n").await;
     a.send(b"MULTI\r\nSELECT 1\r\nSET a y\r\nEXEC\r\nGET a\r\n").await;
     a.expect("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n+OK\r\n$1\r\ny\r\n").await;
+    // Nor one that writes nothing
+    a.says("SELECT 0", "+OK\r\n").await;
+    a.says("WATCH a", "+OK\r\n").await;
+    b.says("SET a z", "+OK\r\n").await;
+    a.send(b"MULTI\r\nSELECT 1\r\nHELLO 3\r\nEXEC\r\nGET a\r\nGET none\r\n").await;
+    a.expect("+OK\r\n+QUEUED\r\n+QUEUED\r\n*-1\r\n$1\r\nz\r\n$-1\r\n").await;
+    a.says("WATCH a", "+OK\r\n").await;
+    a.send(b"MULTI\r\nSELECT 1\r\nEXEC\r\nGET a\r\n").await;
+    a.expect("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n$1\r\ny\r\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

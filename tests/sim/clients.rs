@@ -292,7 +292,7 @@ impl Client {
 
     /// An error leaves the outcome open, but must be one that a client can understand.
     fn refused(&self, reply: &Reply) {
-        let understood = ["CLUSTERDOWN", "LOADING", "EXECABORT", "EPOCHTOOOLD", "EPOCHFUTURE"];
+        let understood = ["CLUSTERDOWN", "LOADING", "MISCONF", "EXECABORT", "EPOCHTOOOLD", "EPOCHFUTURE"];
         if !matches!(reply, Reply::Error(text) if understood.iter().any(|word| text.starts_with(word))) {
             self.violation(format!("unexpected reply {reply:?}"));
         }
