@@ -49,7 +49,7 @@ pub struct Chunk {
     pub tallies: SmallVec<[Tally; 2]>,
     /// The dialect of its replies.
     pub version: Version,
-    /// Something in it changes how later commands are answered: it ends here.
+    /// It holds a large read, which goes alone.
     pub ended: bool,
     /// The chunk is one EXEC with watches and a SELECT or HELLO: if it fails, these hold again.
     pub before: Option<(u8, Version)>,

@@ -122,13 +122,9 @@ impl Code for NodeCode {
     #[inline]
     fn lookup(&self, name: &[u8]) -> Option<Route> {
         let (named, id) = self.table.lookup(name)?;
-        let all = match named {
-            Named::Command(number) => std::slice::from_ref(number),
-            Named::Container(all) => &all[..],
-        };
-        let arity = match named {
-            Named::Command(number) => self.table[*number].grammar.arity,
-            Named::Container(_) => -2,
+        let (all, arity) = match named {
+            Named::Command(number) => (std::slice::from_ref(number), self.table[*number].grammar.arity),
+            Named::Container(all) => (&all[..], -2),
         };
         let write = all.iter().any(|n| self.table[*n].write);
         let fast = all.iter().all(|n| self.table[*n].fast);
