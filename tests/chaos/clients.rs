@@ -71,16 +71,6 @@ fn modelled(op: &Op, reply: &Reply) -> Option<RegisterReply> {
     })
 }
 
-fn request(key: u32, op: &Op) -> String {
-    match op {
-        Op::Get => format!("GET k:{key}"),
-        Op::Set(value) => format!("SET k:{key} {value}"),
-        Op::Incr(by) => format!("INCRBY k:{key} {by}"),
-        Op::Append(tail) => format!("APPEND k:{key} {tail}"),
-        Op::Del => format!("DEL k:{key}"),
-    }
-}
-
 /// Called, its calls, and whether MULTI is around them.
 type Asked = (Called, Calls, bool);
 /// A reply, when it came, and whether it is of a write.
@@ -238,7 +228,7 @@ impl Client {
             let count = if together { 2 + self.random.below(2) } else { 1 };
             let calls: Calls = (0..count).map(|_| self.call(first)).collect();
             requests.extend(together.then(|| "MULTI".to_string()));
-            requests.extend(calls.iter().map(|(key, op)| request(*key, op)));
+            requests.extend(calls.iter().map(|(key, op)| op.request(*key)));
             requests.extend(together.then(|| "EXEC".to_string()));
             asked.push((self.seen.history.call(self.number, calls.clone(), self.shared.now()), calls, together));
         }
@@ -272,7 +262,7 @@ pub fn last_words(shared: &Shared, place: usize, connection: &mut Connection, en
         let calls: Calls = all.drain(..all.len().min(100)).collect();
         let call = |call: &(u32, Op)| seen.history.call(1000 + place as u32, vec![call.clone()], shared.now());
         let called: Vec<Called> = calls.iter().map(call).collect();
-        let requests: Vec<_> = calls.iter().map(|(key, op)| words(&request(*key, op))).collect();
+        let requests: Vec<_> = calls.iter().map(|(key, op)| words(&op.request(*key))).collect();
         let replies = connection.pipeline(&requests).map_err(|e| format!("machine {}: {e}", place + 1))?;
         for ((called, call), reply) in called.into_iter().zip(calls).zip(&replies) {
             match modelled(&call.1, reply) {

@@ -140,16 +140,6 @@ fn modelled(op: &Op, reply: &Reply) -> Option<RegisterReply> {
     })
 }
 
-fn request_of(key: u32, op: &Op) -> String {
-    match op {
-        Op::Get => format!("GET k:{key}\n"),
-        Op::Set(value) => format!("SET k:{key} {value}\n"),
-        Op::Incr(by) => format!("INCRBY k:{key} {by}\n"),
-        Op::Append(tail) => format!("APPEND k:{key} {tail}\n"),
-        Op::Del => format!("DEL k:{key}\n"),
-    }
-}
-
 enum Asked {
     Call(Called, Op),
     /// MULTI, its calls and EXEC.
@@ -310,13 +300,13 @@ impl Client {
                 1 | 2 => {
                     let calls: Calls = (0..2 + self.random.below(2)).map(|_| self.call()).collect();
                     text += "MULTI\n";
-                    calls.iter().for_each(|(key, op)| text += &request_of(*key, op));
+                    calls.iter().for_each(|(key, op)| text += &(op.request(*key) + "\n"));
                     text += "EXEC\n";
                     asked.push(Asked::Transaction(self.record.call(self.number, calls.clone()), calls));
                 }
                 _ => {
                     let (key, op) = self.call();
-                    text += &request_of(key, &op);
+                    text += &(op.request(key) + "\n");
                     asked.push(Asked::Call(self.record.call(self.number, vec![(key, op.clone())]), op));
                 }
             }
@@ -348,7 +338,7 @@ pub async fn last_words(net: Net, node: u64, keys: u32, record: Record) -> io::R
     all.extend((0..keys).map(|key| (key, Op::Get)));
     for (key, op) in all {
         let called = record.call(1000 + node as u32, vec![(key, op.clone())]);
-        let reply = connection.ask(request_of(key, &op).trim_end()).await?;
+        let reply = connection.ask(&op.request(key)).await?;
         let Some(modelled) = modelled(&op, &reply) else { return Err(io::Error::other(format!("{reply:?}"))) };
         let now = record.instant();
         record.lock().history.ok(called, vec![modelled], None, now);

@@ -18,6 +18,19 @@ pub enum RegisterOp {
     Del,
 }
 
+impl RegisterOp {
+    /// The inline request that asks it of register `key`.
+    pub fn request(&self, key: u32) -> String {
+        match self {
+            RegisterOp::Get => format!("GET k:{key}"),
+            RegisterOp::Set(value) => format!("SET k:{key} {value}"),
+            RegisterOp::Incr(by) => format!("INCRBY k:{key} {by}"),
+            RegisterOp::Append(tail) => format!("APPEND k:{key} {tail}"),
+            RegisterOp::Del => format!("DEL k:{key}"),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RegisterReply {
     Ok,
