@@ -9,12 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 const SECTOR: usize = 512;
 
+/// What a file holds, as long as a name or somebody who opened it holds the file: every write of this disk is durable or lost.
+type Inode = Arc<Mutex<Vec<u8>>>;
+type Names = BTreeMap<String, Inode>;
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(|e| e.into_inner())
+}
+
 #[derive(Default)]
 struct World {
-    /// Contents by inode: every write of this disk is durable or lost.
-    inodes: Vec<Vec<u8>>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
+    names: Names,
+    durable_names: Names,
     /// Changes of the disk so far.
     ops: u64,
     cut_at: Option<u64>,
@@ -58,11 +64,11 @@ impl World {
     }
 
     fn used(&self) -> u64 {
-        self.names.values().map(|&i| self.inodes[i].len() as u64).sum()
+        self.names.values().map(|inode| lock(inode).len() as u64).sum()
     }
 
     /// A change of the directory.
-    fn rename_step(&mut self, change: impl FnOnce(&mut BTreeMap<String, usize>)) -> io::Result<()> {
+    fn rename_step(&mut self, change: impl FnOnce(&mut Names)) -> io::Result<()> {
         match self.step()? {
             Fate::Done => change(&mut self.names),
             Fate::Fails => return Err(io::Error::other("injected")),
@@ -85,7 +91,7 @@ impl SimDisk {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+        lock(&self.0)
     }
 
     /// Changes (writes, creations, renames, syncs of the directory) so far.
@@ -125,29 +131,32 @@ impl SimDisk {
     /// A copy with a life of its own.
     pub fn fork(&self) -> SimDisk {
         let w = self.world();
-        let (inodes, names, durable_names) = (w.inodes.clone(), w.names.clone(), w.durable_names.clone());
-        SimDisk(Arc::new(Mutex::new(World { inodes, names, durable_names, random: w.random, ..World::default() })))
+        let mut copies = BTreeMap::new();
+        let mut copy = |(name, inode): (&String, &Inode)| {
+            let fresh = || Arc::new(Mutex::new(lock(inode).clone()));
+            (name.clone(), copies.entry(Arc::as_ptr(inode)).or_insert_with(fresh).clone())
+        };
+        let (names, durable_names) =
+            (w.names.iter().map(&mut copy).collect(), w.durable_names.iter().map(copy).collect());
+        SimDisk(Arc::new(Mutex::new(World { names, durable_names, random: w.random, ..World::default() })))
     }
 
     /// Turns one bit of a file at rest.
     pub fn flip(&self, name: &str, bit: u64) {
-        let mut world = self.world();
-        if let Some(&inode) = world.names.get(name) {
-            world.inodes[inode][(bit / 8) as usize] ^= 1 << (bit % 8);
+        if let Some(inode) = self.world().names.get(name) {
+            lock(inode)[(bit / 8) as usize] ^= 1 << (bit % 8);
         }
     }
 
     /// Makes bytes of a file zeros, as if they had never been written.
     pub fn unwrite(&self, name: &str, from: usize, len: usize) {
-        let mut world = self.world();
-        if let Some(&inode) = world.names.get(name) {
-            world.inodes[inode][from..from + len].fill(0);
+        if let Some(inode) = self.world().names.get(name) {
+            lock(inode)[from..from + len].fill(0);
         }
     }
 
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
-        let world = self.world();
-        world.names.get(name).map(|&inode| world.inodes[inode].clone())
+        self.world().names.get(name).map(|inode| lock(inode).clone())
     }
 }
 
@@ -161,29 +170,25 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let inode = *self.world().names.get(name).ok_or_else(|| not_found(name))?;
+        let inode = self.world().names.get(name).ok_or_else(|| not_found(name))?.clone();
         Ok(Box::new(SimFile { disk: self.clone(), inode }))
     }
 
     fn create(&self, name: &str, len: u64) -> io::Result<Box<dyn DiskFile>> {
-        let inode = {
-            let mut world = self.world();
-            if world.capacity.is_some_and(|c| world.used() + len > c) {
-                return Err(io::Error::new(io::ErrorKind::StorageFull, "disk full"));
-            }
-            world.inodes.push(vec![0; len as usize]);
-            let inode = world.inodes.len() - 1;
-            world.rename_step(|names| {
-                names.insert(name.into(), inode);
-            })?;
-            inode
-        };
+        let mut world = self.world();
+        if world.capacity.is_some_and(|c| world.used() + len > c) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "disk full"));
+        }
+        let inode = Inode::new(Mutex::new(vec![0; len as usize]));
+        world.rename_step(|names| {
+            names.insert(name.into(), inode.clone());
+        })?;
         Ok(Box::new(SimFile { disk: self.clone(), inode }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut world = self.world();
-        let inode = *world.names.get(from).ok_or_else(|| not_found(from))?;
+        let inode = world.names.get(from).ok_or_else(|| not_found(from))?.clone();
         world.rename_step(|names| {
             names.remove(from);
             names.insert(to.into(), inode);
@@ -209,17 +214,17 @@ impl Disk for SimDisk {
 
 struct SimFile {
     disk: SimDisk,
-    inode: usize,
+    inode: Inode,
 }
 
 impl DiskFile for SimFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.disk.world().inodes[self.inode].len() as u64)
+        Ok(lock(&self.inode).len() as u64)
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let world = self.disk.world();
-        let from = world.inodes[self.inode].get(offset as usize..offset as usize + buf.len());
+        let inode = lock(&self.inode);
+        let from = inode.get(offset as usize..offset as usize + buf.len());
         buf.copy_from_slice(from.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
         Ok(())
     }
@@ -227,11 +232,11 @@ impl DiskFile for SimFile {
     fn write_durable(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let mut world = self.disk.world();
         let fate = world.step()?;
+        let mut inode = lock(&self.inode);
         for (i, sector) in buf.chunks(SECTOR).enumerate() {
             let at = offset as usize + i * SECTOR;
             if matches!(fate, Fate::Done) || world.coin() {
-                let inode = self.inode;
-                world.inodes[inode][at..at + sector.len()].copy_from_slice(sector);
+                inode[at..at + sector.len()].copy_from_slice(sector);
             }
         }
         match fate {

@@ -377,6 +377,10 @@ impl Raft {
     pub fn applied(&self) -> LogIndex {
         self.node.progress.index()
     }
+    /// The newest entry that this node knows to be committed.
+    pub fn committed(&self) -> LogIndex {
+        LogIndex(self.node.raft.metrics().borrow_watched().local_committed.map_or(0, |id| id.index + 1))
+    }
     pub fn watch_applied(&self) -> watch::Receiver<LogIndex> {
         self.node.progress.subscribe()
     }

@@ -122,7 +122,7 @@ fn checks(operations: Vec<Operation<Calls, Replies>>) -> Vec<(&'static str, Chec
     for operation in operations {
         groups.entry(operation.op[0].0 / KEYS).or_default().push(operation);
     }
-    groups.values().flat_map(|group| check_registers(group)).collect()
+    groups.values().flat_map(|group| check_registers(group, &[])).collect()
 }
 
 /// One leader, and every node takes writes.

@@ -1,11 +1,12 @@
 //! Clients: pipelines of calls and transactions over real RESP, and the history of what they saw.
 
 use crate::common::Random;
-use crate::net::{CLIENTS, End, Net};
+use crate::net::{CLIENTS, End, Ms, Net};
 use history::models::{Calls, RegisterOp as Op, RegisterReply, Replies};
-use history::{Called, History};
+use history::{Called, History, Operation};
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -18,6 +19,8 @@ const PAST_MAX: usize = 1000;
 #[derive(Default)]
 pub struct Recorded {
     pub history: History<Calls, Replies>,
+    /// Reads of the past, of keys in the history.
+    pub looked_back: Vec<Operation<Calls, Replies>>,
     /// Every call and every return is an instant of its own.
     clock: u64,
     pub violations: Vec<String>,
@@ -150,11 +153,32 @@ enum Asked {
 /// A reply, the instant at which it came, and whether it is of a write.
 type Returned = (Called, Replies, u64, bool);
 
+/// Which keys are in use: others every so often, for what has no reply stays pending on its key for ever.
+#[derive(Clone)]
+pub struct Keys {
+    pub first: u32,
+    pub count: u32,
+    pub since: Ms,
+    pub every: Ms,
+}
+
+impl Keys {
+    pub fn in_use(&self, now: Ms) -> Range<u32> {
+        // Even, so that even keys stay even
+        let first = self.first + ((now - self.since) / self.every) as u32 * self.count.next_multiple_of(2);
+        first..first + self.count
+    }
+}
+
 pub struct Client {
     pub number: u32,
     pub net: Net,
     pub nodes: u64,
-    pub keys: u32,
+    pub keys: Keys,
+    /// In a pipeline, at most.
+    pub calls: usize,
+    /// Milliseconds between two pipelines, at most.
+    pub think: Ms,
     pub random: Random,
     pub record: Record,
 }
@@ -210,26 +234,29 @@ impl Client {
             if self.random.chance(20) {
                 self.look_back(connection, epoch).await?;
             }
-            tokio::time::sleep(Duration::from_millis(self.random.below(60) as u64)).await;
+            tokio::time::sleep(Duration::from_millis(self.random.below(self.think as usize) as u64)).await;
         }
         Ok(())
     }
 
     /// Reads a key as one of the newest epochs had it, through whatever node this is.
     async fn look_back(&mut self, connection: &mut Connection, newest: Option<u64>) -> io::Result<()> {
-        let back = self.random.below(30);
-        let known = self.record.lock().past.keys().rev().nth(back).copied();
-        let now = newest.map(|epoch| (epoch, self.random.below(self.keys as usize) as u32));
+        let (known_back, back) = (self.random.below(30), self.random.below(4) as u64);
+        let known = self.record.lock().past.keys().rev().nth(known_back).copied();
+        let now = newest.map(|epoch| (epoch.saturating_sub(back), self.key()));
         let Some((epoch, key)) = (if self.random.chance(50) { known.or(now) } else { now }) else { return Ok(()) };
         let reply = connection.ask(&format!("LOOK.AT {epoch} GET k:{key}")).await?;
-        if matches!(reply, Reply::Error(_)) {
+        let Some(modelled) = modelled(&Op::Get, &reply) else {
             self.refused(&reply);
             return Ok(());
-        }
+        };
         let mut all = self.record.lock();
         let first = all.past.entry((epoch, key)).or_insert_with(|| reply.clone()).clone();
         if all.past.len() > PAST_MAX {
             all.past.pop_first();
+        }
+        if key >= self.keys.first {
+            all.looked_back.push(Operation::of_the_past(self.number, vec![(key, Op::Get)], epoch, vec![modelled]));
         }
         drop(all);
         if first != reply {
@@ -290,7 +317,7 @@ impl Client {
 
     fn pipeline(&mut self) -> (String, Vec<Asked>) {
         let (mut text, mut asked) = (String::new(), Vec::new());
-        for _ in 0..1 + self.random.below(4) {
+        for _ in 0..1 + self.random.below(self.calls) {
             match self.random.below(10) {
                 0 => {
                     let number = self.random.next() % 1_000_000;
@@ -316,9 +343,14 @@ impl Client {
         (text, asked)
     }
 
+    fn key(&mut self) -> u32 {
+        let keys = self.keys.in_use(self.net.now());
+        keys.start + self.random.below(keys.len()) as u32
+    }
+
     /// Even keys hold numbers, odd ones text.
     fn call(&mut self) -> (u32, Op) {
-        let key = self.random.below(self.keys as usize) as u32;
+        let key = self.key();
         let op = match (self.random.below(10), key % 2) {
             (0..=3, _) => Op::Get,
             (4, _) => Op::Del,
@@ -332,13 +364,17 @@ impl Client {
 }
 
 /// After the faults: a fresh write through `node`, then what it says of every key, into the history.
-pub async fn last_words(net: Net, node: u64, keys: u32, record: Record) -> io::Result<()> {
+pub async fn last_words(net: Net, node: u64, keys: Range<u32>, record: Record) -> io::Result<()> {
     let mut connection = Connection::open(&net, node).await?;
     let mut all = vec![(u32::MAX - node as u32, Op::Set("alive".into()))];
-    all.extend((0..keys).map(|key| (key, Op::Get)));
+    all.extend(keys.map(|key| (key, Op::Get)));
+    let mut asked = Vec::new();
     for (key, op) in all {
-        let called = record.call(1000 + node as u32, vec![(key, op.clone())]);
-        let reply = connection.ask(&op.request(key)).await?;
+        asked.push((record.call(1000 + node as u32, vec![(key, op.clone())]), op.clone()));
+        connection.send(&op.request(key)).await?;
+    }
+    for (called, op) in asked {
+        let reply = connection.reply().await?;
         let Some(modelled) = modelled(&op, &reply) else { return Err(io::Error::other(format!("{reply:?}"))) };
         let now = record.instant();
         record.lock().history.ok(called, vec![modelled], None, now);

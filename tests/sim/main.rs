@@ -9,9 +9,11 @@ mod common;
 
 mod clients;
 mod cluster;
+mod faults;
 mod net;
 mod node;
 mod outcome;
+mod plan;
 mod truth;
 
 use common::setting;
@@ -55,7 +57,7 @@ fn one_seed() {
     let run = std::thread::spawn(move || {
         let table = Arc::new(builtin::table(Engine::Interp).expect("the embedded commands compile"));
         CHANCE.with(|c| c.set(look::base::mix64(seed ^ 0x51d3)));
-        cluster::run(seed, setting("LOOK_SIM_SECONDS", 10) * 1000, &table)
+        cluster::run(seed, plan::Life::from_env(), &table)
     });
     let outcome = run.join().expect("the simulation panicked");
     println!("\n{}", outcome.to_text());

@@ -173,8 +173,15 @@ impl Net {
     pub fn set_weather(&self, weather: Weather) {
         self.state().weather = weather;
     }
+    /// What a process without power over its sockets leaves behind goes: streams that it had not accepted yet.
     pub fn set_power(&self, host: HostId, power: Power) {
-        self.state().power.insert(host, power);
+        let mut state = self.state();
+        state.power.insert(host, power);
+        if power != Power::On {
+            for id in state.arrived.remove(&host).unwrap_or_default() {
+                state.forget(id);
+            }
+        }
     }
     pub fn cut(&self, from: HostId, to: HostId) {
         self.state().cut.insert((from, to));
@@ -198,12 +205,17 @@ impl Net {
     /// Streams opened towards `host` since the last call, and where they come from.
     pub fn arrivals(&self, host: HostId, wanted: impl Fn(HostId) -> bool) -> Vec<(HostId, End)> {
         let mut state = self.state();
-        let all = state.arrived.remove(&host).unwrap_or_default();
-        let from = |id: &u64| state.connections.get(id).map(|c| c.hosts[0]);
-        let (now, later): (VecDeque<u64>, VecDeque<u64>) =
-            all.into_iter().partition(|id| from(id).is_some_and(&wanted));
-        let ends = now.iter().filter_map(|id| Some((from(id)?, End { net: self.clone(), id: *id, side: 1 }))).collect();
-        state.arrived.insert(host, later);
+        let State { arrived, connections, .. } = &mut *state;
+        let mut ends = Vec::new();
+        let Some(waiting) = arrived.get_mut(&host) else { return ends };
+        waiting.retain(|&id| {
+            let Some(from) = connections.get(&id).map(|c| c.hosts[0]) else { return false };
+            let now = wanted(from);
+            if now {
+                ends.push((from, End { net: self.clone(), id, side: 1 }));
+            }
+            !now
+        });
         ends
     }
 
@@ -282,6 +294,13 @@ impl State {
         }
         let at = self.now + self.delay(to, from);
         self.plan(at, Event::Answer(id, power == Power::On));
+    }
+
+    /// A stream that nobody accepted, or that nobody waits for any more.
+    fn forget(&mut self, id: u64) {
+        if let Some(mut connection) = self.connections.remove(&id) {
+            connection.lanes.iter_mut().for_each(Lane::wake);
+        }
     }
 
     fn deliver(&mut self, id: u64, side: usize) {
@@ -389,7 +408,11 @@ impl AsyncRead for End {
         let lane = &mut connection.lanes[1 - self.side];
         if !lane.inbox.is_empty() {
             let n = lane.inbox.len().min(buf.remaining());
-            lane.inbox.drain(..n).for_each(|byte| buf.put_slice(&[byte]));
+            let (front, back) = lane.inbox.as_slices();
+            let of_front = n.min(front.len());
+            buf.put_slice(&front[..of_front]);
+            buf.put_slice(&back[..n - of_front]);
+            lane.inbox.drain(..n);
             return Poll::Ready(Ok(()));
         }
         match lane.ended {
@@ -430,7 +453,9 @@ impl Drop for End {
         let Some(connection) = state.connections.get_mut(&id) else { return };
         connection.lanes[1 - side].abandoned = true;
         let host = connection.hosts[side];
-        if connection.lanes.iter().all(|lane| lane.abandoned) {
+        if connection.opened.is_some() {
+            state.forget(self.id);
+        } else if connection.lanes.iter().all(|lane| lane.abandoned) {
             state.connections.remove(&id);
         } else if state.power(host) != Power::Off {
             state.send(id, side, Segment::Fin);

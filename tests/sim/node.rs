@@ -43,6 +43,8 @@ pub struct Settings {
     pub keep_entries: u64,
     pub segment_bytes: u64,
     pub history_bytes: u64,
+    /// Time between two heartbeats of a leader; elections wait five to eight times as long.
+    pub heartbeat: Ms,
     pub log_ms: Ms,
     pub apply_ms: Ms,
 }
@@ -276,12 +278,15 @@ impl Boot {
             prepare_ahead: false,
             ..LogOptions::new(self.id, unguessable())
         };
+        let heartbeat = Duration::from_millis(self.settings.heartbeat);
         let initial = (1..=self.settings.nodes).map(|n| (NodeId(n), address_of(n))).collect();
         RaftConfig {
             initial,
             cluster: Some(CLUSTER),
             directory: self.owner().directory,
             keep_entries: self.settings.keep_entries,
+            heartbeat,
+            election: heartbeat * 5..heartbeat * 8,
             ..RaftConfig::alone(id, log)
         }
     }

@@ -45,7 +45,7 @@ impl Outcome {
         let mut work = Work { operations, failed, unknown, ..Work::default() };
         for fault in words.next()?.split(',') {
             if let Some((kind, count)) = fault.split_once('=') {
-                let kind = crate::cluster::FAULTS.into_iter().find(|k| k.replace(' ', "_") == kind)?;
+                let kind = crate::plan::FAULTS.into_iter().find(|k| k.replace(' ', "_") == kind)?;
                 work.faults.insert(kind, count.parse().ok()?);
             }
         }

@@ -100,13 +100,15 @@ impl Truth {
         }
         let mut seen = self.seen();
         let term = leadership.term;
-        let first_seen = !seen.leaders.contains_key(&term);
-        let leader = *seen.leaders.entry(term).or_insert(node);
-        if leader != node {
-            seen.violations.push(format!("term {term} has two leaders: {leader} and {node}"));
+        if let Some(leader) = seen.leaders.get(&term).copied() {
+            if leader != node {
+                seen.violations.push(format!("term {term} has two leaders: {leader} and {node}"));
+            }
+            return;
         }
+        seen.leaders.insert(term, node);
         let committed = seen.entries.iter().rev().find(|(_, e)| e.term < term).map_or(0, |(i, _)| *i);
-        if first_seen && last < committed {
+        if last < committed {
             let what = format!("node {node} leads term {term} with a log up to {last}; entry {committed} is committed");
             seen.violations.push(what);
         }
@@ -125,6 +127,13 @@ impl Truth {
                 "node {node} at {at} ms: purged {purged}, checkpoint {checkpoint}, applied {applied}, committed {committed}, last {last}"
             ));
         }
+    }
+
+    /// No node will apply an entry before `index` again.
+    pub fn forget_before(&self, index: u64) {
+        let mut seen = self.seen();
+        seen.entries = seen.entries.split_off(&index);
+        seen.states = seen.states.split_off(&index);
     }
 
     pub fn leaders(&self) -> usize {

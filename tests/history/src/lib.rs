@@ -44,6 +44,10 @@ pub trait Model {
     fn step(&self, state: &mut Self::State, op: &Self::Op) -> Self::Reply;
     /// Whether `op` can change the state. What cannot and has no reply says nothing.
     fn writes(&self, op: &Self::Op) -> bool;
+    /// The parts of the state that `op` reads or changes, by number: what touches none in common has no effect on one another.
+    fn touches(&self, _op: &Self::Op) -> Vec<u32> {
+        vec![0]
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +60,13 @@ pub struct Operation<O, R> {
     pub outcome: Outcome<R>,
     /// The epoch at which it took effect (a write), or whose state it saw (a read), where the reply said so.
     pub epoch: Option<u64>,
+}
+
+impl<O, R> Operation<O, R> {
+    /// A read that saw the state at `epoch`, whenever it was asked: real time says nothing of it.
+    pub fn of_the_past(client: u32, op: O, epoch: u64, reply: R) -> Self {
+        Operation { client, op, called: 0, returned: Time::MAX, outcome: Outcome::Ok(reply), epoch: Some(epoch) }
+    }
 }
 
 /// A place in a history, for the return of a call.

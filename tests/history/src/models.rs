@@ -122,15 +122,23 @@ impl<M: Model> Model for Keys<M> {
     fn writes(&self, calls: &Self::Op) -> bool {
         calls.iter().any(|(_, op)| self.0.writes(op))
     }
+    fn touches(&self, calls: &Self::Op) -> Vec<u32> {
+        calls.iter().map(|(key, _)| *key).collect()
+    }
 }
 
 /// Calls on numbered registers that take effect together, and their replies.
 pub type Calls = Vec<(u32, RegisterOp)>;
 pub type Replies = Vec<RegisterReply>;
 
-/// Both checks of a history on numbered registers. (Not generic, so that they are compiled with this package's optimisation.)
-pub fn check_registers(operations: &[Operation<Calls, Replies>]) -> [(&'static str, Checked); 2] {
-    [("linear", linear_registers(operations)), ("witness", witness::check(&Keys(Register), operations))]
+/// Both checks of a history on numbered registers; reads of the past are for the witness. (Not generic, so that they are compiled
+/// with this package's optimisation.)
+pub fn check_registers(
+    operations: &[Operation<Calls, Replies>],
+    of_the_past: &[Operation<Calls, Replies>],
+) -> [(&'static str, Checked); 2] {
+    let all = operations.iter().chain(of_the_past);
+    [("linear", linear_registers(operations)), ("witness", witness::check(&Keys(Register), all))]
 }
 
 /// The black-box check, key by key. A transaction is seen on each of its keys by itself.

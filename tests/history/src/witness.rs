@@ -14,11 +14,18 @@ use std::collections::BTreeSet;
 const GUESSES_MAX: usize = 1_000_000;
 
 /// Checks a history whose replies carry epochs. Reads without an epoch are left to the other check.
-pub fn check<M: Model>(model: &M, operations: &[Operation<M::Op, M::Reply>]) -> Checked {
+pub fn check<'a, M: Model>(
+    model: &M,
+    operations: impl IntoIterator<Item = &'a Operation<M::Op, M::Reply>> + Clone,
+) -> Checked
+where
+    M::Op: 'a,
+    M::Reply: 'a,
+{
     let replied = |o: &&Operation<_, _>| matches!(o.outcome, Outcome::Ok(_)) && o.epoch.is_some();
-    let known: Vec<_> = operations.iter().filter(replied).collect();
+    let known: Vec<_> = operations.clone().into_iter().filter(replied).collect();
     let (found, lost): (Vec<_>, Vec<_>) = operations
-        .iter()
+        .into_iter()
         .filter(|o| !replied(o) && o.outcome != Outcome::Fail && model.writes(&o.op))
         .partition(|o| o.epoch.is_some());
     let mut line: Vec<_> = known.iter().chain(&found).copied().collect();
@@ -77,10 +84,11 @@ struct Point<S> {
     used: BTreeSet<usize>,
 }
 
-/// A point to which the replay can go back, and the lost writes not yet tried there.
+/// A point to which the replay can go back, the lost writes not yet tried there, and the one with which it went on.
 struct Choice<S> {
     point: Point<S>,
     untried: Vec<usize>,
+    guess: Option<usize>,
 }
 
 impl<M: Model> Replay<'_, M> {
@@ -100,7 +108,8 @@ impl<M: Model> Replay<'_, M> {
             if deepest.1.is_empty() || now.at > deepest.0 {
                 deepest = (now.at, self.explain(now.at, &reply));
             }
-            now = self.step_back(&mut choices)?.ok_or_else(|| Checked::Violation(deepest.1.clone()))?;
+            let unexplained = self.model.touches(&operation.op).into_iter().collect();
+            now = self.step_back(&mut choices, unexplained)?.ok_or_else(|| Checked::Violation(deepest.1.clone()))?;
         }
         Ok(())
     }
@@ -114,16 +123,30 @@ impl<M: Model> Replay<'_, M> {
         }
         let may = |i: &usize| !now.used.contains(i) && self.lost[*i].called <= earliest_return;
         let untried: Vec<usize> = (0..self.lost.len()).filter(may).collect();
-        (!untried.is_empty()).then(|| Choice { point: now.clone(), untried })
+        (!untried.is_empty()).then(|| Choice { point: now.clone(), untried, guess: None })
     }
 
-    /// The newest point with something untried, after trying it. None: there is none.
-    fn step_back(&mut self, choices: &mut Vec<Choice<M::State>>) -> Result<Option<Point<M::State>>, Checked> {
+    /// The newest point at which something untried may help, after trying it. None: there is none. What may help touches what is
+    /// `unexplained`, or what a guess did that touched it and that nothing explains either.
+    fn step_back(
+        &mut self,
+        choices: &mut Vec<Choice<M::State>>,
+        mut unexplained: BTreeSet<u32>,
+    ) -> Result<Option<Point<M::State>>, Checked> {
+        let (model, lost) = (self.model, self.lost);
+        let touched = |i: usize| model.touches(&lost[i].op);
         while let Some(choice) = choices.last_mut() {
-            let Some(guess) = choice.untried.pop() else {
+            if let Some(before) = choice.guess.take().map(touched)
+                && before.iter().any(|part| unexplained.contains(part))
+            {
+                unexplained.extend(before);
+            }
+            let may_help = |i: &usize| touched(*i).iter().any(|part| unexplained.contains(part));
+            let Some(at) = choice.untried.iter().rposition(may_help) else {
                 choices.pop();
                 continue;
             };
+            let guess = choice.untried.remove(at);
             self.guesses += 1;
             if self.guesses > GUESSES_MAX {
                 return Err(Checked::GaveUp(format!("{} writes without a reply", self.lost.len())));
@@ -131,8 +154,11 @@ impl<M: Model> Replay<'_, M> {
             let mut point = choice.point.clone();
             let reply = self.model.step(&mut point.state, &self.lost[guess].op);
             if matches!(&self.lost[guess].outcome, Outcome::Ok(expected) if *expected != reply) {
+                // Its own reply is unexplained, too: with something else before it it might help
+                unexplained.extend(touched(guess));
                 continue;
             }
+            choice.guess = Some(guess);
             point.used.insert(guess);
             point.previous += 1;
             return Ok(Some(point));
