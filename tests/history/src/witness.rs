@@ -84,11 +84,13 @@ struct Point<S> {
     used: BTreeSet<usize>,
 }
 
-/// A point to which the replay can go back, the lost writes not yet tried there, and the one with which it went on.
+/// A point to which the replay can go back, the lost writes not yet tried there, the one with which it went on, and what stayed
+/// unexplained each time.
 struct Choice<S> {
     point: Point<S>,
     untried: Vec<usize>,
     guess: Option<usize>,
+    unexplained: BTreeSet<u32>,
 }
 
 impl<M: Model> Replay<'_, M> {
@@ -123,11 +125,16 @@ impl<M: Model> Replay<'_, M> {
         }
         let may = |i: &usize| !now.used.contains(i) && self.lost[*i].called <= earliest_return;
         let untried: Vec<usize> = (0..self.lost.len()).filter(may).collect();
-        (!untried.is_empty()).then(|| Choice { point: now.clone(), untried, guess: None })
+        (!untried.is_empty()).then(|| Choice {
+            point: now.clone(),
+            untried,
+            guess: None,
+            unexplained: BTreeSet::new(),
+        })
     }
 
-    /// The newest point at which something untried may help, after trying it. None: there is none. What may help touches what is
-    /// `unexplained`, or what a guess did that touched it and that nothing explains either.
+    /// The newest point at which something untried may help, after trying it. None: there is none. What may help touches what
+    /// was unexplained at any try since, or what a guess did that touched it. (Conflict-directed backjumping, Prosser 1993.)
     fn step_back(
         &mut self,
         choices: &mut Vec<Choice<M::State>>,
@@ -136,30 +143,32 @@ impl<M: Model> Replay<'_, M> {
         let (model, lost) = (self.model, self.lost);
         let touched = |i: usize| model.touches(&lost[i].op);
         while let Some(choice) = choices.last_mut() {
-            if let Some(before) = choice.guess.take().map(touched)
-                && before.iter().any(|part| unexplained.contains(part))
+            let Choice { point, untried, guess, unexplained: here } = choice;
+            here.append(&mut unexplained);
+            if let Some(before) = guess.take().map(touched)
+                && before.iter().any(|part| here.contains(part))
             {
-                unexplained.extend(before);
+                here.extend(before);
             }
-            let may_help = |i: &usize| touched(*i).iter().any(|part| unexplained.contains(part));
-            let Some(at) = choice.untried.iter().rposition(may_help) else {
+            let Some(at) = untried.iter().rposition(|i| touched(*i).iter().any(|part| here.contains(part))) else {
+                unexplained = std::mem::take(here);
                 choices.pop();
                 continue;
             };
-            let guess = choice.untried.remove(at);
             self.guesses += 1;
             if self.guesses > GUESSES_MAX {
-                return Err(Checked::GaveUp(format!("{} writes without a reply", self.lost.len())));
+                return Err(Checked::GaveUp(format!("{} writes without a reply", lost.len())));
             }
-            let mut point = choice.point.clone();
-            let reply = self.model.step(&mut point.state, &self.lost[guess].op);
-            if matches!(&self.lost[guess].outcome, Outcome::Ok(expected) if *expected != reply) {
-                // Its own reply is unexplained, too: with something else before it it might help
-                unexplained.extend(touched(guess));
+            let this = untried.remove(at);
+            let mut point = point.clone();
+            let reply = model.step(&mut point.state, &lost[this].op);
+            if matches!(&lost[this].outcome, Outcome::Ok(expected) if *expected != reply) {
+                // With something else before it it might have fitted
+                here.extend(touched(this));
                 continue;
             }
-            choice.guess = Some(guess);
-            point.used.insert(guess);
+            *guess = Some(this);
+            point.used.insert(this);
             point.previous += 1;
             return Ok(Some(point));
         }
