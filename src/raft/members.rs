@@ -33,6 +33,8 @@ const LAG_MAX: u64 = 1024;
 const ALIVE: Duration = Duration::from_secs(2);
 /// A change that no quorum confirmed by then may still happen.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A node of which only the address is known has said who it is by then.
+const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a node asks whether it is still a member.
 const STANDING_EVERY: Duration = Duration::from_secs(1);
 /// A join request is short.
@@ -398,8 +400,7 @@ async fn reach(peer: &str, tls: Option<&PeerTls>) -> io::Result<Box<dyn Stream>>
             (Box::new(stream), Some(passport))
         }
     };
-    Hello::STRANGER.write(&mut stream).await?;
-    let hello = Hello::read(&mut stream).await?;
+    let hello = greet(&mut stream).await?;
     match passport.is_none_or(|passport| passport.is_of(hello.from)) {
         true => Ok(stream),
         false => {
@@ -408,9 +409,24 @@ async fn reach(peer: &str, tls: Option<&PeerTls>) -> io::Result<Box<dyn Stream>>
     }
 }
 
+async fn greet(stream: &mut Box<dyn Stream>) -> io::Result<Hello> {
+    Hello::STRANGER.write(stream).await?;
+    Hello::read(stream).await
+}
+
 /// Asks the node at `peer` to let another one into its cluster. Not yet a member, so before [`Raft::start`].
 pub async fn join(peer: &str, joiner: &Joiner<'_>, tls: Option<&PeerTls>) -> io::Result<Joined> {
-    let mut stream = tokio::time::timeout(Duration::from_secs(5), reach(peer, tls)).await??;
+    let stream = tokio::time::timeout(REACH_TIMEOUT, reach(peer, tls)).await??;
+    ask_to_join(stream, joiner).await
+}
+
+/// The same over a stream in clear, however it was made.
+pub async fn join_over(mut stream: Box<dyn Stream>, joiner: &Joiner<'_>) -> io::Result<Joined> {
+    tokio::time::timeout(REACH_TIMEOUT, greet(&mut stream)).await??;
+    ask_to_join(stream, joiner).await
+}
+
+async fn ask_to_join(mut stream: Box<dyn Stream>, joiner: &Joiner<'_>) -> io::Result<Joined> {
     tokio::io::AsyncWriteExt::write_all(&mut stream, joiner.request().seal(1)?).await?;
     tokio::io::AsyncWriteExt::flush(&mut stream).await?;
     let answer = tokio::time::timeout(CHANGE_TIMEOUT * 2, frame::read(&mut stream, JOIN_BYTES_MAX)).await??;

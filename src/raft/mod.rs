@@ -52,7 +52,7 @@ pub use tasks::Tasks;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use types::{Proposal, Slot, Types};
 
-pub use members::{Change, ChangeError, Joined, Joiner, join};
+pub use members::{Change, ChangeError, Joined, Joiner, join, join_over};
 
 /// How long a read waits for a leader and a quorum before it is refused.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(3);

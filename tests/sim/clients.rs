@@ -1,7 +1,7 @@
 //! Clients: pipelines of calls and transactions over real RESP, and the history of what they saw.
 
 use crate::common::Random;
-use crate::net::{CLIENTS, End, Ms, Net};
+use crate::net::{CLIENTS, End, HostId, Ms, Net};
 use history::models::{Calls, RegisterOp as Op, RegisterReply, Replies};
 use history::{Called, History, Operation};
 use std::collections::BTreeMap;
@@ -25,6 +25,8 @@ pub struct Recorded {
     clock: u64,
     pub violations: Vec<String>,
     pub stop: bool,
+    /// Where nodes serve, and which.
+    pub hosts: Vec<(HostId, u64)>,
     pub transactions: u64,
     /// Replies of connections checked for their order.
     pub echoes: u64,
@@ -69,8 +71,8 @@ pub enum Reply {
 pub struct Connection(BufReader<End>);
 
 impl Connection {
-    pub async fn open(net: &Net, node: u64) -> io::Result<Connection> {
-        let opened = tokio::time::timeout(Duration::from_secs(2), net.connect(CLIENTS, node)).await;
+    pub async fn open(net: &Net, host: HostId) -> io::Result<Connection> {
+        let opened = tokio::time::timeout(Duration::from_secs(2), net.connect(CLIENTS, host)).await;
         Ok(Connection(BufReader::new(opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?)))
     }
 
@@ -173,7 +175,6 @@ impl Keys {
 pub struct Client {
     pub number: u32,
     pub net: Net,
-    pub nodes: u64,
     pub keys: Keys,
     /// In a pipeline, at most.
     pub calls: usize,
@@ -187,8 +188,8 @@ impl Client {
     /// Until told to stop. A connection that breaks is replaced by one to any node.
     pub async fn run(mut self) {
         while !self.record.lock().stop {
-            let node = 1 + self.random.below(self.nodes as usize) as u64;
-            if let Ok(mut connection) = Connection::open(&self.net, node).await {
+            let host = self.random.pick(&self.record.lock().hosts).0;
+            if let Ok(mut connection) = Connection::open(&self.net, host).await {
                 let _ = self.talk(&mut connection).await;
             }
             tokio::time::sleep(Duration::from_millis(self.random.below(100) as u64)).await;
@@ -363,14 +364,14 @@ impl Client {
     }
 }
 
-/// After the faults: a fresh write through `node`, then what it says of every key, into the history.
-pub async fn last_words(net: Net, node: u64, keys: Range<u32>, record: Record) -> io::Result<()> {
-    let mut connection = Connection::open(&net, node).await?;
-    let mut all = vec![(u32::MAX - node as u32, Op::Set("alive".into()))];
+/// After the faults: a fresh write through a node, then what it says of every key, into the history.
+pub async fn last_words(net: Net, host: HostId, keys: Range<u32>, record: Record) -> io::Result<()> {
+    let mut connection = Connection::open(&net, host).await?;
+    let mut all = vec![(u32::MAX - host as u32, Op::Set("alive".into()))];
     all.extend(keys.map(|key| (key, Op::Get)));
     let mut asked = Vec::new();
     for (key, op) in all {
-        asked.push((record.call(1000 + node as u32, vec![(key, op.clone())]), op.clone()));
+        asked.push((record.call(1000 + host as u32, vec![(key, op.clone())]), op.clone()));
         connection.send(&op.request(key)).await?;
     }
     for (called, op) in asked {

@@ -3,8 +3,9 @@
 use crate::clients::{Client, Keys, Record, last_words};
 use crate::common::Random;
 use crate::faults::Repair;
-use crate::net::{Ms, Net, Power};
+use crate::net::{HostId, Ms, Net, Power};
 use crate::node::Node;
+use crate::operator::Replacement;
 use crate::outcome::Outcome;
 use crate::plan::{Life, Plan};
 use crate::truth::Truth;
@@ -28,16 +29,18 @@ pub struct Run {
     pub net: Net,
     pub nodes: Vec<Node>,
     pub truth: Truth,
-    record: Record,
+    pub record: Record,
     keys: Keys,
-    /// The clients' machine.
+    /// The clients' and the operator's machine.
     pub world: Runtime,
     world_began: tokio::time::Instant,
     pub now: Ms,
     pub work: Work,
-    checkpoints: Arc<AtomicU64>,
+    pub checkpoints: Arc<AtomicU64>,
+    table: Arc<Table>,
     /// What is to be undone, and when.
     pub repairs: Vec<(Ms, Repair)>,
+    pub replacement: Option<Replacement>,
 }
 
 pub fn run(seed: u64, life: Life, table: &Arc<Table>) -> Outcome {
@@ -48,20 +51,46 @@ pub fn run(seed: u64, life: Life, table: &Arc<Table>) -> Outcome {
     let world = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let world = world.expect("a runtime");
     let world_began = world.block_on(async { tokio::time::Instant::now() });
-    let checkpoints = Arc::new(AtomicU64::new(0));
-    let node =
-        |id| Node::new(id, net.clone(), table.clone(), truth.clone(), plan.settings.clone(), checkpoints.clone());
-    let nodes = (1..=plan.settings.nodes).map(node).collect();
-    let (work, repairs) = (Work::default(), Vec::new());
     let keys = Keys { first: 0, count: plan.keys, since: 0, every: plan.keys_for };
-    let mut run =
-        Run { random, plan, net, nodes, truth, record, keys, world, world_began, now: 0, work, checkpoints, repairs };
+    let (work, repairs, table) = (Work::default(), Vec::new(), table.clone());
+    let founders = 1..=plan.settings.nodes;
+    let mut run = Run {
+        random,
+        plan,
+        net,
+        nodes: Vec::new(),
+        truth,
+        record,
+        keys,
+        world,
+        world_began,
+        now: 0,
+        work,
+        checkpoints: Arc::default(),
+        table,
+        repairs,
+        replacement: None,
+    };
+    founders.for_each(|id| run.add_node(id));
     run.all()
 }
 
 impl Run {
+    /// A new machine, and a node on it.
+    pub fn add_node(&mut self, id: u64) {
+        let host = self.next_host();
+        let (net, table, truth) = (self.net.clone(), self.table.clone(), self.truth.clone());
+        let mut node = Node::new(id, host, net, table, truth, self.plan.settings.clone(), self.checkpoints.clone());
+        node.start();
+        self.nodes.push(node);
+        self.record.lock().hosts.push((host, id));
+    }
+
+    pub fn next_host(&self) -> HostId {
+        self.nodes.len() as u64 + 1
+    }
+
     fn all(&mut self) -> Outcome {
-        self.nodes.iter_mut().for_each(Node::start);
         let mut rounds = 0..self.plan.rounds;
         let verdict = rounds.find_map(|_| Some(self.round()).filter(|verdict| *verdict != Verdict::Pass));
         Outcome {
@@ -95,7 +124,6 @@ impl Run {
         let client = |number| Client {
             number,
             net: self.net.clone(),
-            nodes: self.plan.settings.nodes,
             keys: self.keys.clone(),
             calls: self.plan.calls,
             think: self.plan.think,
@@ -122,6 +150,7 @@ impl Run {
         self.now += self.plan.step;
         self.net.advance(self.now);
         self.repair();
+        self.follow_replacement();
         for i in 0..self.nodes.len() {
             self.nodes[i].run(self.plan.step);
             self.look(i);
@@ -162,7 +191,10 @@ impl Run {
         };
         let order = [log.purged.index, checkpoint, raft.applied().0, raft.committed().0, last];
         self.truth.order(id, now, order);
-        if raft.failure().is_some() {
+        if let Some(why) = raft.failure() {
+            if why.contains("was removed from its cluster") {
+                return self.dismissed(i);
+            }
             // It takes no part any more: an operator would start it again
             self.net.note(id << 8);
             self.nodes[i].kill();
@@ -198,9 +230,12 @@ impl Run {
     }
 
     fn is_well(&self) -> bool {
+        if self.replacement.is_some() || self.nodes.iter().any(|n| n.removed && !n.gone) {
+            return false;
+        }
         let mut leaders = 0;
         let mut applied = Vec::new();
-        for node in self.nodes.iter().filter(|n| !(n.lost && n.process.is_none())) {
+        for node in self.nodes.iter().filter(|n| !n.gone && !(n.lost && n.process.is_none())) {
             let Some((parts, raft)) = node.parts().and_then(|p| Some((p, p.raft.get()?))) else { return false };
             if parts.backend.get().is_none() {
                 return false;
@@ -220,8 +255,8 @@ impl Run {
         clients.iter().for_each(JoinHandle::abort);
         let keys = self.keys.first..self.keys.in_use(self.now).end;
         for i in self.up() {
-            let id = self.nodes[i].id;
-            let words = self.world.spawn(last_words(self.net.clone(), id, keys.clone(), self.record.clone()));
+            let (id, host) = (self.nodes[i].id, self.nodes[i].host);
+            let words = self.world.spawn(last_words(self.net.clone(), host, keys.clone(), self.record.clone()));
             self.pass_until(15_000, |_| words.is_finished());
             let said = match words.is_finished() {
                 true => self
@@ -253,7 +288,7 @@ impl Run {
     /// Nobody starts from before its newest checkpoint.
     fn forget(&self) {
         let checkpoint = |node: &Node| node.parts().map_or(0, |parts| parts.checkpoint.load(Ordering::Relaxed));
-        let living = self.nodes.iter().filter(|node| !node.lost);
+        let living = self.nodes.iter().filter(|node| !node.lost && !node.gone);
         self.truth.forget_before(living.map(checkpoint).min().unwrap_or(0).min(self.truth.newest()));
     }
 
@@ -291,7 +326,7 @@ impl Drop for Run {
     fn drop(&mut self) {
         // Streams must not speak to a network that is going
         for node in &mut self.nodes {
-            self.net.set_power(node.id, Power::Off);
+            self.net.set_power(node.host, Power::Off);
             node.process = None;
         }
     }

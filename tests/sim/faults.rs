@@ -3,7 +3,7 @@
 use crate::clients::Connection;
 use crate::cluster::Run;
 use crate::net::{Ms, Weather};
-use crate::plan::MEMBERSHIP;
+use crate::plan::{MEMBERSHIP, REPLACE};
 use look::disk::Disk;
 use std::sync::atomic::Ordering;
 
@@ -83,6 +83,11 @@ impl Run {
                 self.repairs.push((end, Repair::Resume(i, self.now)));
             }
             MEMBERSHIP => self.change_membership(i),
+            REPLACE => {
+                if !self.replace(i) {
+                    return;
+                }
+            }
             _ => {
                 let off = self.random.between(-100_000, 100_000);
                 self.nodes[i].clock_off.store(off, Ordering::Relaxed);
@@ -94,10 +99,10 @@ impl Run {
     /// Asks a node for a change as an operator would. Whether it is made is Look's to decide.
     fn change_membership(&mut self, i: usize) {
         let change = *self.random.pick(&["TRANSFER", "TRANSFER", "DEMOTE", "PROMOTE", "PROMOTE"]);
-        let of = 1 + self.random.below(self.nodes.len());
-        let (net, node) = (self.net.clone(), self.nodes[i].id);
+        let of = self.random.pick(&self.nodes).id;
+        let (net, host) = (self.net.clone(), self.nodes[i].host);
         self.world.spawn(async move {
-            if let Ok(mut connection) = Connection::open(&net, node).await {
+            if let Ok(mut connection) = Connection::open(&net, host).await {
                 let answer = connection.ask(&format!("LOOK.CLUSTER {change} {of}")).await;
                 tracing::info!("{change} {of}: {answer:?}");
             }
@@ -109,6 +114,7 @@ impl Run {
         let nodes = self.nodes.len() as u64;
         let apart = 1 + self.random.next() % ((1 << nodes) - 2);
         let side = |n: u64| apart >> (n - 1) & 1;
+        // Hosts are numbered as they come
         for (a, b) in (1..=nodes).flat_map(|a| (1..=nodes).map(move |b| (a, b))) {
             if side(a) != side(b) && (!one_way || side(a) == 1) {
                 self.net.cut(a, b);
@@ -152,7 +158,7 @@ impl Run {
     pub fn undo(&mut self, repair: Repair) {
         match repair {
             Repair::Start(i) => {
-                if self.nodes[i].process.is_none() {
+                if self.nodes[i].process.is_none() && !self.nodes[i].gone {
                     self.nodes[i].start();
                 }
             }

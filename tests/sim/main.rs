@@ -12,6 +12,7 @@ mod cluster;
 mod faults;
 mod net;
 mod node;
+mod operator;
 mod outcome;
 mod plan;
 mod truth;

@@ -1,7 +1,7 @@
 //! One simulated node: the server from the bytes of its clients to its disks, on a runtime of its own. Dropping the runtime is
 //! `kill -9`; not running it is SIGSTOP; what is kept besides is what a machine keeps: disks, and a clock.
 
-use crate::net::{End, HostNet, Ms, Net, Power, address_of};
+use crate::net::{End, HostId, HostNet, Ms, Net, Power, address_of};
 use crate::truth::{After, Truth};
 use look::apply::digests::Digests;
 use look::apply::machine::{Applied, Checkpoint, Committed, Receive, Roster, StateMachine};
@@ -32,6 +32,9 @@ const BEGIN: Millis = 1_767_225_600_000;
 
 /// The cluster's name among peers.
 const CLUSTER: u64 = 77;
+
+/// What a node must show to join.
+pub const JOIN_TOKEN: &str = "simulated";
 
 /// What all nodes of a run have in common.
 #[derive(Clone)]
@@ -90,6 +93,9 @@ pub struct Process {
 
 pub struct Node {
     pub id: u64,
+    pub host: HostId,
+    /// One of those that began the cluster.
+    founder: bool,
     pub disk: SimDisk,
     pub pages: MemoryGenerations,
     pub process: Option<Process>,
@@ -106,19 +112,27 @@ pub struct Node {
     pub paused: bool,
     /// Its disk is damaged for good: it must not start again.
     pub lost: bool,
+    /// Its cluster has removed it.
+    pub removed: bool,
+    /// It was wiped, or knows that it was removed: it never starts again.
+    pub gone: bool,
 }
 
 impl Node {
     pub fn new(
         id: u64,
+        host: HostId,
         net: Net,
         table: Arc<Table>,
         truth: Truth,
         settings: Settings,
         checkpoints: Arc<AtomicU64>,
     ) -> Node {
+        let founder = id <= settings.nodes;
         Node {
             id,
+            host,
+            founder,
             disk: SimDisk::new(unguessable()),
             pages: MemoryGenerations::default(),
             process: None,
@@ -131,6 +145,8 @@ impl Node {
             disk_slow: Arc::default(),
             paused: false,
             lost: false,
+            removed: false,
+            gone: false,
         }
     }
 
@@ -142,6 +158,8 @@ impl Node {
         let _inside = runtime.enter();
         let boot = Boot {
             id: self.id,
+            host: self.host,
+            founder: self.founder,
             disk: self.disk.clone(),
             pages: self.pages.clone(),
             clock: Arc::new(NodeClock { net: self.net.clone(), off: self.clock_off.clone() }),
@@ -160,19 +178,19 @@ impl Node {
             }
         });
         drop(_inside);
-        self.net.set_power(self.id, Power::On);
+        self.net.set_power(self.host, Power::On);
         self.process = Some(Process { runtime, parts, began, ran: 0 });
     }
 
     pub fn kill(&mut self) {
-        self.net.set_power(self.id, Power::NoProcess);
+        self.net.set_power(self.host, Power::NoProcess);
         self.process = None;
         self.paused = false;
     }
 
     /// Nothing that was not synced is sure to be there at the next start.
     pub fn cut_power(&mut self) {
-        self.net.set_power(self.id, Power::Off);
+        self.net.set_power(self.host, Power::Off);
         self.process = None;
         self.paused = false;
         self.disk.restart();
@@ -186,7 +204,7 @@ impl Node {
         let _span = tracing::error_span!("node", id = self.id).entered();
         {
             let _inside = process.runtime.enter();
-            for (from, stream) in self.net.arrivals(self.id, |from| match from {
+            for (from, stream) in self.net.arrivals(self.host, |from| match from {
                 crate::net::CLIENTS => parts.gateway.get().is_some(),
                 _ => parts.raft.get().is_some(),
             }) {
@@ -224,6 +242,8 @@ impl Parts {
 
 struct Boot {
     id: u64,
+    host: HostId,
+    founder: bool,
     disk: SimDisk,
     pages: MemoryGenerations,
     clock: Arc<NodeClock>,
@@ -279,10 +299,12 @@ impl Boot {
             ..LogOptions::new(self.id, unguessable())
         };
         let heartbeat = Duration::from_millis(self.settings.heartbeat);
-        let initial = (1..=self.settings.nodes).map(|n| (NodeId(n), address_of(n))).collect();
+        let founders = if self.founder { self.settings.nodes } else { 0 };
+        let initial = (1..=founders).map(|n| (NodeId(n), address_of(n))).collect();
         RaftConfig {
             initial,
             cluster: Some(CLUSTER),
+            join_token: JOIN_TOKEN.into(),
             directory: self.owner().directory,
             keep_entries: self.settings.keep_entries,
             heartbeat,
@@ -297,7 +319,7 @@ impl Boot {
                 as Box<dyn Fn() -> Duration + Send + Sync>
         };
         Tasks {
-            host: Arc::new(HostNet { net: self.net.clone(), host: self.id }),
+            host: Arc::new(HostNet { net: self.net.clone(), host: self.host }),
             log_delay: delay(self.settings.log_ms, self.disk_slow.clone()),
             apply_delay: delay(self.settings.apply_ms, Arc::default()),
         }

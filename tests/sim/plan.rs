@@ -5,7 +5,8 @@ use crate::net::{Ms, Weather};
 use crate::node::Settings;
 
 pub const MEMBERSHIP: &str = "membership";
-pub const FAULTS: [&str; 14] = [
+pub const REPLACE: &str = "replace";
+pub const FAULTS: [&str; 15] = [
     "kill",
     "power",
     "torn write",
@@ -20,6 +21,7 @@ pub const FAULTS: [&str; 14] = [
     "clock jump",
     "kill all",
     MEMBERSHIP,
+    REPLACE,
 ];
 
 /// How a cluster lives: `LOOK_SIM_LIFE`.
@@ -83,12 +85,15 @@ impl Plan {
         };
         let weather = Weather { delay_min: 0, delay_max: *random.pick(&[1, 5, 40]), loss_percent: 0 };
         // Not all kinds in every run: rare combinations come up only among few
-        let mut faults: Vec<_> =
-            FAULTS.iter().copied().filter(|kind| *kind != MEMBERSHIP && random.chance(60)).collect();
-        if seed % 8 == 1 {
-            // Fewer voters can lose fewer disks: not both in one run
+        let mut faults: Vec<_> = FAULTS[..13].iter().copied().filter(|_| random.chance(60)).collect();
+        // Fewer voters can lose fewer disks: one of these in a run
+        match seed % 8 {
+            1 => faults.push(MEMBERSHIP),
+            5 => faults.push(REPLACE),
+            _ => {}
+        }
+        if matches!(seed % 8, 1 | 5) {
             faults.retain(|kind| *kind != "bit flip");
-            faults.push(MEMBERSHIP);
         }
         let (clients, keys) = (2 + random.below(5) as u32, 2 + random.below(8) as u32);
         let pace = *random.pick(&[300, 1000, 3000]);
@@ -98,7 +103,7 @@ impl Plan {
             step: 1,
             clients,
             keys,
-            keys_for: Ms::MAX,
+            keys_for: 4_000,
             calls: 4,
             think: 60,
             rounds: 1,

@@ -8,7 +8,7 @@
 //! [`Operation::epoch`] tells where it was found, there. The search for the others steps back at most a bounded number of times.
 
 use crate::{Checked, Model, Operation, Outcome};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Places tried for writes without a reply before the check is given up.
 const GUESSES_MAX: usize = 1_000_000;
@@ -41,8 +41,8 @@ where
         }
         before = Some(write);
     }
-    let replayed = Replay { model, line: &line, lost: &lost, guesses: 0 }.run();
-    replayed.map_or_else(|unexplained| unexplained, |()| Checked::Ok(known.len() as u64))
+    let replay = |sparing| Replay::new(model, &line, &lost, sparing).run();
+    replay(true).or_else(|_| replay(false)).map_or_else(|unexplained| unexplained, |()| Checked::Ok(known.len() as u64))
 }
 
 /// A sweep over time: the newest epoch that had returned before each call.
@@ -73,6 +73,10 @@ struct Replay<'a, M: Model> {
     line: &'a [&'a Operation<M::Op, M::Reply>],
     lost: &'a [&'a Operation<M::Op, M::Reply>],
     guesses: usize,
+    /// By place where the line leaves out epochs: what the operations from there to the next such place touch. A lost write is
+    /// tried only right before something that it touches: there it explains as much as anywhere before. None: everywhere, for
+    /// only one fits into each epoch.
+    before: Option<BTreeMap<usize, BTreeSet<u32>>>,
 }
 
 /// How far a replay has come: all up to epoch `previous`, which is all of the line before place `at` and the lost writes in `used`.
@@ -93,7 +97,31 @@ struct Choice<S> {
     unexplained: BTreeSet<u32>,
 }
 
-impl<M: Model> Replay<'_, M> {
+impl<'a, M: Model> Replay<'a, M> {
+    fn new(
+        model: &'a M,
+        line: &'a [&'a Operation<M::Op, M::Reply>],
+        lost: &'a [&'a Operation<M::Op, M::Reply>],
+        sparing: bool,
+    ) -> Self {
+        let mut replay = Replay { model, line, lost, guesses: 0, before: None };
+        if sparing {
+            let (mut before, mut previous) = (BTreeMap::new(), 0);
+            for (at, operation) in line.iter().enumerate() {
+                let epoch = operation.epoch.unwrap_or(0);
+                if epoch > previous + u64::from(model.writes(&operation.op)) {
+                    before.insert(at, BTreeSet::new());
+                }
+                if let Some(mut last) = before.last_entry() {
+                    last.get_mut().extend(model.touches(&operation.op));
+                }
+                previous = previous.max(epoch);
+            }
+            replay.before = Some(before);
+        }
+        replay
+    }
+
     fn run(mut self) -> Result<(), Checked> {
         let earliest_returns = self.earliest_returns();
         let mut choices: Vec<Choice<M::State>> = Vec::new();
@@ -123,7 +151,12 @@ impl<M: Model> Replay<'_, M> {
         if operation.epoch.unwrap_or(0) <= taken {
             return None;
         }
-        let may = |i: &usize| !now.used.contains(i) && self.lost[*i].called <= earliest_return;
+        let near = self.before.as_ref().map(|before| before.get(&now.at));
+        let helps = |i: usize| {
+            let touches = |near: &BTreeSet<u32>| self.model.touches(&self.lost[i].op).iter().any(|part| near.contains(part));
+            near.is_none_or(|near| near.is_some_and(touches))
+        };
+        let may = |i: &usize| !now.used.contains(i) && self.lost[*i].called <= earliest_return && helps(*i);
         let untried: Vec<usize> = (0..self.lost.len()).filter(may).collect();
         (!untried.is_empty()).then(|| Choice {
             point: now.clone(),
