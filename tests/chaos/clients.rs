@@ -1,5 +1,6 @@
 //! Clients on the bridge: pipelines of calls and transactions to any node, retries under a token, and the history of what they saw.
 
+use crate::common::registers::modelled;
 use crate::common::{Connection, Random, Reply, words};
 use history::models::{Calls, RegisterOp as Op, RegisterReply, Replies};
 use history::{Called, History};
@@ -58,17 +59,6 @@ impl Seen {
         self.transactions += other.transactions;
         self.repeated += other.repeated;
     }
-}
-
-/// What a register would answer, as its model names it. None: a refusal.
-fn modelled(op: &Op, reply: &Reply) -> Option<RegisterReply> {
-    Some(match (op, reply) {
-        (_, Reply::Simple(text)) if text == b"OK" => RegisterReply::Ok,
-        (_, Reply::Int(n)) => RegisterReply::Int(*n),
-        (_, Reply::Bulk(text)) => RegisterReply::Text(String::from_utf8_lossy(text).into()),
-        (_, Reply::NilBulk) => RegisterReply::Nil,
-        _ => return None,
-    })
 }
 
 /// Called, its calls, and whether MULTI is around them.

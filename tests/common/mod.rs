@@ -6,6 +6,7 @@ pub mod certs;
 pub mod cluster;
 pub mod ledger;
 pub mod random;
+pub mod registers;
 pub mod resp;
 pub mod server;
 

@@ -1,8 +1,9 @@
 //! Clients: pipelines of calls and transactions over real RESP, and the history of what they saw.
 
-use crate::common::Random;
+use crate::common::registers::modelled;
+use crate::common::{Random, Reply};
 use crate::net::{CLIENTS, End, HostId, Ms, Net};
-use history::models::{Calls, RegisterOp as Op, RegisterReply, Replies};
+use history::models::{Calls, RegisterOp as Op, Replies};
 use history::{Called, History, Operation};
 use std::collections::BTreeMap;
 use std::io;
@@ -57,16 +58,6 @@ impl Record {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    Simple(String),
-    Error(String),
-    Int(i64),
-    Bulk(String),
-    Nil,
-    Array(Vec<Reply>),
-}
-
 /// A connection of a client.
 pub struct Connection(BufReader<End>);
 
@@ -113,14 +104,14 @@ impl Connection {
             "+" => Reply::Simple(rest.into()),
             "-" => Reply::Error(rest.into()),
             ":" => Reply::Int(number()?),
-            "$" if rest == "-1" => Reply::Nil,
+            "$" if rest == "-1" => Reply::NilBulk,
             "$" => {
                 let mut bytes = vec![0; number()? as usize + 2];
                 self.0.read_exact(&mut bytes).await?;
                 bytes.truncate(bytes.len() - 2);
-                Reply::Bulk(String::from_utf8(bytes).map_err(|_| bad())?)
+                Reply::Bulk(bytes)
             }
-            "*" if rest == "-1" => Reply::Nil,
+            "*" if rest == "-1" => Reply::NilArray,
             "*" => {
                 let mut items = Vec::new();
                 for _ in 0..number()? {
@@ -131,18 +122,6 @@ impl Connection {
             _ => return Err(bad()),
         })
     }
-}
-
-/// What a register would answer, as its model names it.
-fn modelled(op: &Op, reply: &Reply) -> Option<RegisterReply> {
-    Some(match (op, reply) {
-        (_, Reply::Simple(s)) if s == "OK" => RegisterReply::Ok,
-        (_, Reply::Int(n)) => RegisterReply::Int(*n),
-        (_, Reply::Bulk(text)) => RegisterReply::Text(text.as_str().into()),
-        (_, Reply::Nil) => RegisterReply::Nil,
-        (Op::Incr(_), Reply::Error(text)) if text.starts_with("ERR value is not an integer") => RegisterReply::Error,
-        _ => return None,
-    })
 }
 
 enum Asked {
@@ -205,7 +184,7 @@ impl Client {
             for one in asked {
                 match one {
                     Asked::Echo(number) => match connection.reply().await? {
-                        Reply::Bulk(text) if text == number.to_string() => self.record.lock().echoes += 1,
+                        Reply::Bulk(text) if text == number.to_string().as_bytes() => self.record.lock().echoes += 1,
                         other => self.violation(format!("ECHO {number} is answered {other:?}")),
                     },
                     Asked::Call(called, op) => {
@@ -311,7 +290,7 @@ impl Client {
     /// An error leaves the outcome open, but must be one that a client can understand.
     fn refused(&self, reply: &Reply) {
         let understood = ["CLUSTERDOWN", "LOADING", "MISCONF", "EXECABORT", "EPOCHTOOOLD", "EPOCHFUTURE"];
-        if !matches!(reply, Reply::Error(text) if understood.iter().any(|word| text.starts_with(word))) {
+        if !reply.is_error() || !understood.iter().any(|word| reply.text().starts_with(word)) {
             self.violation(format!("unexpected reply {reply:?}"));
         }
     }

@@ -1,8 +1,14 @@
 //! The simulation: a cluster in one thread. The real code from a client's bytes to the disk's, on virtual time, a virtual network
 //! and disks in memory; every fault and every delay follows from one seed, so that a seed that fails fails again.
 //!
-//! `LOOK_SIM_SEEDS=n` seeds (default 4), from `LOOK_SIM_SEED` on; `LOOK_SIM_SECONDS` of simulated faults each. To look into one:
-//! `LOOK_SIM_ONE=seed LOOK_SIM_TRACE=look=debug,openraft=info cargo test --test sim one_seed -- --nocapture`.
+//! `LOOK_SIM_SEEDS=n` seeds (default 4), from `LOOK_SIM_SEED` on. `LOOK_SIM_LIFE` says how their clusters live ([`plan::Life`]): `short`, ten
+//! seconds full of faults, as in `cargo test`; `long`, a day in rounds of an hour with a fault every half minute or so; `dense`, as many
+//! operations as there is time for. `LOOK_SIM_ROUNDS` and `LOOK_SIM_SECONDS` a round change how long. What clients saw is checked after
+//! each round and let go of, so that memory stays bounded. Long runs want a release build:
+//!
+//! `LOOK_SIM_LIFE=long LOOK_SIM_SEED=100 LOOK_SIM_SEEDS=30 cargo test --release --test sim seeds_pass -- --nocapture`
+//!
+//! To look into one: `LOOK_SIM_ONE=seed LOOK_SIM_TRACE=look=debug,openraft=info cargo test --test sim one_seed -- --nocapture`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -66,12 +72,12 @@ fn one_seed() {
 
 /// Runs one seed in a process of its own: what comes of chance depends on everything that this process did before (tokio
 /// counts its runtimes, hash maps their keys). An error is what a process said that ended otherwise.
-fn simulate_with(seed: u64, bug: &str) -> Result<Outcome, String> {
+fn simulate_with(seed: u64, settings: &[(&str, &str)]) -> Result<Outcome, String> {
     let this = std::env::current_exe().map_err(|e| e.to_string())?;
     let child = std::process::Command::new(this)
         .args(["--exact", "one_seed", "--nocapture", "--test-threads=1"])
         .env("LOOK_SIM_ONE", seed.to_string())
-        .env("LOOK_PLANT", bug)
+        .envs(settings.iter().copied())
         .output()
         .map_err(|e| e.to_string())?;
     let text = String::from_utf8_lossy(&child.stdout);
@@ -80,7 +86,7 @@ fn simulate_with(seed: u64, bug: &str) -> Result<Outcome, String> {
 }
 
 fn simulate(seed: u64) -> Outcome {
-    simulate_with(seed, "").unwrap_or_else(|why| panic!("seed {seed} ended without an outcome: {why}"))
+    simulate_with(seed, &[]).unwrap_or_else(|why| panic!("seed {seed} ended without an outcome: {why}"))
 }
 
 #[test]
@@ -92,42 +98,48 @@ fn a_seed_repeats_itself() {
 #[test]
 fn seeds_pass() {
     let (first, seeds) = (setting("LOOK_SIM_SEED", 3), setting("LOOK_SIM_SEEDS", 4));
-    let (mut work, mut simulated, mut wrong) = (Work::default(), 0, Vec::new());
+    let (mut work, mut simulated, mut passed, mut others) = (Work::default(), 0, 0, Vec::new());
     let begin = std::time::Instant::now();
     for seed in first..first + seeds {
         let outcome = simulate(seed);
         println!("seed {seed}: {outcome}");
+        if outcome.verdict != Verdict::Pass {
+            others.push(format!("seed {seed}: {}", outcome.verdict));
+            continue;
+        }
+        // What did not pass counts for nothing
         work.add(&outcome.work);
         simulated += outcome.simulated;
-        if outcome.verdict != Verdict::Pass {
-            wrong.push(format!("seed {seed}: {}", outcome.verdict));
-        }
+        passed += 1;
     }
-    let last = first + seeds - 1;
-    println!("simulation: seeds {first}..={last}, {} s simulated in {:?}; {work}", simulated / 1000, begin.elapsed());
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let (last, life, simulated) = (first + seeds - 1, plan::Life::from_env(), simulated / 1000);
+    println!(
+        "simulation: {life:?} life, seeds {first}..={last}, {passed} PASS: {simulated} s simulated; {work}; took {:?}",
+        begin.elapsed()
+    );
+    assert!(others.is_empty(), "{}", others.join("\n"));
 }
 
-/// Bugs planted in the code, one at a time, and a seed that finds each.
-const PLANTED: &[(&str, u64)] = &[
-    ("a read asks nobody", 3),
-    ("a follower leaves out a batch", 3),
-    ("a write is skipped", 3),
-    ("the ledger is not stored", 3),
-    ("a checkpoint says too much", 3),
-    ("a gateway's id is used again", 3),
-    ("a sequence is left out", 3),
-    ("a leader leads on in its term", 6),
-    ("a vote is not synced", 3),
-    ("an append is acknowledged before its sync", 3),
-    ("a repeat is applied", 6),
-    ("the ledger is forgotten at a start", 3),
-    ("the high-water mark runs ahead", 3),
-    ("a read overtakes writes", 3),
-    ("a purge goes past the checkpoint", 4),
-    ("an epoch is used again", 3),
-    ("a leader asks no quorum", 3),
-    ("who does not answer has the entries", 3),
+/// Bugs planted in the code, one at a time, and the life and the seed that find each.
+const PLANTED: &[(&str, &str, u64)] = &[
+    ("a read asks nobody", "short", 3),
+    ("a follower leaves out a batch", "short", 3),
+    ("a write is skipped", "short", 3),
+    ("the ledger is not stored", "short", 3),
+    ("a checkpoint says too much", "short", 3),
+    ("a gateway's id is used again", "short", 3),
+    ("a sequence is left out", "short", 3),
+    ("a leader leads on in its term", "short", 6),
+    ("a vote is not synced", "short", 3),
+    ("an append is acknowledged before its sync", "short", 3),
+    ("a repeat is applied", "short", 6),
+    ("the ledger is forgotten at a start", "short", 3),
+    ("the high-water mark runs ahead", "short", 3),
+    ("a read overtakes writes", "short", 3),
+    ("a purge goes past the checkpoint", "short", 4),
+    ("an epoch is used again", "short", 3),
+    ("a leader asks no quorum", "short", 3),
+    ("who does not answer has the entries", "short", 3),
 ];
 
 /// Planted as well; no seed is known yet that finds them. Tried with `LOOK_SIM_SEARCH`.
@@ -144,8 +156,8 @@ const SOUGHT: &[&str] = &[
 ];
 
 /// How a run with a bug ended, if it shows the bug.
-fn shown(seed: u64, bug: &str) -> Option<String> {
-    match simulate_with(seed, bug) {
+fn shown(life: &str, seed: u64, bug: &str) -> Option<String> {
+    match simulate_with(seed, &[("LOOK_PLANT", bug), ("LOOK_SIM_LIFE", life), ("LOOK_SIM_ROUNDS", "1")]) {
         Ok(Outcome { verdict: Verdict::Fail(why), .. }) => Some(why),
         Ok(_) => None,
         Err(crash) => Some(crash.lines().find(|line| line.contains("panicked")).unwrap_or("the process ended").into()),
@@ -160,21 +172,19 @@ fn planted_bugs_are_found() {
         return println!("=== SKIPPED, NOTHING CHECKED: a build without debug assertions has no planted bugs ===");
     }
     let mut missed = Vec::new();
-    println!("| planted bug | seed | found by |\n|---|---|---|");
-    for (bug, seed) in &PLANTED[..bugs.min(PLANTED.len())] {
-        let seeds = std::iter::once(*seed).chain(1..=search);
-        match seeds.into_iter().find_map(|seed| Some((seed, shown(seed, bug)?))) {
-            Some((seed, why)) => println!("| {bug} | {seed} | {:.100} |", why.lines().next().unwrap_or_default()),
+    println!("| planted bug | life | seed | found by |\n|---|---|---|---|");
+    let mut look_for = |bug, known: Option<(&'static str, u64)>| {
+        let others = (1..=search).flat_map(|seed| [("short", seed), ("dense", seed)]);
+        let found =
+            known.into_iter().chain(others).find_map(|(life, seed)| Some((life, seed, shown(life, seed, bug)?)));
+        match found {
+            Some((life, seed, why)) => {
+                println!("| {bug} | {life} | {seed} | {:.100} |", why.lines().next().unwrap_or_default())
+            }
             None => missed.push(bug),
         }
-    }
-    for bug in SOUGHT.iter().filter(|_| search > 0) {
-        match (1..=search).find_map(|seed| Some((seed, shown(seed, bug)?))) {
-            Some((seed, why)) => {
-                println!("| {bug} | {seed}: put it in the table | {:.100} |", why.lines().next().unwrap_or_default())
-            }
-            None => println!("| {bug} | none up to {search} | |"),
-        }
-    }
+    };
+    PLANTED.iter().take(bugs).for_each(|(bug, life, seed)| look_for(bug, Some((life, *seed))));
+    SOUGHT.iter().filter(|_| search > 0).for_each(|bug| look_for(bug, None));
     assert!(missed.is_empty(), "not found: {missed:?}");
 }

@@ -1,8 +1,9 @@
 //! An operator who replaces nodes: takes one out for ever, dead or alive, and lets a new one in. Whether and when that is done is
 //! Look's to decide; the operator asks until it is.
 
-use crate::clients::{Connection, Record, Reply};
+use crate::clients::{Connection, Record};
 use crate::cluster::Run;
+use crate::common::Reply;
 use crate::net::{HostId, Net, address_of};
 use crate::node::JOIN_TOKEN;
 use look::raft::{Joiner, Stream, join_over};
@@ -28,19 +29,18 @@ struct Operator {
 
 impl Operator {
     /// Asks one node after the other until an answer is `done`. A leader does not leave: then another is to lead.
-    async fn insist(self, order: String, done: &'static [&'static str]) {
+    async fn insist(self, order: String, done: &'static str) {
         for turn in 0.. {
             let hosts = self.record.lock().hosts.clone();
             let (host, id) = hosts[turn % hosts.len()];
             let answer = self.ask(host, &order).await;
             tracing::info!("{order}: {answer:?}");
-            match answer {
-                Some(Reply::Simple(text)) if text == "OK" => return,
-                Some(Reply::Error(text)) if done.iter().any(|what| text.contains(what)) => return,
-                Some(Reply::Error(text)) if text.contains("TRANSFER to another node first") => {
-                    self.ask(host, &format!("LOOK.CLUSTER TRANSFER {id}")).await;
-                }
-                _ => {}
+            let answer = answer.as_ref().map(Reply::text).unwrap_or_default();
+            if answer == "OK" || answer.contains(done) {
+                return;
+            }
+            if answer.contains("TRANSFER to another node first") {
+                self.ask(host, &format!("LOOK.CLUSTER TRANSFER {id}")).await;
             }
             tokio::time::sleep(AGAIN).await;
         }
@@ -83,7 +83,7 @@ impl Run {
             self.retire(i);
         }
         let order = format!("LOOK.CLUSTER REMOVE {}", self.nodes[i].id);
-        let leaving = self.world.spawn(self.operator().insist(order, &["is not a member"]));
+        let leaving = self.world.spawn(self.operator().insist(order, "is not a member"));
         self.replacement = Some(Replacement::Leaving(i, leaving));
         true
     }
@@ -105,7 +105,7 @@ impl Run {
                 }
                 self.add_node(id);
                 let order = format!("LOOK.CLUSTER PROMOTE {id}");
-                Some(Replacement::Voting(self.world.spawn(self.operator().insist(order, &["votes already"]))))
+                Some(Replacement::Voting(self.world.spawn(self.operator().insist(order, "votes already"))))
             }
             Some(Replacement::Voting(voting)) if voting.is_finished() => None,
             other => other,
