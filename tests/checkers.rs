@@ -215,6 +215,51 @@ fn a_lost_write_explains_one_left_out_epoch() {
 }
 
 #[test]
+fn a_read_of_the_past_sees_its_epoch_whenever_it_is_asked() {
+    let both = vec![(1, Op::Incr(1)), (2, Op::Incr(1))];
+    let past = |epoch, reply| Operation::of_the_past(0, get(1), epoch, vec![reply]);
+    let transaction = at(2, 0, 1, both, vec![Reply::Int(1), Reply::Int(1)]);
+    assert_eq!(wrong(&[transaction.clone(), past(1, Reply::Nil), past(2, text("1"))]), None);
+    let half = wrong(&[transaction, past(1, text("1"))]);
+    assert!(half.is_some_and(|why| why.starts_with("a replay")));
+}
+
+/// Calls on a few keys in the order of their epochs; one write in six has no reply.
+fn with_lost_writes(seed: u64) -> Vec<Operation<Calls, Replies>> {
+    let mut random = Random::new(seed);
+    let (model, mut epoch) = (Keys(Register), 0);
+    let mut state = model.initial();
+    let mut one = |now: Time| {
+        let call = |random: &mut Random| match (random.below(6) as u32, random.below(4)) {
+            (key, 0) => (key, Op::Get),
+            (key, 1) => (key, set(if random.chance(50) { "1" } else { "2" })),
+            (key, _) => (key, Op::Incr(1 + random.below(2) as i64)),
+        };
+        let calls: Calls = (0..1 + random.below(2)).map(|_| call(&mut random)).collect();
+        let replies = model.step(&mut state, &calls);
+        let writes = model.writes(&calls);
+        epoch += u64::from(writes);
+        match writes && random.chance(17) {
+            true => lost(now, calls, None),
+            false => at(epoch, now, now + 1, calls, replies),
+        }
+    };
+    (0..300).map(|i| one(i * 2)).collect()
+}
+
+#[test]
+fn many_lost_writes_are_explained_and_do_not_hide_a_wrong_reply() {
+    for seed in 1..=20 {
+        let mut story = with_lost_writes(seed);
+        assert_eq!(wrong(&story), None, "seed {seed}");
+        // A number that nothing can have made, early: who looks for an explanation has little to try
+        let early = story.iter_mut().find(|o| o.epoch > Some(5)).expect("some have a reply");
+        early.outcome = Outcome::Ok(vec![Reply::Int(-7); early.op.len()]);
+        assert!(wrong(&story).is_some(), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_run_that_did_little_is_invalid_and_a_violation_is_not_hidden_by_it() {
     let mut work = Work { operations: 10, ..Work::default() };
     work.fault("kill");
