@@ -188,6 +188,28 @@ fn a_flipped_bit_is_found_or_harmless() {
     assert!(found > 200 && harmless > 100, "found {found}, harmless {harmless}");
 }
 
+/// A peer's checkpoint took the place of entries that never came. Reads of the past would replay over the gap.
+#[test]
+fn what_lies_before_a_gap_is_not_offered() {
+    let disk = SimDisk::new(11);
+    let done = |log: &Log, step| start(log, step).expect("accepts").recv().expect("answers").expect("durable");
+    let log = open(&disk).expect("opens");
+    (1..=3).for_each(|index| done(&log, Step::Append(Position { term: 1, index })));
+    assert_eq!(log.oldest(), 1);
+    done(&log, Step::Purge(Position { term: 1, index: 100 }));
+    done(&log, Step::Append(Position { term: 1, index: 101 }));
+    assert_eq!(log.oldest(), 101);
+    drop(log);
+    let log = open(&disk).expect("opens");
+    assert_eq!(log.oldest(), 101);
+    // Also when the segment with the gap is no longer read at a start
+    (102..=140).for_each(|index| done(&log, Step::Append(Position { term: 1, index })));
+    done(&log, Step::Purge(Position { term: 1, index: 138 }));
+    assert!(log.oldest() >= 101);
+    drop(log);
+    assert!(open(&disk).expect("opens").oldest() >= 101);
+}
+
 #[test]
 fn a_lost_segment_is_corruption() {
     let disk = SimDisk::new(3);

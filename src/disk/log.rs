@@ -115,6 +115,8 @@ pub(super) struct Places {
     pub segments: VecDeque<Segment>,
     pub places: VecDeque<Place>,
     pub first: u64,
+    /// The first entry behind the newest gap: what lies before it leads nowhere.
+    pub behind_gap: u64,
     pub state: LogState,
 }
 
@@ -298,7 +300,8 @@ impl Log {
     /// The oldest entry that [`Log::read`] surely still finds.
     pub fn oldest(&self) -> u64 {
         let places = lock(&self.shared.places);
-        places.segments.front().map_or(places.first, |s| (s.head.last.index + 1).min(places.first))
+        let kept = places.segments.front().map_or(places.first, |s| (s.head.last.index + 1).min(places.first));
+        kept.max(places.behind_gap)
     }
 
     /// Durable entries of `range`, in order: all of them, or those up to about `bytes_max` (at least one). Purged ones are

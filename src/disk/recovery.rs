@@ -26,6 +26,8 @@ pub struct Recovered {
     /// Places of entries `first..`, without a gap.
     pub places: VecDeque<Place>,
     pub first: u64,
+    /// The first entry behind the newest gap: what lies before it leads nowhere.
+    pub behind_gap: u64,
     pub state: LogState,
     /// Where the next group goes: byte of the newest segment, its number, the chain before it.
     pub offset: u64,
@@ -45,6 +47,7 @@ impl Recovered {
             segments,
             places: VecDeque::new(),
             first: 1,
+            behind_gap: 1,
             state,
             offset: BLOCK as u64,
             group,
@@ -84,14 +87,15 @@ pub fn recover(segments: VecDeque<Segment>, high: &HighWater) -> Result<Recovere
     let mut state = LogState { last: head.last, purged: head.purged, committed: head.committed, vote: head.vote };
     let first = head.last.index + 1;
     let (group, chain) = (head.group, head.chain);
-    let mut scan = Scan { group, chain, places: VecDeque::new(), first, state: &mut state, strict: None };
+    let mut scan =
+        Scan { group, chain, places: VecDeque::new(), first, behind_gap: 1, state: &mut state, strict: None };
     let mut offset = BLOCK as u64;
     let mut torn = false;
     for (i, segment) in segments.iter().enumerate().skip(start) {
         (offset, torn) = scan.segment(segment, segments.get(i + 1).map(|s| &s.head), &high.mark())?;
     }
-    let Scan { group, chain, places, first, .. } = scan;
-    Ok(Recovered { segments, places, first, state, offset, group, chain, torn })
+    let Scan { group, chain, places, first, behind_gap, .. } = scan;
+    Ok(Recovered { segments, places, first, behind_gap, state, offset, group, chain, torn })
 }
 
 /// Reads one segment by itself, wherever it lies in the log: how many entries it holds, the state at its end, where its groups end,
@@ -109,6 +113,7 @@ pub fn check(
         chain,
         places: VecDeque::new(),
         first: last.index + 1,
+        behind_gap: 1,
         state: &mut state,
         strict: Some(Strict { seal }),
     };
@@ -127,6 +132,7 @@ struct Scan<'a> {
     chain: u64,
     places: VecDeque<Place>,
     first: u64,
+    behind_gap: u64,
     state: &'a mut LogState,
     /// Also what nothing depends on must be as it was written: the zeros between records and groups.
     strict: Option<Strict<'a>>,
@@ -239,7 +245,11 @@ impl Scan<'_> {
                 self.state.vote = Some(Vote { term: record.term, node: record.index, committed });
             }
             Kind::Committed => self.state.committed = position,
-            Kind::Purge => purge(self.state, &mut self.places, &mut self.first, position),
+            Kind::Purge => {
+                if purge(self.state, &mut self.places, &mut self.first, position) {
+                    self.behind_gap = self.first;
+                }
+            }
             Kind::Truncate => truncate(self.state, &mut self.places, self.first, position),
             Kind::Blank | Kind::Batch | Kind::Membership => {
                 if self.state.last.index + 1 != record.index && self.state.last.index != 0 {
@@ -266,14 +276,16 @@ fn gaps_are_zero(group: &[u8], records: &[(Record, u64)]) -> bool {
 }
 
 /// The state after a purge up to `position`; when that is past the last entry (a checkpoint of a peer was taken over) the
-/// log goes on after it.
-pub fn purge(state: &mut LogState, places: &mut VecDeque<Place>, first: &mut u64, position: Position) {
+/// log goes on after it, and there is a gap: true.
+pub fn purge(state: &mut LogState, places: &mut VecDeque<Place>, first: &mut u64, position: Position) -> bool {
     state.purged = state.purged.max(position);
-    if position.index > state.last.index {
+    let gap = position.index > state.last.index;
+    if gap {
         state.last = position;
         places.clear();
         *first = position.index + 1;
     }
+    gap
 }
 
 /// The state after all entries behind `position` became void.

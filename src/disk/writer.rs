@@ -110,8 +110,8 @@ impl Writer {
         };
         writer.mark()?;
         writer.prepare_next();
-        let Recovered { segments, places, first, state, torn, .. } = recovered;
-        Ok((writer, Places { segments, places, first, state }, torn))
+        let Recovered { segments, places, first, behind_gap, state, torn, .. } = recovered;
+        Ok((writer, Places { segments, places, first, behind_gap, state }, torn))
     }
 
     /// Until the log is closed or a write fails.
@@ -313,7 +313,11 @@ impl Writer {
                 Kind::Vote => self.state.vote = vote,
                 Kind::Committed => self.state.committed = position,
                 Kind::Truncate => recovery::truncate(&mut self.state, &mut places.places, places.first, position),
-                Kind::Purge => recovery::purge(&mut self.state, &mut places.places, &mut places.first, position),
+                Kind::Purge => {
+                    if recovery::purge(&mut self.state, &mut places.places, &mut places.first, position) {
+                        places.behind_gap = places.first;
+                    }
+                }
                 Kind::Blank | Kind::Batch | Kind::Membership => {
                     if places.places.is_empty() {
                         places.first = position.index;
@@ -352,7 +356,9 @@ impl Writer {
                     |i: usize| places.segments.get(i + 1).is_some_and(|s| s.head.last.index <= self.state.purged.index);
                 let kept: u64 =
                     (0..places.segments.len()).take_while(|&i| purged(i)).map(|i| places.segments[i].len).sum();
-                if kept <= self.options.history_bytes {
+                // At the next start nobody would know that what begins before a gap does not reach over it
+                let leads_nowhere = purged(0) && places.segments[0].head.last.index + 1 < places.behind_gap;
+                if kept <= self.options.history_bytes && !leads_nowhere {
                     return Ok(());
                 }
                 let Some(old) = places.segments.pop_front() else { return Ok(()) };
