@@ -43,13 +43,29 @@ impl Positions {
         Some((*all.get(next.checked_sub(1)?)?, *all.get(next)?))
     }
 
-    /// The oldest root behind which a log that begins with entry `log` goes on.
+    /// The oldest root behind which a log that begins with entry `log` goes on; the newest needs none.
     pub fn since(&self, log: LogIndex) -> Option<Epoch> {
         let goes_on = |p: &&Place| p.index >= log || (p.chunks == usize::MAX && p.index.next() >= log);
-        self.lock().iter().find(goes_on).map(|p| p.epoch)
+        let all = self.lock();
+        all.iter().find(goes_on).or(all.back()).map(|p| p.epoch)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Place>> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_roots_that_the_log_does_not_reach_only_the_newest_can_be_read() {
+        let positions = Positions::default();
+        assert_eq!(positions.since(LogIndex(1)), None);
+        positions.push(Place { epoch: Epoch(5), index: LogIndex(9), chunks: 2 });
+        positions.push(Place { epoch: Epoch(8), index: LogIndex(10), chunks: 3 });
+        let since = |log| positions.since(LogIndex(log)).map(|epoch| epoch.0);
+        assert_eq!((since(9), since(10), since(11), since(90)), (Some(5), Some(8), Some(8), Some(8)));
     }
 }
