@@ -473,7 +473,9 @@ fn value_bytes(entry: &Entry<'_>) -> u64 {
         Value::Int(_) => 8,
         Value::Str(s) => s.len() as u64,
         Value::Rope(rope) => rope.len,
-        Value::List(c) | Value::Set(c) | Value::Hash(c) | Value::Zset(c) | Value::Stream(c) => c.len * 32,
+        Value::List(c) | Value::Set(c) | Value::Hash(c) | Value::Zset(c) | Value::Stream(c) => {
+            c.len * 32 + c.extent.total() * 64
+        }
     }
 }
 

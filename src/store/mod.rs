@@ -11,6 +11,7 @@
 //! | [`trie`], [`map`] | the hash trie: branches; maps of small buckets |
 //! | [`keyspace`] | the trie of keys: shared branches, leaves that are chains of versions |
 //! | [`entry`], [`rope`], [`blob`] | a version of a key with its value; long strings; long keys and fields |
+//! | [`extent`] | what the elements of a collection measure |
 //! | [`root`], [`slots`] | a version's top; last deletions |
 //! | [`read`], [`snapshot`], [`writer`] | reading any version; pinning one; making new ones |
 //! | [`pins`], [`window`] | publish, pin, and the versions kept |
@@ -27,6 +28,7 @@ pub mod arena;
 pub mod blob;
 pub mod checkpoint;
 pub mod entry;
+pub mod extent;
 pub mod garbage;
 pub mod keyspace;
 pub mod kinds;
@@ -51,6 +53,7 @@ pub mod writer;
 pub use arena::{Arena, ArenaError, PageError, PageFault, PageSource, Ref};
 pub use checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord};
 pub use entry::{Coll, Entry, Value, ValueKind};
+pub use extent::{Extent, blocks};
 pub use map::MapRoot;
 pub use mutator::Mutator;
 pub use read::{Keys, Read};

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Version of everything below a root record; another one is not read.
-pub const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 2;
 /// Pages are closed when the next part would carry them beyond this, bytes.
 const TARGET: usize = 16 << 10;
 /// A subtree beyond this is cut: its head's children go to pages of their own.
