@@ -122,33 +122,33 @@ fn seeds_pass() {
 
 /// Bugs planted in the code, one at a time, and the life and the seed that find each.
 const PLANTED: &[(&str, &str, u64)] = &[
-    ("a read asks nobody", "short", 3),
     ("a follower leaves out a batch", "short", 3),
+    ("a read asks nobody", "short", 5),
     ("a write is skipped", "short", 3),
     ("the ledger is not stored", "short", 3),
     ("a checkpoint says too much", "short", 3),
     ("a gateway's id is used again", "short", 3),
     ("a sequence is left out", "short", 3),
-    ("a leader leads on in its term", "short", 6),
+    ("a leader leads on in its term", "short", 3),
     ("a vote is not synced", "short", 3),
     ("an append is acknowledged before its sync", "short", 3),
-    ("a repeat is applied", "short", 6),
     ("the ledger is forgotten at a start", "short", 3),
     ("the high-water mark runs ahead", "short", 3),
     ("a read overtakes writes", "short", 3),
-    ("a purge goes past the checkpoint", "short", 4),
+    ("a purge goes past the checkpoint", "short", 5),
     ("an epoch is used again", "short", 3),
-    ("a leader asks no quorum", "short", 3),
     ("who does not answer has the entries", "short", 3),
+    ("a read does not wait for apply", "short", 3),
+    ("all that the log holds counts as committed", "short", 5),
+    ("a transaction is many epochs", "short", 3),
 ];
 
-/// Planted as well; no seed is known yet that finds them. Tried with `LOOK_SIM_SEARCH`.
+/// Planted as well; no seed is known now that finds them. Tried with `LOOK_SIM_SEARCH`.
 const SOUGHT: &[&str] = &[
-    "all that the log holds counts as committed",
-    "a read does not wait for apply",
+    "a leader asks no quorum",
+    "a repeat is applied",
     "a checksum is not checked",
     "a new leader reads before its first entry",
-    "a transaction is many epochs",
     "log time goes back",
     "everybody gets a vote",
     "a torn write stays",
