@@ -15,7 +15,9 @@ use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, NodeId, 
 use crate::batch::{Batcher, Refused as Full};
 use crate::command::Table;
 use crate::gateway::EXPORT_WRITES;
-use crate::gateway::backend::{Backend, Consistency, MemberChange, NodeFacts, PastError, Place, Refused, Timings};
+use crate::gateway::backend::{
+    Backend, CommandId, Consistency, MemberChange, NodeFacts, PastError, Place, Refused, Timings,
+};
 use crate::history::{History, HistoryError, LogReader, Version};
 use crate::lang::engine::Engine;
 use crate::raft::{Change, Raft};
@@ -363,6 +365,13 @@ impl Backend for NodeBackend {
             MemberChange::Transfer => Change::Transfer(node),
         };
         self.0.raft.change(change).await.map_err(|e| Refused(format!("ERR {e}").into()))
+    }
+
+    fn explain(&self, code: &NodeCode, id: CommandId, request: Request<'_>, db: u8, out: &mut ReplyBuf) {
+        match self.0.state.store().snapshot() {
+            Ok(snapshot) => code.explain(id, request, db, &snapshot, out),
+            Err(e) => out.error(e.to_string()),
+        }
     }
 
     fn memory_usage(&self, db: u8, key: &[u8], _samples: i64) -> Option<u64> {
