@@ -146,7 +146,8 @@ impl Backend for NodeBackend {
         self.0.state.progress.system_version()
     }
 
-    async fn submit(&self, mut records: ChunkBuilder, code_version: u64, pending: Pending) {
+    async fn submit(&self, records: &mut ChunkBuilder, code_version: u64, pending: Pending) {
+        let chunk = records.finish(GatewayId(0), 0, code_version);
         if let Some(why) = self.0.state.failure.get() {
             let text = format!("MISCONF this node takes no more writes: {why}");
             return pending.finish(Epoch::ZERO, Outcome::Refused(self.diverged().map_or(text.into(), |e| e.0)));
@@ -154,7 +155,6 @@ impl Backend for NodeBackend {
         if self.0.stop_at.is_some() {
             return pending.finish(Epoch::ZERO, Outcome::Refused(EXPORT_WRITES.into()));
         }
-        let chunk = records.finish(GatewayId(0), 0, code_version);
         let mut pending = Some(pending);
         loop {
             let waiting = &self.0.state.waiting;
