@@ -3,9 +3,10 @@
 use look::base::{Epoch, KeyHasher, PageId, mix64};
 use look::disk::pages::{FjallPages, MemoryPages, PageStore, PagesOptions};
 use look::store::checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord};
-use look::store::recovery::{self, Export, Import, Recovered};
+use look::store::recovery::{self, Recovered};
+use look::store::transfer::{self, Export, Import, OwnParts};
 use look::store::tree::{self, Cursor, Order, Tree};
-use look::store::{Coll, OwnedSnapshot, Read, Slot, Store, Value, Writer, map, page, rope};
+use look::store::{Coll, Extent, OwnedSnapshot, Read, Slot, Store, Value, Writer, blocks, map, page, rope};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -108,8 +109,8 @@ impl Rig {
 
     fn change_list(&mut self, slot: Slot, db: u8, key: Vec<u8>, due: Option<i64>) {
         let old = self.coll(slot, &key, |value| matches!(value, Value::List(_)));
-        let coll = old.unwrap_or_default();
-        let mut tree = Tree { root: coll.roots[0], len: coll.len };
+        let mut coll = old.unwrap_or_default();
+        let mut tree = coll.tree(0);
         let mut items = match self.model.get(&(db, key.clone())) {
             Some((_, Content::List(items))) => items.clone(),
             _ => Vec::new(),
@@ -119,7 +120,7 @@ impl Rig {
             tree::insert_at(self.writer.mutator(), &mut tree, at, &item);
             items.insert(at as usize, item);
         }
-        let coll = Coll { len: tree.len, roots: [tree.root, Default::default()] };
+        coll.set_tree(0, tree);
         self.put(slot, &key, old.is_none(), Value::List(coll), due);
         self.model.insert((db, key), (due, Content::List(items)));
     }
@@ -144,8 +145,8 @@ impl Rig {
 
     fn change_zset(&mut self, slot: Slot, db: u8, key: Vec<u8>, due: Option<i64>) {
         let old = self.coll(slot, &key, |value| matches!(value, Value::Zset(_)));
-        let coll = old.unwrap_or_default();
-        let mut order = Tree { root: coll.roots[1], len: coll.len };
+        let mut coll = old.unwrap_or_default();
+        let mut order = coll.tree(1);
         let mut items = match self.model.get(&(db, key.clone())) {
             Some((_, Content::Zset(items))) => items.clone(),
             _ => Vec::new(),
@@ -163,7 +164,7 @@ impl Rig {
                 items.insert(place, item.clone());
             }
         }
-        let coll = Coll { len: order.len, roots: [Default::default(), order.root] };
+        coll.set_tree(1, order);
         self.put(slot, &key, old.is_none(), Value::Zset(coll), due);
         self.model.insert((db, key), (due, Content::Zset(items)));
     }
@@ -201,9 +202,11 @@ impl Rig {
 
 fn content(version: &OwnedSnapshot, value: Value<'_>) -> Content {
     let arena = version.arena();
-    let items = |root, len| {
-        let mut cursor = Cursor::at(arena, &Tree { root, len }, 0);
-        std::iter::from_fn(|| cursor.next(arena).map(<[u8]>::to_vec)).collect()
+    let items = |tree: Tree| {
+        let mut cursor = Cursor::at(arena, &tree, 0);
+        let items: Vec<Vec<u8>> = std::iter::from_fn(|| cursor.next(arena).map(<[u8]>::to_vec)).collect();
+        measures(tree.extent, items.iter().map(|item| blocks(item.len())));
+        items
     };
     match value {
         Value::Int(n) => Content::Int(n),
@@ -213,15 +216,25 @@ fn content(version: &OwnedSnapshot, value: Value<'_>) -> Content {
             rope::read(arena, long, 0, long.len, |piece| bytes.extend_from_slice(piece));
             Content::Bytes(bytes)
         }
-        Value::List(coll) => Content::List(items(coll.roots[0], coll.len)),
-        Value::Zset(coll) => Content::Zset(items(coll.roots[1], coll.len)),
+        Value::List(coll) => Content::List(items(coll.tree(0))),
+        Value::Zset(coll) => Content::Zset(items(coll.tree(1))),
         Value::Hash(coll) => {
             let mut cursor = map::Cursor::new(arena, &coll.map(), 0);
             let fields = std::iter::from_fn(|| cursor.next(arena).map(|item| (item.key.to_vec(), item.value.to_vec())));
-            Content::Hash(fields.collect())
+            let fields: BTreeMap<Vec<u8>, Vec<u8>> = fields.collect();
+            measures(coll.extent, fields.iter().map(|(field, value)| blocks(field.len()) + blocks(value.len())));
+            Content::Hash(fields)
         }
         other => panic!("a value that was never written: {other:?}"),
     }
+}
+
+/// An extent says what the elements are, or for the longest at least that.
+#[track_caller]
+fn measures(extent: Extent, elements: impl Iterator<Item = u64>) {
+    let (total, longest) = elements.fold((0, 0), |(total, longest), blocks| (total + blocks, blocks.max(longest)));
+    assert_eq!(extent.total(), total);
+    assert!((longest..=total).contains(&extent.longest()), "{} of {longest}, {total}", extent.longest());
 }
 
 fn dump(version: &OwnedSnapshot) -> Model {
@@ -231,7 +244,9 @@ fn dump(version: &OwnedSnapshot) -> Model {
             model.insert((db, entry.key().to_vec()), (entry.due(), content(version, entry.value())));
             true
         });
-        assert_eq!(version.db_len(db), model.keys().filter(|(other, _)| *other == db).count() as u64);
+        let keys = model.keys().filter(|(other, _)| *other == db);
+        assert_eq!(version.db_len(db), keys.clone().count() as u64);
+        measures(version.db(db).keys.extent, keys.map(|(_, key)| blocks(key.len())));
     }
     model
 }
@@ -493,7 +508,7 @@ fn a_transfer_rebuilds_the_version_elsewhere_and_every_damage_is_seen() {
     let mut export = Export::new(rig.checkpoints.view_newest().unwrap()).unwrap();
     let mut pieces = Vec::new();
     while let Some(piece) = export.next_piece().unwrap() {
-        assert!(piece.len() <= recovery::PIECE_BYTES);
+        assert!(piece.len() <= transfer::PIECE_BYTES);
         pieces.push(piece);
     }
     assert!(pieces.len() > 1);
@@ -521,6 +536,55 @@ fn a_transfer_rebuilds_the_version_elsewhere_and_every_damage_is_seen() {
         let cut = mix64(i + 1000) as usize % whole.len();
         assert!(receive(&[whole[..cut].to_vec()]).is_err(), "cut at {cut}");
     }
+}
+
+/// Sends the newest version of `from` to whoever has the newest of `to`. `answers`: what becomes of the answer to an offer.
+fn send(
+    from: &Rig,
+    to: &Rig,
+    answers: impl Fn(Vec<u8>) -> Vec<u8>,
+) -> (transfer::Tally, Result<Model, CheckpointError>) {
+    let own = Arc::new(OwnParts::new(to.checkpoints.view_newest().unwrap(), 77));
+    let (_, pages) = memory();
+    let mut export = Export::new(from.checkpoints.view_newest().unwrap()).unwrap();
+    let mut import = Import::resume(pages.clone(), Arc::default(), Some(own));
+    export.resume(PageId(0), import.seed());
+    let arrived = loop {
+        if let Some(offer) = export.offer().unwrap() {
+            export.wanted(&answers(import.lacks(&offer)));
+        }
+        match export.next_piece().unwrap().map(|piece| import.piece(&piece)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => break Err(error),
+            None => break import.finish(),
+        }
+    };
+    (export.tally(), arrived.map(|record| dump_record(&pages, &record)))
+}
+
+#[test]
+fn a_receiver_is_sent_only_what_it_lacks() {
+    // Alike in content, packed at other moments
+    let [mut one, mut other] = [memory().1, memory().1].map(|pages| start(pages, Model::new(), 61));
+    for round in 0..6 {
+        for rig in [&mut one, &mut other] {
+            rig.changes(200, 600);
+        }
+        if round % 2 == 0 { &mut one } else { &mut other }.checkpoint(1).unwrap();
+    }
+    one.checkpoint(1).unwrap();
+    one.changes(20, 600);
+    let whole = one.checkpoint(1).unwrap().record.pages(&*one.pages).unwrap().len();
+    let (sent, arrived) = send(&one, &other, |lacking| lacking);
+    assert_same(&arrived.unwrap(), &one.model);
+    assert!(sent.pages < whole / 2, "{sent:?} of {whole} pages");
+    // Without an answer, all of it
+    let (sent, arrived) = send(&one, &other, |_| Vec::new());
+    assert_same(&arrived.unwrap(), &one.model);
+    assert_eq!((sent.pages, sent.spared), (whole, 0));
+    // An answer that claims what is not there does not make a hole in the version
+    let (_, arrived) = send(&one, &other, |lacking| vec![0; lacking.len()]);
+    assert!(matches!(arrived, Err(CheckpointError::Transfer(_))));
 }
 
 #[test]
@@ -561,13 +625,15 @@ fn checkpoints_run_beside_the_writer() {
 }
 
 #[test]
-fn a_record_of_a_newer_format_is_refused_by_name() {
+fn a_record_of_an_older_or_newer_format_is_refused_by_name() {
     let (_, pages) = memory();
     let rig = start(pages.clone(), Model::new(), 0);
     let mut bytes = rig.checkpoint(1).unwrap().record.encode();
-    bytes[4] = 9;
-    pages.commit_root(2, &bytes).unwrap();
-    assert_eq!(recovery::open(pages).err(), Some(CheckpointError::Format { sequence: 2, found: 9 }));
+    for (sequence, found) in [(2, 3), (3, 9)] {
+        bytes[4] = found as u8;
+        pages.commit_root(sequence, &bytes).unwrap();
+        assert_eq!(recovery::open(pages.clone()).err(), Some(CheckpointError::Format { sequence, found }));
+    }
 }
 
 #[test]

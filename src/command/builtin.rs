@@ -102,8 +102,7 @@ fn entry(command: lang::Command, program: usize) -> Command {
 /// Nothing but the length of byte strings and depths makes it cost more, and no product of those. What is stored does not count for a
 /// write: its bound is judged before the log, by its arguments alone.
 fn always_cheap(command: &lang::Command) -> bool {
-    let of_state = |atom: &Atom| matches!(atom, Atom::Len(_));
-    let judged = |atoms: &[Atom]| !(command.is_write() && atoms.iter().any(of_state));
+    let judged = |atoms: &[Atom]| !(command.is_write() && atoms.iter().any(Atom::is_of_state));
     command.cost.ops.terms().iter().filter(|(atoms, _)| judged(atoms)).all(|(atoms, n)| {
         *n < 10_000
             && match atoms.as_slice() {
@@ -136,7 +135,7 @@ fn line(bound: &Poly) -> Option<(u64, u64)> {
 fn line_of(atom: &Atom) -> Option<(u64, u64)> {
     match atom {
         Atom::Blocks(_) | Atom::Depth(_) => Some((1, 0)),
-        Atom::Len(Place::Key(_)) => Some((0, 1)),
+        Atom::Len(Place::Key(_)) | Atom::Total(Place::Key(_)) | Atom::Longest(Place::Key(_)) => Some((0, 1)),
         // either bounds it: the one that grows less
         Atom::Least(two) => two.iter().filter_map(line).min_by_key(|(fixed, slope)| (*slope, *fixed)),
         Atom::Signed(_, two) | Atom::Chosen(_, _, two) => {

@@ -43,7 +43,7 @@ pub struct Call<'a> {
     pub epoch: Epoch,
     /// Source of its random numbers, mixed from (batch seed, log index, call number): see [`random_source`].
     pub seed: u64,
-    /// The largest value ([`Value::extent`](crate::store::Value::extent)) that a reading call may look up; at a larger one it ends
+    /// The largest value (entries or blocks, whichever are more) that a reading call may look up; at a larger one it ends
     /// with [`Ended::Large`].
     pub patience: u64,
 }

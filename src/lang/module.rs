@@ -258,7 +258,8 @@ fn derived_flags(effects: Effects, blocking: bool, cost: &Cost) -> Vec<String> {
     if blocking {
         flags.push("blocking".to_owned());
     }
-    let grows = |a: &Atom| matches!(a, Atom::Count(_) | Atom::Int(_) | Atom::BlocksAll { .. } | Atom::Len(_));
+    let grows =
+        |a: &Atom| matches!(a, Atom::Count(_) | Atom::Int(_) | Atom::BlocksAll { .. } | Atom::Len(_) | Atom::Total(_));
     if !cost.ops.terms().iter().any(|t| t.0.iter().any(grows)) {
         flags.push("fast".to_owned());
     }
@@ -341,19 +342,18 @@ fn declared_atom(a: &AtomSyntax, grammar: &Grammar, names: &Names<'_>, span: Spa
         AtomSyntax::Of(of, name) => (of.as_str(), name.as_str()),
         AtomSyntax::Name(name) => ("", name.as_str()),
     };
+    let stored = |place| match of {
+        "depth" => Some(Atom::Depth(place)),
+        "len" => Some(Atom::Len(place)),
+        "total" => Some(Atom::Total(place)),
+        "longest" => Some(Atom::Longest(place)),
+        _ => None,
+    };
     if name == "db" {
-        return match of {
-            "depth" => Ok(Atom::Depth(Place::Db)),
-            "len" => Ok(Atom::Len(Place::Db)),
-            _ => Err(unknown(of)),
-        };
+        return stored(Place::Db).ok_or_else(|| unknown(of));
     }
-    if let Some(of) = names.collections.get(name) {
-        return match a {
-            AtomSyntax::Of(f, _) if f == "depth" => Ok(Atom::Depth(Place::Collection(of.number))),
-            AtomSyntax::Of(f, _) if f == "len" => Ok(Atom::Len(Place::Collection(of.number))),
-            _ => Err(unknown(name)),
-        };
+    if let Some(collection) = names.collections.get(name) {
+        return stored(Place::Collection(collection.number)).ok_or_else(|| unknown(name));
     }
     let (base, field) = match name.split_once('.') {
         Some((base, field)) => (base, field.parse::<u16>().ok()),
@@ -369,11 +369,8 @@ fn declared_atom(a: &AtomSyntax, grammar: &Grammar, names: &Names<'_>, span: Spa
         ("n", Some(_)) => Atom::Count(slot),
         ("blocks", Some(e)) => Atom::BlocksAll { slot, width: e.words() as u8, fields: e.bytes_fields() },
         ("blocks", None) => Atom::Blocks(slot),
-        ("len", Some(_)) => Atom::Len(Place::Keys(slot)),
-        ("len", None) => Atom::Len(Place::Key(slot)),
-        ("depth", Some(_)) => Atom::Depth(Place::Keys(slot)),
-        ("depth", None) => Atom::Depth(Place::Key(slot)),
         ("", None) => Atom::Int(slot),
-        _ => return Err(unknown(name)),
+        (_, Some(_)) => return stored(Place::Keys(slot)).ok_or_else(|| unknown(name)),
+        (_, None) => return stored(Place::Key(slot)).ok_or_else(|| unknown(name)),
     })
 }

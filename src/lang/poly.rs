@@ -3,6 +3,7 @@
 //! Sequence adds, branch takes the maximum coefficient by coefficient, a loop multiplies. Everything saturates.
 
 use crate::base::words::{BytesWord, ListWord};
+pub use crate::store::blocks;
 use smallvec::SmallVec;
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub enum Place {
     Db,
     /// The value under the key in these words (slot of its bytes word).
     Key(u16),
-    /// The values under the keys of the list argument in this slot: the sum for `Len`, the largest for `Depth`.
+    /// The values under the keys of the list argument in this slot: the sum for `Len` and `Total`, the largest for `Depth` and `Longest`.
     Keys(u16),
     /// A collection of the module, by its number.
     Collection(u16),
@@ -47,8 +48,12 @@ pub enum Atom {
     Blocks(u16),
     /// 64-byte blocks of all byte strings in a list argument: fields of `width`-word elements, one bit each
     BlocksAll { slot: u16, width: u8, fields: u32 },
-    /// Entries of a collection or a database; blocks of a string. Elements of collections count as one block each.
+    /// Entries of a collection or a database; blocks of a string.
     Len(Place),
+    /// Blocks of all elements of a collection, of all keys of a database.
+    Total(Place),
+    /// Blocks that no element of a collection, no key of a database has more of.
+    Longest(Place),
     /// `1 + ceil(log64(len))`
     Depth(Place),
     /// The smaller of two bounds.
@@ -80,6 +85,10 @@ pub struct Cost {
 pub trait Stored {
     /// Entries, or blocks of a string.
     fn len(&self, place: Place, words: &[u64]) -> u64;
+    /// Blocks of all elements of a collection, of all keys of a database.
+    fn total(&self, place: Place, words: &[u64]) -> u64;
+    /// Blocks of the longest.
+    fn longest(&self, place: Place, words: &[u64]) -> u64;
     /// The integer that the bytes argument in this slot spells; None where the bytes are not at hand.
     fn number(&self, _slot: u16, _words: &[u64]) -> Option<i64> {
         None
@@ -103,11 +112,12 @@ impl Stored for Nothing {
     fn len(&self, _: Place, _: &[u64]) -> u64 {
         0
     }
-}
-
-/// 64-byte blocks of a byte string of this length.
-pub fn blocks(bytes: usize) -> u64 {
-    bytes.div_ceil(64) as u64
+    fn total(&self, _: Place, _: &[u64]) -> u64 {
+        0
+    }
+    fn longest(&self, _: Place, _: &[u64]) -> u64 {
+        0
+    }
 }
 
 impl Poly {
@@ -295,6 +305,8 @@ impl Atom {
                 elements.map(of_bytes).sum()
             }
             Atom::Len(place) => stored.len(place, words),
+            Atom::Total(place) => stored.total(place, words),
+            Atom::Longest(place) => stored.longest(place, words),
             Atom::Depth(place) => stored.depth(place, words),
             Atom::Least(ref two) => two[0].eval(words, stored).min(two[1].eval(words, stored)),
             Atom::Signed(of, ref two) => {
@@ -310,9 +322,14 @@ impl Atom {
         }
     }
 
+    /// A size of what is stored, other than a depth.
+    pub fn is_of_state(&self) -> bool {
+        matches!(self, Atom::Len(_) | Atom::Total(_) | Atom::Longest(_))
+    }
+
     /// Does it depend on what is stored, other than by depth, or choose between bounds?
     fn has_len(&self) -> bool {
-        matches!(self, Atom::Len(_) | Atom::Least(_) | Atom::Signed(..) | Atom::Chosen(..))
+        self.is_of_state() || matches!(self, Atom::Least(_) | Atom::Signed(..) | Atom::Chosen(..))
     }
 
     /// The same outside a loop: shares of a whole inside a choice become the whole.
@@ -337,6 +354,8 @@ impl Atom {
             Atom::Int(slot) | Atom::Text(slot) => name_of(slot),
             Atom::Blocks(slot) | Atom::BlocksAll { slot, .. } => format!("blocks({})", name_of(slot)),
             Atom::Len(p) => format!("len({})", of(p)),
+            Atom::Total(p) => format!("total({})", of(p)),
+            Atom::Longest(p) => format!("longest({})", of(p)),
             Atom::Depth(p) => format!("depth({})", of(p)),
             Atom::Least(ref two) => format!("min({}, {})", two[0].text(name_of), two[1].text(name_of)),
             Atom::Signed(Number::Word(slot) | Number::Text(slot), ref two) => {

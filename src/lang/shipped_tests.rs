@@ -166,6 +166,12 @@ fn a_range_costs_what_it_asks_for_and_not_the_whole_list() {
         fn len(&self, _: Place, _: &[u64]) -> u64 {
             1_000_000
         }
+        fn total(&self, _: Place, _: &[u64]) -> u64 {
+            1_000_000
+        }
+        fn longest(&self, _: Place, _: &[u64]) -> u64 {
+            1
+        }
     }
     let modules = compiled();
     let bound = |name: &str, from: i64, to: i64| {
@@ -184,6 +190,12 @@ fn a_range_of_a_sorted_set_costs_what_its_ends_or_its_limit_ask_for() {
     impl Stored for Million {
         fn len(&self, _: Place, _: &[u64]) -> u64 {
             1_000_000
+        }
+        fn total(&self, _: Place, _: &[u64]) -> u64 {
+            1_000_000
+        }
+        fn longest(&self, _: Place, _: &[u64]) -> u64 {
+            1
         }
         fn number(&self, slot: u16, _: &[u64]) -> Option<i64> {
             (slot == 3).then_some(self.0)

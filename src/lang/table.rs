@@ -8,7 +8,7 @@
 //! ```
 //! A receiver whose name is a handle type, `bytes`, `int`, … is the first argument; any other (`batch.now`) is part of the name.
 //! Costs are polynomials in numbers, `blocks(argument)` (the receiver is `self`), integer arguments, `int(argument)` (what it spells), `len` (entries of the receiver's
-//! collection, or blocks of the string under its key) and `depth`.
+//! collection, or blocks of the string under its key), `total` and `longest` (blocks of its elements) and `depth`.
 
 use super::ast::{AtomSyntax, SumSyntax, TypeSyntax, TypeSyntaxKind};
 use super::diag::{Code, Diagnostic, Span};
@@ -146,6 +146,8 @@ pub enum RowAtom {
     /// Integer that an argument spells
     Text(u8),
     Len,
+    Total,
+    Longest,
     Depth,
 }
 
@@ -366,6 +368,8 @@ fn row_poly(text: &str, params: &[(String, Type)]) -> Result<RowPoly, Diagnostic
         AtomSyntax::Of(f, x) if f == "int" => argument(x, Type::is_bytes).map(RowAtom::Text),
         AtomSyntax::Of(f, x) if f == "blocks" => argument(x, Type::is_bytes).map(RowAtom::Blocks),
         AtomSyntax::Name(x) if x == "len" => Ok(RowAtom::Len),
+        AtomSyntax::Name(x) if x == "total" => Ok(RowAtom::Total),
+        AtomSyntax::Name(x) if x == "longest" => Ok(RowAtom::Longest),
         AtomSyntax::Name(x) if x == "depth" => Ok(RowAtom::Depth),
         AtomSyntax::Name(x) => argument(x, |t| *t == Type::Int).map(RowAtom::Int),
         AtomSyntax::Of(f, _) => Err(unknown(f)),

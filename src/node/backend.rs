@@ -1,6 +1,7 @@
 //! What the gateway asks of its node.
 
 use super::code::NodeCode;
+use super::datadir::REPAIR;
 use super::keeper::{Keeper, KeeperError};
 use super::reads::{NodeReads, keys_of_plan, run_plan};
 use super::state::SharedState;
@@ -79,8 +80,8 @@ impl NodeBackend {
     }
 
     /// Why this node must answer nothing, if so.
-    fn diverged(&self) -> Option<Refused> {
-        self.0.raft.diverged().map(|why| Refused(format!("DIVERGED {why}").into()))
+    fn unfit(&self) -> Option<Refused> {
+        self.0.raft.unfit().map(|why| Refused(why.to_owned().into()))
     }
 
     /// Makes a checkpoint and lets the log go of what it covers. Blocks.
@@ -150,7 +151,7 @@ impl Backend for NodeBackend {
         let chunk = records.finish(GatewayId(0), 0, code_version);
         if let Some(why) = self.0.state.failure.get() {
             let text = format!("MISCONF this node takes no more writes: {why}");
-            return pending.finish(Epoch::ZERO, Outcome::Refused(self.diverged().map_or(text.into(), |e| e.0)));
+            return pending.finish(Epoch::ZERO, Outcome::Refused(self.unfit().map_or(text.into(), |e| e.0)));
         }
         if self.0.stop_at.is_some() {
             return pending.finish(Epoch::ZERO, Outcome::Refused(EXPORT_WRITES.into()));
@@ -178,11 +179,11 @@ impl Backend for NodeBackend {
     }
 
     async fn fence(&self, consistency: Consistency, last: Epoch) -> Result<(), Refused> {
-        if let Some(refused) = self.diverged() {
+        if let Some(refused) = self.unfit() {
             return Err(refused);
         }
         let clock = &*self.0.clock;
-        if self.0.raft.leadership().me {
+        if self.0.raft.is_leader() {
             self.0.state.leader_says(clock.now_ms(), clock);
         }
         match consistency {
@@ -217,7 +218,7 @@ impl Backend for NodeBackend {
         mut reply: ReplyBuf,
     ) -> Result<(ReplyBuf, Plan), (PastError, Plan)> {
         let node = self.0.clone();
-        if let Some(Refused(why)) = self.diverged() {
+        if let Some(Refused(why)) = self.unfit() {
             return Err((PastError::Unreadable(why.into_owned()), plan));
         }
         let task = move || {
@@ -472,7 +473,9 @@ fn value_bytes(entry: &Entry<'_>) -> u64 {
         Value::Int(_) => 8,
         Value::Str(s) => s.len() as u64,
         Value::Rope(rope) => rope.len,
-        Value::List(c) | Value::Set(c) | Value::Hash(c) | Value::Zset(c) | Value::Stream(c) => c.len * 32,
+        Value::List(c) | Value::Set(c) | Value::Hash(c) | Value::Zset(c) | Value::Stream(c) => {
+            c.len * 32 + c.extent.total() * 64
+        }
     }
 }
 
@@ -490,6 +493,11 @@ pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
     let mut last = Instant::now();
     while !stopped() {
         std::thread::sleep(Duration::from_millis(200));
+        if let Some(what) = damage(node) {
+            return node
+                .raft
+                .damaged(format!("{what} in {}; this node serves no more. {REPAIR}", node.data_dir.display()));
+        }
         node.backups.expire();
         let bytes = node.state.progress.log_bytes.load(Ordering::Relaxed);
         let since = bytes.saturating_sub(node.keeper.last_bytes.load(Ordering::Relaxed));
@@ -504,6 +512,12 @@ pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
             std::thread::sleep(Duration::from_secs(5));
         }
     }
+}
+
+/// What is damaged of this node's pages, as far as anybody has met it.
+fn damage(node: &Node) -> Option<String> {
+    let read = node.state.store().fault().map(ToString::to_string);
+    read.or_else(|| node.keeper.damage().map(String::from))
 }
 
 /// The hasher under the cluster's seed, once it is known.

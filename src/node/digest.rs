@@ -42,9 +42,9 @@ fn of_entry(db: u8, arena: &Arena, entry: Entry<'_>) -> u128 {
             hash.update(&[entry.kind() as u8]);
             hash.update(&of_map(arena, &c.map()).to_le_bytes());
         }
-        Value::List(c) => of_tree(&mut hash, arena, entry.kind() as u8, Tree { root: c.roots[0], len: c.len }),
+        Value::List(c) => of_tree(&mut hash, arena, entry.kind() as u8, c.tree(0)),
         Value::Zset(c) | Value::Stream(c) => {
-            of_tree(&mut hash, arena, entry.kind() as u8, Tree { root: c.roots[1], len: c.len });
+            of_tree(&mut hash, arena, entry.kind() as u8, c.tree(1));
         }
     }
     hash.digest128()

@@ -15,7 +15,7 @@ use crate::lang::grammar::Grammar;
 use crate::lang::helpers::number;
 use crate::lang::poly::{Place as Where, Stored};
 use crate::resp::ReplyBuf;
-use crate::store::{Read, Reader, SYSTEM_DB, WindowError};
+use crate::store::{Read, Reader, SYSTEM_DB, Value, WindowError};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -241,11 +241,30 @@ pub struct Sizes<'a, R> {
 }
 
 impl<R: Read> Sizes<'_, R> {
-    fn of_key(&self, words: &[u64], slot: usize) -> u64 {
-        let (Some(&word), Some(&hash)) = (words.get(slot), words.get(slot + 1)) else { return 0 };
-        let word = BytesWord(word);
-        let key = self.blob.get(word.offset()..word.offset() + word.len()).unwrap_or_default();
-        self.state.find(self.db, hash, key).map_or(0, |entry| entry.value().extent())
+    /// The value under the key in these words.
+    fn of_key(&self, words: &[u64], slot: usize) -> Option<Value<'_>> {
+        let word = BytesWord(*words.get(slot)?);
+        let key = self.blob.get(word.offset()..word.offset() + word.len())?;
+        Some(self.state.find(self.db, *words.get(slot + 1)?, key)?.value())
+    }
+
+    fn of_collection(&self, number: u16) -> Option<Value<'_>> {
+        let key = self.collections.get(number as usize)?.as_bytes();
+        Some(self.state.find(SYSTEM_DB, KeyHasher::new(0).hash(key), key)?.value())
+    }
+
+    /// Takes a measure of every value at a place other than the database, and puts them together.
+    fn fold(&self, place: Where, words: &[u64], of: impl Fn(Value<'_>) -> u64, both: fn(u64, u64) -> u64) -> u64 {
+        match place {
+            Where::Db => 0,
+            Where::Collection(n) => self.of_collection(n).map_or(0, of),
+            Where::Key(slot) => self.of_key(words, slot as usize).map_or(0, of),
+            Where::Keys(slot) => {
+                let list = ListWord(words.get(slot as usize).copied().unwrap_or(0));
+                let at = |i| list.first_word() + i * self.grammar.element_words(slot);
+                (0..list.count()).filter_map(|i| self.of_key(words, at(i)).map(&of)).fold(0, both)
+            }
+        }
     }
 }
 
@@ -257,18 +276,19 @@ impl<R: Read> Stored for Sizes<'_, R> {
     fn len(&self, place: Where, words: &[u64]) -> u64 {
         match place {
             Where::Db => self.state.db_len(self.db),
-            Where::Collection(n) => self.collections.get(n as usize).map_or(0, |key| {
-                let key = key.as_bytes();
-                let entry = self.state.find(SYSTEM_DB, KeyHasher::new(0).hash(key), key);
-                entry.map_or(0, |entry| entry.value().extent())
-            }),
-            Where::Key(slot) => self.of_key(words, slot as usize),
-            Where::Keys(slot) => {
-                let list = ListWord(words.get(slot as usize).copied().unwrap_or(0));
-                (0..list.count())
-                    .map(|i| self.of_key(words, list.first_word() + i * self.grammar.element_words(slot)))
-                    .sum()
-            }
+            place => self.fold(place, words, |value| value.size(), u64::saturating_add),
+        }
+    }
+    fn total(&self, place: Where, words: &[u64]) -> u64 {
+        match place {
+            Where::Db => self.state.db(self.db).keys.extent.total(),
+            place => self.fold(place, words, |value| value.extent().total(), u64::saturating_add),
+        }
+    }
+    fn longest(&self, place: Where, words: &[u64]) -> u64 {
+        match place {
+            Where::Db => self.state.db(self.db).keys.extent.longest(),
+            place => self.fold(place, words, |value| value.extent().longest(), u64::max),
         }
     }
 }

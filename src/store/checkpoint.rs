@@ -11,6 +11,7 @@
 
 use super::arena::{Arena, Ref};
 use super::entry::Seen;
+use super::extent::Extent;
 use super::map::MapRoot;
 use super::page::{self, Packed, Packer};
 use super::root::{DBS, DbState, RootState};
@@ -20,7 +21,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Version of the root record's own layout.
-const RECORD_FORMAT: u32 = 3;
+const RECORD_FORMAT: u32 = 4;
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"LKRT");
 
 /// What can go wrong with checkpoints, besides reading single pages.
@@ -30,7 +31,9 @@ pub enum CheckpointError {
     Pages(#[from] PagesError),
     #[error("root record {sequence} cannot be read: {what}")]
     Record { sequence: u64, what: &'static str },
-    #[error("root record {sequence} has format {found}; this version of Look reads {RECORD_FORMAT}")]
+    #[error(
+        "root record {sequence} has format {found}; this version of Look reads {RECORD_FORMAT}: start the version that wrote it, or choose an empty --dir"
+    )]
     Format { sequence: u64, found: u32 },
     #[error("a transfer of pages is damaged: {0}")]
     Transfer(&'static str),
@@ -49,7 +52,7 @@ pub struct Meta {
 ///
 /// ```text
 /// "LKRT" | format u32 | sequence, next page number, sub-batch, epoch, time, digest, last deletions u64 | databases: count u64,
-/// keys, keys' count, expires, expires' count, cleared, created, vanished u64 each | applied, membership: length u64, bytes each
+/// keys, their count and extent, expires, their count and extent, cleared, created, vanished u64 each | applied, membership: length u64, bytes each
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RootRecord {
@@ -67,7 +70,9 @@ impl RootRecord {
             vec![self.sequence, self.next_page, state.sub_batch.0, state.epoch.0, state.time as u64, state.digest];
         words.extend([state.deletions.0, DBS as u64]);
         for db in &state.dbs {
-            words.extend([db.keys.root.0, db.keys.len, db.expires.root.0, db.expires.len]);
+            for map in [db.keys, db.expires] {
+                words.extend([map.root.0, map.len, map.extent.0]);
+            }
             words.extend([db.cleared.0, db.created.0, db.vanished.0]);
         }
         let mut out = [RECORD_MAGIC.to_le_bytes(), RECORD_FORMAT.to_le_bytes()].concat();
@@ -160,13 +165,15 @@ impl<'a> Reader<'a> {
             return None;
         }
         for db in &mut state.dbs {
-            let keys = MapRoot { root: self.durable()?, len: self.u64()? };
-            let expires = MapRoot { root: self.durable()?, len: self.u64()? };
+            let (keys, expires) = (self.map()?, self.map()?);
             let (cleared, created, vanished) = (Epoch(self.u64()?), Epoch(self.u64()?), Epoch(self.u64()?));
             *db = DbState { keys, expires, cleared, created, vanished };
         }
         let meta = Meta { applied: self.bytes()?, membership: self.bytes()? };
         Some(RootRecord { sequence, next_page, state, meta })
+    }
+    fn map(&mut self) -> Option<MapRoot> {
+        Some(MapRoot { root: self.durable()?, len: self.u64()?, extent: Extent(self.u64()?) })
     }
     /// A reference that means something outside of this process.
     fn durable(&mut self) -> Option<Ref> {

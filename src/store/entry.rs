@@ -4,7 +4,7 @@
 //! header | hash u64 | version u64 | meta u64 | past (if PAST) | far (if FAR) | due i64 (if DUE) | value words | key bytes (or blob cell, if KEY_OUT) | string bytes
 //! meta       = kind u8 | flags u8 | key bytes u16 | string bytes u32
 //! past       = earlier version : 40 | its number : 24          far = milestone u64 | its birth u64
-//! value words: Int: i64.  Str: none.  Rope: root cell, len.  List, Set, Hash: root cell, len.  Zset, Stream: root cell, len, root cell
+//! value words: Int: i64.  Str: none.  Rope: root cell, len.  List, Set, Hash: root cell, len, extent.  Zset, Stream: those, root cell
 //! ```
 //!
 //! The trie leads to a key's newest version, each version to the one before it. A reader takes the first that was born in
@@ -15,9 +15,11 @@
 
 use super::arena::{Arena, Node, NodeMut, Ref};
 use super::blob;
+use super::extent::{Extent, blocks};
 use super::map::{MapRoot, value_hash};
 use super::mutator::PRIVATE;
 use super::rope::Rope;
+use super::tree::Tree;
 use crate::base::{Epoch, Millis, SubBatch};
 
 /// Longest string inside an entry; beyond it is a rope. Bytes.
@@ -90,21 +92,32 @@ pub enum ValueKind {
     Stream = 7,
 }
 
-/// A collection as its entry keeps it: how many elements, and the roots of its trees.
-/// Set, Hash: `roots[0]` is a map. Zset: `roots[0]` is the map member → score, `roots[1]` the tree by rank. List: `roots[0]` is a tree.
+/// A collection as its entry keeps it: how many elements, what they measure, and the roots of its trees.
+/// Set, Hash: `roots[0]` is a map. Zset: `roots[0]` is the map member → score, `roots[1]` the tree by rank, which the extent is of.
+/// List: `roots[0]` is a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Coll {
     pub len: u64,
+    pub extent: Extent,
     pub roots: [Ref; 2],
 }
 
 impl Coll {
     pub fn map(&self) -> MapRoot {
-        MapRoot { root: self.roots[0], len: self.len }
+        MapRoot { root: self.roots[0], len: self.len, extent: self.extent }
     }
     pub fn set_map(&mut self, map: MapRoot) {
         self.roots[0] = map.root;
-        self.len = map.len;
+        (self.len, self.extent) = (map.len, map.extent);
+    }
+    /// The tree at `roots[at]`.
+    pub fn tree(&self, at: usize) -> Tree {
+        Tree { root: self.roots[at], len: self.len, extent: self.extent }
+    }
+    /// Of a sorted set after its map: the extent is the tree's.
+    pub fn set_tree(&mut self, at: usize, tree: Tree) {
+        self.roots[at] = tree.root;
+        (self.len, self.extent) = (tree.len, tree.extent);
     }
 }
 
@@ -136,13 +149,18 @@ impl<'a> Value<'a> {
     }
     /// How large it is, as bounds count: entries of a collection, 64-byte blocks of a string.
     #[inline]
-    pub fn extent(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         match *self {
             Value::Int(_) => 1,
-            Value::Str(s) => s.len().div_ceil(64) as u64,
+            Value::Str(s) => blocks(s.len()),
             Value::Rope(rope) => rope.len.div_ceil(64),
             Value::List(c) | Value::Set(c) | Value::Hash(c) | Value::Zset(c) | Value::Stream(c) => c.len,
         }
+    }
+    /// What the elements of a collection measure; nothing for a string.
+    #[inline]
+    pub fn extent(&self) -> Extent {
+        self.coll().map_or_else(Extent::default, |c| c.extent)
     }
     /// The collection, of whatever kind.
     pub fn coll(&self) -> Option<Coll> {
@@ -162,14 +180,14 @@ impl<'a> Value<'a> {
             ValueKind::Int | ValueKind::Str | ValueKind::Rope => return None,
         })
     }
-    /// Value words: at most a root, a length, a root.
-    fn words(&self) -> ([u64; 3], usize) {
+    /// Value words: at most a root, a length, an extent, a root.
+    fn words(&self) -> ([u64; 4], usize) {
         match *self {
-            Value::Int(n) => ([n as u64, 0, 0], 1),
-            Value::Str(_) => ([0; 3], 0),
-            Value::Rope(r) => ([r.root.0, r.len, 0], 2),
-            Value::List(c) | Value::Set(c) | Value::Hash(c) => ([c.roots[0].0, c.len, 0], 2),
-            Value::Zset(c) | Value::Stream(c) => ([c.roots[0].0, c.len, c.roots[1].0], 3),
+            Value::Int(n) => ([n as u64, 0, 0, 0], 1),
+            Value::Str(_) => ([0; 4], 0),
+            Value::Rope(r) => ([r.root.0, r.len, 0, 0], 2),
+            Value::List(c) | Value::Set(c) | Value::Hash(c) => ([c.roots[0].0, c.len, c.extent.0, 0], 3),
+            Value::Zset(c) | Value::Stream(c) => ([c.roots[0].0, c.len, c.extent.0, c.roots[1].0], 4),
         }
     }
     /// For the effect digest: strings by content, trees by length (each change inside them was folded when it was made).
@@ -201,8 +219,9 @@ fn words_of(kind: ValueKind) -> usize {
     match kind {
         ValueKind::Str => 0,
         ValueKind::Int => 1,
-        ValueKind::Zset | ValueKind::Stream => 3,
-        _ => 2,
+        ValueKind::Rope => 2,
+        ValueKind::List | ValueKind::Set | ValueKind::Hash => 3,
+        ValueKind::Zset | ValueKind::Stream => 4,
     }
 }
 
@@ -337,7 +356,8 @@ impl<'a> Entry<'a> {
         }
     }
     fn coll(self, at: usize, two: bool) -> Coll {
-        Coll { len: self.node.u64(at + 8), roots: [self.root(at), if two { self.root(at + 16) } else { Ref::NULL }] }
+        let roots = [self.root(at), if two { self.root(at + 24) } else { Ref::NULL }];
+        Coll { len: self.node.u64(at + 8), extent: Extent(self.node.u64(at + 16)), roots }
     }
     fn root(self, at: usize) -> Ref {
         let stored = self.node.child(at);
@@ -361,10 +381,10 @@ impl<'a> Entry<'a> {
 
 fn value_cells(kind: ValueKind, at: usize, mut visit: impl FnMut(usize)) {
     match words_of(kind) {
-        2 => visit(at),
-        3 => {
+        2 | 3 => visit(at),
+        4 => {
             visit(at);
-            visit(at + 16);
+            visit(at + 24);
         }
         _ => {}
     }

@@ -10,6 +10,7 @@
 //! ```
 
 use super::arena::{Arena, Node, Ref};
+use super::extent::{Extent, blocks};
 use super::mutator::Mutator;
 use super::trie::{self, End, Leaves, Path};
 use super::{blob, kinds};
@@ -31,6 +32,7 @@ const SLOT: usize = 16;
 pub struct MapRoot {
     pub root: Ref,
     pub len: u64,
+    pub extent: Extent,
 }
 
 /// One entry, read in place.
@@ -39,6 +41,12 @@ pub struct Item<'a> {
     pub hash: u64,
     pub key: &'a [u8],
     pub value: &'a [u8],
+}
+
+impl Item<'_> {
+    fn blocks(&self) -> u64 {
+        blocks(self.key.len()) + blocks(self.value.len())
+    }
 }
 
 /// The stable hash of a value, for the effect digest.
@@ -134,6 +142,7 @@ pub fn put(m: &mut Mutator, map: &mut MapRoot, hash: u64, key: &[u8], value: &[u
             let bucket = build(m, &[piece], 0);
             trie::insert(m, &mut map.root, &mut path, hash, key, bucket);
             map.len += 1;
+            map.extent.grow(Item { hash, key, value }.blocks());
             return true;
         }
     };
@@ -148,6 +157,8 @@ pub fn put(m: &mut Mutator, map: &mut MapRoot, hash: u64, key: &[u8], value: &[u
                 return false;
             }
             let new = piece(m, hash, key, value);
+            map.extent.shrink(bucket.item(i).blocks());
+            map.extent.grow(Item { hash, key, value }.blocks());
             if big {
                 m.retire(bucket.node.child(off));
             }
@@ -155,6 +166,7 @@ pub fn put(m: &mut Mutator, map: &mut MapRoot, hash: u64, key: &[u8], value: &[u
         }
         Err(i) => {
             map.len += 1;
+            map.extent.grow(Item { hash, key, value }.blocks());
             let bytes = key.len() + value.len();
             if bytes <= INLINE_MAX && SLOT + bytes <= bucket.room() && bucket.count() < ENTRIES_MAX {
                 let owned = own_leaf(m, map, &mut path, leaf);
@@ -176,6 +188,7 @@ pub fn remove(m: &mut Mutator, map: &mut MapRoot, hash: u64, key: &[u8]) -> bool
     let bucket = Bucket { node: arena.node(leaf), arena: &arena };
     let Ok(i) = bucket.find(hash, key) else { return false };
     m.fold(hash, 0);
+    map.extent.shrink(bucket.item(i).blocks());
     let (off, _, _, big) = bucket.slot(i);
     if big {
         m.retire(bucket.node.child(off));

@@ -11,11 +11,13 @@
 //! | [`trie`], [`map`] | the hash trie: branches; maps of small buckets |
 //! | [`keyspace`] | the trie of keys: shared branches, leaves that are chains of versions |
 //! | [`entry`], [`rope`], [`blob`] | a version of a key with its value; long strings; long keys and fields |
+//! | [`extent`] | what the elements of a collection measure |
 //! | [`root`], [`slots`] | a version's top; last deletions |
 //! | [`read`], [`snapshot`], [`writer`] | reading any version; pinning one; making new ones |
 //! | [`pins`], [`window`] | publish, pin, and the versions kept |
 //! | [`tree`] | counted B+trees: lists, the order of sorted sets |
-//! | [`page`], [`checkpoint`], [`recovery`] | versions on disk: layout, writing and deleting, opening and transfer |
+//! | [`page`], [`checkpoint`], [`recovery`] | versions on disk: layout, writing and deleting, opening |
+//! | [`transfer`] | a version on its way to another node |
 //! | [`verify`] | whether a page store is whole |
 //! | [`kinds`] | where each kind of node keeps its children |
 //!
@@ -26,6 +28,7 @@ pub mod arena;
 pub mod blob;
 pub mod checkpoint;
 pub mod entry;
+pub mod extent;
 pub mod garbage;
 pub mod keyspace;
 pub mod kinds;
@@ -40,6 +43,7 @@ pub mod root;
 pub mod rope;
 pub mod slots;
 pub mod snapshot;
+pub mod transfer;
 pub mod tree;
 pub mod trie;
 pub mod verify;
@@ -49,6 +53,7 @@ pub mod writer;
 pub use arena::{Arena, ArenaError, PageError, PageFault, PageSource, Ref};
 pub use checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord};
 pub use entry::{Coll, Entry, Value, ValueKind};
+pub use extent::{Extent, blocks};
 pub use map::MapRoot;
 pub use mutator::Mutator;
 pub use read::{Keys, Read};

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! root node = header | epoch u64 | time i64 | digest u64 | last deletions cell | databases u64 (bit set) | database × bits
-//! database  = keys cell | keys u64 | expires cell | expires u64 | cleared, created, vanished epochs u64
+//! database  = keys cell, u64, extent | expires cell, u64, extent | cleared, created, vanished epochs u64
 //! ```
 //!
 //! A database that holds nothing takes no room: a root is kept per sub-batch, and the window may keep a million.
 
 use super::arena::{Arena, Node, Ref};
+use super::extent::Extent;
 use super::kinds;
 use super::map::MapRoot;
 use super::mutator::Mutator;
@@ -62,7 +63,7 @@ const DIGEST: usize = 24;
 const DELETIONS: usize = 32;
 const MASK: usize = 40;
 const DB: usize = 48;
-const DB_BYTES: usize = 56;
+const DB_BYTES: usize = 72;
 
 impl RootState {
     /// Writes the root's node.
@@ -76,13 +77,14 @@ impl RootState {
         let (mut mask, mut at) = (0u64, DB);
         for (i, db) in self.dbs.iter().enumerate().filter(|(_, db)| used(db)) {
             mask |= 1 << i;
-            node.set_child(at, db.keys.root);
-            node.set_u64(at + 8, db.keys.len);
-            node.set_child(at + 16, db.expires.root);
-            node.set_u64(at + 24, db.expires.len);
-            node.set_u64(at + 32, db.cleared.0);
-            node.set_u64(at + 40, db.created.0);
-            node.set_u64(at + 48, db.vanished.0);
+            for (at, map) in [(at, db.keys), (at + 24, db.expires)] {
+                node.set_child(at, map.root);
+                node.set_u64(at + 8, map.len);
+                node.set_u64(at + 16, map.extent.0);
+            }
+            node.set_u64(at + 48, db.cleared.0);
+            node.set_u64(at + 56, db.created.0);
+            node.set_u64(at + 64, db.vanished.0);
             at += DB_BYTES;
         }
         node.set_u64(MASK, mask);
@@ -123,10 +125,10 @@ impl RootView<'_> {
             return DbState::default();
         }
         let at = DB + DB_BYTES * (mask & ((1 << db) - 1)).count_ones() as usize;
-        let map = |at| MapRoot { root: self.0.child(at), len: self.0.u64(at + 8) };
+        let map = |at| MapRoot { root: self.0.child(at), len: self.0.u64(at + 8), extent: Extent(self.0.u64(at + 16)) };
         let epoch = |at| Epoch(self.0.u64(at));
-        let (cleared, created, vanished) = (epoch(at + 32), epoch(at + 40), epoch(at + 48));
-        DbState { keys: map(at), expires: map(at + 16), cleared, created, vanished }
+        let (cleared, created, vanished) = (epoch(at + 48), epoch(at + 56), epoch(at + 64));
+        DbState { keys: map(at), expires: map(at + 24), cleared, created, vanished }
     }
     pub fn state(self) -> RootState {
         RootState {

@@ -5,6 +5,7 @@
 
 use super::arena::{Arena, ArenaError, PageSource, Ref};
 use super::entry::{Coll, Draft, Entry, KEY_INLINE_MAX, Past, STR_INLINE_MAX, Seen, Value};
+use super::extent::blocks;
 use super::garbage::DeadMark;
 use super::map::{self, MapRoot};
 use super::mutator::{Mutator, MutatorMark, PRIVATE};
@@ -331,6 +332,7 @@ impl Writer {
     fn insert(&mut self, slot: &mut Slot, mut draft: Draft<'_>) {
         let db = &mut self.state.dbs[slot.db as usize];
         db.keys.len += 1;
+        db.keys.extent.grow(blocks(draft.key.len()));
         db.created = self.state.epoch;
         if let Some(due) = draft.due {
             self.move_deadline(slot.db, slot.hash, None, Some(due));
@@ -410,7 +412,9 @@ impl Writer {
         if due.is_some() {
             self.move_deadline(slot.db, slot.hash, due, None);
         }
-        self.state.dbs[slot.db as usize].keys.len -= 1;
+        let keys = &mut self.state.dbs[slot.db as usize].keys;
+        keys.len -= 1;
+        keys.extent.shrink(blocks(key.len()));
         let (hash, version, value) = (slot.hash, self.state.epoch, Value::Str(b""));
         self.follow(slot, Draft { hash, version, key, key_blob, value, due: None, past: None, gone: true });
         if let (Found::Gone(at), false) = (slot.found, self.m.is_private()) {
@@ -508,7 +512,7 @@ impl Writer {
             value => {
                 let coll = value.coll().unwrap_or_default();
                 let roots = coll.roots.map(|root| self.m.copy_tree(root));
-                if let Some(copy) = Value::of(value.kind(), Coll { len: coll.len, roots }) {
+                if let Some(copy) = Value::of(value.kind(), Coll { roots, ..coll }) {
                     self.put(to, to_key, copy, due);
                 }
             }

@@ -30,8 +30,6 @@ pub struct Bench {
     /// Ops and locs of the newest call, and what they might have been at most; both 0 of one that was refused.
     pub spent: (u64, u64),
     pub bound: (u64, u64),
-    /// Elements of collections may be longer than a block, which bounds on steps do not know.
-    pub long_elements: bool,
 }
 
 /// Every command of a folder of `commands`, compiled.
@@ -91,7 +89,6 @@ impl Bench {
             calls: 0,
             spent: (0, 0),
             bound: (0, 0),
-            long_elements: false,
         }
     }
 
@@ -134,7 +131,7 @@ impl Bench {
         self.spent = (self.env.ops(), self.env.locs());
         let ((ops, locs), (ops_max, locs_max)) = (self.spent, self.bound);
         assert!(
-            (ops <= ops_max || self.long_elements) && locs <= locs_max,
+            ops <= ops_max && locs <= locs_max,
             "{}: spent {:?}, bound {:?}: {}",
             show(words),
             self.spent,

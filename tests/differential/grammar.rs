@@ -32,6 +32,7 @@ const ANY: &[&[u8]] = &[
     b"z\r\r\n",
     b"none",
     b"",
+    b"long:................................................................................................................................",
 ];
 
 const VALUES: &[&[u8]] = &[
@@ -544,8 +545,6 @@ pub struct Grammar<'a> {
     pub far_seconds: i64,
     /// Large values and large collections.
     pub heavy: bool,
-    /// Elements of collections are as long as values of strings, not at most a block.
-    pub long_elements: bool,
 }
 
 impl Grammar<'_> {
@@ -642,7 +641,7 @@ impl Grammar<'_> {
             "k" => self.random.pick(ANY).to_vec(),
             "v" => self.value(),
             "m" => self.member(),
-            "e" => self.element(),
+            "e" => self.value(),
             "i" => self.integer(),
             "n" | "so" | "off" | "bo" if self.heavy && self.random.chance(50) => self.far(word),
             "n" => self.text(INDEXES),
@@ -706,18 +705,10 @@ impl Grammar<'_> {
 
     fn member(&mut self) -> Vec<u8> {
         match self.random.below(100) {
-            0..=1 if self.heavy && self.long_elements => self.large(10_000),
+            0..=1 if self.heavy => self.large(10_000),
             2..=79 if self.heavy => format!("member:{}", self.random.below(400)).into_bytes(),
             _ => self.random.pick(MEMBERS).to_vec(),
         }
-    }
-
-    fn element(&mut self) -> Vec<u8> {
-        let mut value = self.value();
-        if !self.long_elements {
-            value.truncate(64);
-        }
-        value
     }
 
     /// Up to so many bytes, often of a length at which a page ends; one byte, a pattern, or noise.

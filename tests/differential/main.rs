@@ -40,7 +40,7 @@ fn sequence(seed: u64, payloads: &[Vec<u8>]) -> Sequence {
     let burst = *random.pick(&[1, 4, 4, 16]);
     let heavy = random.below(100) < HEAVY_PERCENT;
     let steps = setting("LOOK_DIFF_STEPS", STEPS) as usize;
-    let mut grammar = Grammar { random, payloads, far_seconds: 4_102_444_800, heavy, long_elements: true };
+    let mut grammar = Grammar { random, payloads, far_seconds: 4_102_444_800, heavy };
     let steps = (0..1 + steps / 2 + grammar.random.below(steps)).flat_map(|_| step(&mut grammar)).collect();
     Sequence { seed, resp3, burst, steps }
 }

@@ -28,15 +28,15 @@ pub const ROWS: &[Row] = &[
     Row::read("Zset.len -> int", "2", "0", len).bound("len"),
     Row::write("List.push_front(b: bytes)", "40 + blocks(b)", "2", push_front),
     Row::write("List.push_back(b: bytes)", "40 + blocks(b)", "2", push_back),
-    Row::trim("List.pop_front() -> bytes?", "56", "2", pop_front).own(),
-    Row::trim("List.pop_back() -> bytes?", "56", "2", pop_back).own(),
+    Row::trim("List.pop_front() -> bytes?", "55 + longest", "2", pop_front).own(),
+    Row::trim("List.pop_back() -> bytes?", "55 + longest", "2", pop_back).own(),
     Row::read("List.get(i: int) -> bytes?", "35", "depth", get_element),
     Row::read("List.range(from: int) -> ListIter", "20", "depth", range),
     Row::read("ListIter.next -> bytes?", "12", "1", super::walk::next_element),
     Row::write("Set.add(m: bytes) -> bool", "40 + blocks(m)", "depth + 1", add),
     Row::trim("Set.remove(m: bytes) -> bool", "40 + blocks(m)", "depth + 1", remove_member),
     Row::read("Set.has(m: bytes) -> bool", "20 + blocks(m)", "depth", has),
-    Row::trim("Set.pop_random() -> bytes?", "101", "depth + 2", pop_random).own(),
+    Row::trim("Set.pop_random() -> bytes?", "100 + longest", "depth + 2", pop_random).own(),
     Row::read("Set.iter() -> SetIter", "20", "1", iter),
     Row::read("SetIter.next -> bytes?", "12", "1", super::walk::next_member),
     Row::read("Hash.get(f: bytes) -> bytes?", "20 + blocks(f)", "depth", get_field),
@@ -47,7 +47,7 @@ pub const ROWS: &[Row] = &[
     Row::read("Zset.score(m: bytes) -> float?", "20 + blocks(m)", "depth", score),
     Row::write("Zset.put(m: bytes, score: float) -> bool", "120 + 3*blocks(m)", "3*depth + 2", put_score),
     Row::trim("Zset.remove(m: bytes) -> bool", "80 + 3*blocks(m)", "2*depth + 2", remove_scored),
-    Row::trim("Zset.pop_first() -> (bytes, float)?", "101", "2*depth + 2", pop_first).own(),
+    Row::trim("Zset.pop_first() -> (bytes, float)?", "100 + longest", "2*depth + 2", pop_first).own(),
     Row::read("Zset.rank(m: bytes) -> int?", "60 + 2*blocks(m)", "2*depth", rank),
     Row::read("Zset.below(score: float, inclusive: bool) -> int", "35", "depth", below).bound("len"),
     Row::read("Zset.below_lex(m: bytes, inclusive: bool) -> int", "35 + blocks(m)", "depth", below_lex).bound("len"),
@@ -68,22 +68,10 @@ pub struct OpenCollection {
 
 impl OpenCollection {
     fn tree(&self) -> Tree {
-        Tree { root: self.coll.roots[(self.kind == ValueKind::Zset) as usize], len: self.coll.len }
+        self.coll.tree((self.kind == ValueKind::Zset) as usize)
     }
     fn set_tree(&mut self, tree: Tree) {
-        self.coll.roots[(self.kind == ValueKind::Zset) as usize] = tree.root;
-        self.coll.len = tree.len;
-    }
-}
-
-impl Coll {
-    /// The tree of an ordered collection of a program, or of a sorted set.
-    pub(super) fn ordered(&self) -> Tree {
-        Tree { root: self.roots[1], len: self.len }
-    }
-    pub(super) fn set_ordered(&mut self, tree: Tree) {
-        self.roots[1] = tree.root;
-        self.len = tree.len;
+        self.coll.set_tree((self.kind == ValueKind::Zset) as usize, tree);
     }
 }
 
@@ -343,8 +331,8 @@ helpers! {
         tree::score_item(score, member, &mut item);
         tree::insert(mutator, &mut tree, Order::Score, &item);
         map::put(mutator, &mut map, hash, member, &score.to_bits().to_le_bytes());
-        open.set_tree(tree);
         open.coll.set_map(map);
+        open.set_tree(tree);
         env.changed(handle, |o| o.coll = open.coll)?;
         Ok(old.is_none() as u64)
     }
@@ -451,8 +439,8 @@ fn remove_ranked(env: &mut Env, handle: u64, member: &[u8]) -> Result<u64, Trap>
     let mutator = env.writer()?.mutator();
     tree::remove(mutator, &mut tree, Order::Score, &item);
     map::remove(mutator, &mut map, hash, member);
-    open.set_tree(tree);
     open.coll.set_map(map);
+    open.set_tree(tree);
     env.changed(handle, |o| o.coll = open.coll)?;
     Ok(1)
 }

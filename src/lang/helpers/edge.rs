@@ -3,6 +3,7 @@
 use crate::lang::env::Env;
 use crate::lang::ir::Trap;
 use crate::lang::machine::{Head, Outcome};
+pub(super) use crate::store::blocks;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs a helper's body. A panic ends the call with [`Trap::Panic`], on every node alike.
@@ -37,12 +38,6 @@ macro_rules! helpers {
     )*};
 }
 pub(super) use helpers;
-
-/// Whole 64-byte blocks of so many bytes: the unit of costs.
-#[inline]
-pub(super) fn blocks(bytes: usize) -> u64 {
-    bytes.div_ceil(64) as u64
-}
 
 /// The nominal depth of a collection of `len` entries.
 #[inline]

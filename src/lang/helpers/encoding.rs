@@ -22,7 +22,7 @@ pub fn name(arena: &Arena, value: Value<'_>) -> &'static str {
         Value::Int(_) => "int",
         Value::Str(s) if s.len() <= EMBSTR_MAX => "embstr",
         Value::Str(_) | Value::Rope(_) => "raw",
-        Value::List(c) => list(arena, &Tree { root: c.roots[0], len: c.len }),
+        Value::List(c) => list(arena, &c.tree(0)),
         Value::Set(c) => set(arena, &c.map()),
         Value::Hash(c) if fits_listpack(arena, &c.map(), HASH_LISTPACK_ENTRIES_MAX) => "listpack",
         Value::Hash(_) => "hashtable",

@@ -24,7 +24,7 @@ pub const ROWS: &[Row] = &[
     Row::read("slot_in(db: int, key: key) -> Slot", "20 + blocks(key)", "4", slot_in).fails(),
     Row::read("Db.index -> int", "1", "0", db_index).bound("15"),
     Row::read("Db.len -> int", "2", "1", db_len).bound("len"),
-    Row::read("Db.random -> bytes?", "200", "100*depth", db_random).bound("16384"),
+    Row::read("Db.random -> bytes?", "200", "100*depth", db_random).bound("longest"),
     Row::read("Db.scan_end(cursor: int, count: int) -> int", "10 + 4*count", "count", scan_end),
     Row::read("Db.scan(from: int, to: int) -> KeyIter", "20", "depth", scan),
     Row::trim("Db.clear()", "20", "1", clear),
@@ -48,10 +48,11 @@ pub const ROWS: &[Row] = &[
     Row::read("Slot.bits(offset: int, width: int, sign: bool) -> int", "30", "1", bits_of).fails(),
     Row::write("Slot.set_bits(offset: int, width: int, value: int)", "144", "depth + 2", set_bits).fails(),
     Row::trim("Slot.move_to(db: int, to: key)", "60 + blocks(to)", "2*depth", move_to).fails(),
-    Row::write("Slot.copy_to(db: int, to: key)", "60 + blocks(to) + 50*len", "2*depth + len", copy_to).fails(),
+    Row::write("Slot.copy_to(db: int, to: key)", "60 + blocks(to) + 50*len + 2*total", "2*depth + len", copy_to)
+        .fails(),
     Row::read("Slot.encoding -> bytes", "600", "1", encoding_of).bound("1").own(),
-    // An entry may be two strings of a block each, and what tells their lengths.
-    Row::read("Slot.dump -> bytes", "70 + 24*len", "2 + len", dump).own(),
+    // An element takes its own blocks and one for what tells its length.
+    Row::read("Slot.dump -> bytes", "70 + 8*len + 8*total", "2 + len", dump).bound("1 + len + total").own(),
     Row::write("Slot.restore(payload: bytes, due: time?)", "60 + 1024*blocks(payload)", "8*blocks(payload)", restore)
         .fails(),
     Row::read("KeyIter.next -> (bytes, int)?", "12", "1", super::walk::next_key).kills(Kills::Nothing),
@@ -103,7 +104,7 @@ impl Env {
         };
         if let Found::Read(Some(entry)) = &found
             && self.patience != u64::MAX
-            && entry.value().extent() > self.patience
+            && entry.value().size().max(entry.value().extent().total()) > self.patience
         {
             return Err(Trap::Large);
         }
@@ -409,12 +410,8 @@ helpers! {
     }
     /// Copies value and deadline to another key.
     fn copy_to(env, slot, db, key, hash) {
-        let len = env.entry(slot)?.map_or(0, |e| match e.value() {
-            Value::Str(s) => blocks(s.len()),
-            Value::Rope(r) => blocks(r.len as usize),
-            value => value.coll().map_or(0, |c| c.len),
-        });
-        env.charge(50 * len, len);
+        let (len, total) = env.entry(slot)?.map_or((0, 0), |e| (e.value().size(), e.value().extent().total()));
+        env.charge(50 * len + 2 * total, len);
         relocate(env, [slot, db, key, hash], crate::store::Writer::copy_entry)
     }
     /// What OBJECT ENCODING says.

@@ -188,7 +188,7 @@ helpers! {
         let (key, row) = (env.stable_bytes(k)?, env.stable_bytes(v)?);
         env.charge(90 + 3 * blocks(key.len()) + blocks(row.len()), 3 * depth(coll.len) + 2);
         let mut map = coll.map();
-        let mut tree = coll.ordered();
+        let mut tree = coll.tree(1);
         let hash = env.hash(key);
         let mutator = env.writer()?.mutator();
         let new = map::put(mutator, &mut map, hash, key, row);
@@ -196,7 +196,7 @@ helpers! {
             tree::insert(mutator, &mut tree, Order::Bytes, key);
         }
         coll.set_map(map);
-        coll.set_ordered(tree);
+        coll.set_tree(1, tree);
         env.change_ordered(handle, coll)?;
         Ok(new as u64)
     }
@@ -209,14 +209,14 @@ helpers! {
     }
     /// How many keys are less.
     fn below(env, handle, k) {
-        let tree = env.opened_ordered(handle)?.ordered();
+        let tree = env.opened_ordered(handle)?.tree(1);
         let key = env.bytes(k)?;
         env.charge(35 + blocks(key.len()), depth(tree.len));
         Ok(tree::lower_bound(env.arena()?, &tree, Order::Bytes, key))
     }
     /// The key of that rank.
     fn at(env, handle, rank) {
-        let tree = env.opened_ordered(handle)?.ordered();
+        let tree = env.opened_ordered(handle)?.tree(1);
         env.charge(35, depth(tree.len));
         let key = tree::get(env.arena()?, &tree, rank);
         let word = key.map(|k| env.lend(k));
@@ -224,7 +224,7 @@ helpers! {
     }
     /// Takes out the first key that is not less than `from` and less than `to` (which is no limit when it is empty).
     fn take(env, handle, from, to, _size) {
-        let tree = env.opened_ordered(handle)?.ordered();
+        let tree = env.opened_ordered(handle)?.tree(1);
         let (from, to) = (env.stable_bytes(from)?, env.stable_bytes(to)?);
         env.charge(150 + 2 * blocks(from.len()) + blocks(to.len()), 4 * depth(tree.len) + 2);
         let rank = tree::lower_bound(env.arena()?, &tree, Order::Bytes, from);
@@ -408,7 +408,7 @@ helpers! {
 
 fn remove_key(env: &mut Env, handle: u64, key: &[u8]) -> Result<u64, Trap> {
     let mut coll = env.opened_ordered(handle)?;
-    let (mut map, mut tree) = (coll.map(), coll.ordered());
+    let (mut map, mut tree) = (coll.map(), coll.tree(1));
     let hash = env.hash(key);
     if map::get(env.arena()?, &map, hash, key).is_none() {
         return Ok(0);
@@ -417,7 +417,7 @@ fn remove_key(env: &mut Env, handle: u64, key: &[u8]) -> Result<u64, Trap> {
     map::remove(mutator, &mut map, hash, key);
     tree::remove(mutator, &mut tree, Order::Bytes, key);
     coll.set_map(map);
-    coll.set_ordered(tree);
+    coll.set_tree(1, tree);
     env.change_ordered(handle, coll)?;
     Ok(1)
 }

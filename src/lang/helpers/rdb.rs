@@ -4,7 +4,7 @@
 //! Redis 7.2 writes for strings, lists, sets, hashes and sorted sets, and the older encodings it still reads (ziplist, intset).
 
 use super::number;
-use crate::store::tree::{self, Tree};
+use crate::store::tree;
 use crate::store::{Arena, Value, map, rope};
 
 /// Version that payloads are marked with: Redis refuses those above its own, and 10 is Redis 7.0's. Nothing written here is newer.
@@ -70,7 +70,7 @@ pub fn dump(arena: &Arena, value: Value<'_>, out: &mut Vec<u8>) {
         }
         Value::List(c) => {
             header(kind::LIST, c.len, out);
-            let mut cursor = tree::Cursor::at(arena, &Tree { root: c.roots[0], len: c.len }, 0);
+            let mut cursor = tree::Cursor::at(arena, &c.tree(0), 0);
             while let Some(item) = cursor.next(arena) {
                 write_string(item, out);
             }
@@ -89,7 +89,7 @@ pub fn dump(arena: &Arena, value: Value<'_>, out: &mut Vec<u8>) {
         Value::Zset(c) => {
             header(kind::ZSET_BINARY, c.len, out);
             // Highest first, as Redis writes them: it inserts faster that way.
-            let mut cursor = tree::Cursor::at(arena, &Tree { root: c.roots[1], len: c.len }, c.len);
+            let mut cursor = tree::Cursor::at(arena, &c.tree(1), c.len);
             while let Some(item) = cursor.prev(arena) {
                 let (score, member) = tree::split_score(item);
                 write_string(member, out);

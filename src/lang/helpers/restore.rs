@@ -17,11 +17,11 @@ pub fn store(env: &mut Env, slot: u64, value: Restored, due: Option<i64>) -> Res
         Restored::List(items) => list(env, &items)?,
         Restored::Set(members) => {
             let map = members.iter().try_fold(MapRoot::default(), |map, m| with(env, map, m, b""))?;
-            Value::Set(Coll { len: map.len, roots: [map.root, Default::default()] })
+            Value::Set(of_map(map))
         }
         Restored::Hash(fields) => {
             let map = fields.iter().try_fold(MapRoot::default(), |map, (f, v)| with(env, map, f, v))?;
-            Value::Hash(Coll { len: map.len, roots: [map.root, Default::default()] })
+            Value::Hash(of_map(map))
         }
         Restored::Zset(members) => zset(env, &members)?,
     };
@@ -37,7 +37,15 @@ fn list<'v>(env: &mut Env, items: &[Vec<u8>]) -> Result<Value<'v>, Trap> {
     for item in items {
         tree::push_back(mutator, &mut tree, item);
     }
-    Ok(Value::List(Coll { len: tree.len, roots: [tree.root, Default::default()] }))
+    let mut coll = Coll::default();
+    coll.set_tree(0, tree);
+    Ok(Value::List(coll))
+}
+
+fn of_map(map: MapRoot) -> Coll {
+    let mut coll = Coll::default();
+    coll.set_map(map);
+    coll
 }
 
 fn with(env: &mut Env, mut map: MapRoot, key: &[u8], value: &[u8]) -> Result<MapRoot, Trap> {
@@ -61,5 +69,7 @@ fn zset<'v>(env: &mut Env, members: &[(Vec<u8>, f64)]) -> Result<Value<'v>, Trap
         tree::insert(mutator, &mut tree, Order::Score, &item);
         map::put(mutator, &mut map, hash, member, &score.to_bits().to_le_bytes());
     }
-    Ok(Value::Zset(Coll { len: map.len, roots: [map.root, tree.root] }))
+    let mut coll = of_map(map);
+    coll.set_tree(1, tree);
+    Ok(Value::Zset(coll))
 }

@@ -3,7 +3,7 @@
 use super::super::ast::{FnDef, TypeSyntax};
 use super::super::table::{HandleKind, Helper, Kills, Lives, RowAtom, RowPoly};
 use super::super::types::Limit;
-use super::collections::limited;
+use super::collections::{entry_blocks, limited};
 use super::expr::word_kinds;
 use super::flow::{coerce, coercible, mismatch};
 use super::*;
@@ -47,7 +47,8 @@ impl<'a> Lower<'a> {
                 self.list_len(list, &items, span)?
             }
             ("n", [list]) => {
-                let (Type::List(_), Loc::Arg(slot)) = (&list.ty, list.words[0].loc) else {
+                // A case without words is no list either
+                let (Type::List(_), Some(Loc::Arg(slot))) = (&list.ty, list.words.first().map(|word| word.loc)) else {
                     return Err(Diagnostic::new(
                         Code::Type,
                         span,
@@ -225,7 +226,7 @@ impl<'a> Lower<'a> {
         self.choose(name, args).is_some() || self.spread(name, args).is_some_and(|(n, a)| self.choose(&n, &a).is_some())
     }
 
-    fn choose(&self, name: &str, args: &[Val]) -> Option<&'a Helper> {
+    pub(super) fn choose(&self, name: &str, args: &[Val]) -> Option<&'a Helper> {
         self.table
             .named(name)
             .find(|h| h.params.len() == args.len() && h.params.iter().zip(args).all(|(p, a)| coercible(&a.ty, &p.1)))
@@ -290,13 +291,15 @@ impl<'a> Lower<'a> {
         let whose = self.place_of_receiver(h, &args);
         let ops = self.row_cost(&h.ops, h, &vals, whose, span)?;
         let locs = self.row_cost(&h.locs, h, &vals, whose, span)?;
+        let result_bound = self.result_bound(h, &vals, whose, span)?;
+        self.wrote |= self.lets_grow(h, whose);
         self.effects.add(h.effect);
         let writes = matches!(h.effect, Effect::Trim | Effect::Write);
         let pure = h.effect == Effect::Pure && h.has_receiver && !h.fails && h.result != Type::Unit;
         let note = Note::Call { ops, locs, writes, fails: h.fails, pure };
         self.push_noted(Op::Call { d, helper: h.number, n: n as u8, args: regs }, note);
         self.kill(h, &args, span);
-        self.call_result(h, &args, &vals, d, whose, span)
+        self.call_result(h, &args, &vals, d, result_bound, span)
     }
 
     fn call_result(
@@ -305,14 +308,13 @@ impl<'a> Lower<'a> {
         args: &[Val],
         vals: &[Val],
         d: Reg,
-        whose: Option<Whose>,
+        bytes_bound: Option<Poly>,
         span: Span,
     ) -> Low<Val> {
         let width = h.result.width();
         let mut words: SmallVec<[Word; 2]> = SmallVec::new();
         let mut kinds = Vec::new();
         word_kinds(&h.result, &mut kinds);
-        let bytes_bound = self.result_bound(h, vals, whose, span)?;
         let spelled = self.spelled(h, vals);
         for (i, is_bytes) in kinds.iter().enumerate().take(width) {
             let r = if i == 0 { d } else { self.reg(span)? };
@@ -395,7 +397,7 @@ impl<'a> Lower<'a> {
         }
     }
 
-    fn result_bound(&mut self, h: &Helper, vals: &[Val], whose: Option<Whose>, span: Span) -> Low<Option<Poly>> {
+    pub(super) fn result_bound(&self, h: &Helper, vals: &[Val], whose: Option<Whose>, span: Span) -> Low<Option<Poly>> {
         let spells = h.bound.iter().flatten().flat_map(|t| &t.1).any(|a| matches!(a, RowAtom::Text(_)));
         if spells && self.spelled(h, vals).is_none() {
             return Ok(None);
@@ -415,11 +417,40 @@ impl<'a> Lower<'a> {
         let receiver = h.params.first().filter(|_| h.has_receiver);
         let of_collection = receiver.and_then(|p| self.handle_kind(&p.1)).is_some_and(|k| k != HandleKind::Slot);
         Ok(match (h.effect, whose) {
-            // an element: `Len` counts each as one block
-            (Effect::Read | Effect::Write | Effect::Trim, _) if of_collection => Some(Poly::constant(1)),
+            (Effect::Pure, _) if of_collection => Some(self.everything.clone()),
             (Effect::Pure, _) | (_, None) => Some(sum_of_arguments()),
-            (_, Some(w)) => Some(w.len()),
+            (_, Some(w)) => Some(self.stored_blocks(if of_collection { self.longest(w) } else { w.len() }, w)),
         })
+    }
+
+    /// The bound of stored bytes: what it was before the call, and what the call itself may have stored. Of a collection of the module it is
+    /// the declared one.
+    fn stored_blocks(&self, mut blocks: Poly, whose: Whose) -> Poly {
+        if matches!(whose.place, Place::Collection(_)) {
+            return blocks;
+        }
+        if self.wrote {
+            return blocks.plus(&self.everything);
+        }
+        self.inside.iter().for_each(|l| blocks.add_term(&[Atom::Each(*l, EACH_GROWN)], 1));
+        blocks
+    }
+
+    /// Blocks of the longest element: of a collection of the module as declared.
+    fn longest(&self, whose: Whose) -> Poly {
+        match whose.place {
+            Place::Collection(n) => match self.names.collections.values().find(|c| c.number == n) {
+                Some(of) => entry_blocks(of),
+                None => self.everything.clone(),
+            },
+            place => Poly::atom(Atom::Longest(place)),
+        }
+    }
+
+    /// Does this call let something in the keyspace grow? Opening a collection only looks it up.
+    fn lets_grow(&self, h: &Helper, whose: Option<Whose>) -> bool {
+        let of_module = matches!(whose, Some(Whose { place: Place::Collection(_), .. }));
+        h.effect == Effect::Write && !of_module && self.handle_kind(&h.result).is_none()
     }
 
     pub(super) fn blocks(&self, val: &Val) -> Poly {
@@ -454,6 +485,8 @@ impl<'a> Lower<'a> {
                         }
                     },
                     RowAtom::Len => whose.unwrap_or(db).len(),
+                    RowAtom::Total => whose.unwrap_or(db).total(),
+                    RowAtom::Longest => self.stored_blocks(self.longest(whose.unwrap_or(db)), whose.unwrap_or(db)),
                     // a slot lies in the database; what it holds has a depth of its own once it is opened
                     RowAtom::Depth if on_slot => db.depth(),
                     RowAtom::Depth => whose.unwrap_or(db).depth(),

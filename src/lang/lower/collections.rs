@@ -5,6 +5,7 @@ use super::super::ast::*;
 use super::super::types::{Collection, CollectionKind, Limit, Sum};
 use super::expr::word_kinds;
 use super::flow::{coerce, mismatch};
+use super::items::key_blocks;
 use super::*;
 use std::sync::Arc;
 
@@ -599,6 +600,12 @@ pub(super) fn limited(word: Word, limit: Option<&Limit>, is_bytes: bool) -> Word
         }
         _ => Word::at(word.loc),
     }
+}
+
+/// Most blocks of an entry as it is stored: key and row.
+pub(super) fn entry_blocks(of: &Collection) -> Poly {
+    let key = if of.key_limits.is_empty() { Poly::default() } else { key_blocks(&of.key_limits) };
+    key.plus(&row_blocks(&of.limits))
 }
 
 /// Most blocks of a row with these words.

@@ -252,7 +252,7 @@ impl<'a> Lower<'a> {
 }
 
 /// Most blocks of a key with these fields.
-fn key_blocks(limits: &[Limit]) -> Poly {
+pub(super) fn key_blocks(limits: &[Limit]) -> Poly {
     let bytes: u64 = limits.iter().map(|l| if let Limit::Bytes(max) = l { 3 + 2 * *max as u64 } else { 9 }).sum();
     Poly::constant(bytes.div_ceil(64))
 }

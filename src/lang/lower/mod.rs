@@ -96,10 +96,16 @@ struct Whose {
 const EACH_BLOCKS: u8 = 0;
 const EACH_LEN: u8 = 1;
 const EACH_ITEM: u8 = 2;
+const EACH_TOTAL: u8 = 3;
+/// What a loop that writes into the keyspace may have added, in earlier turns, to what it reads there.
+const EACH_GROWN: u8 = 4;
 
 impl Whose {
     fn len(self) -> Poly {
         Poly::atom(self.each.map_or(Atom::Len(self.place), |l| Atom::Each(l, EACH_LEN)))
+    }
+    fn total(self) -> Poly {
+        Poly::atom(self.each.map_or(Atom::Total(self.place), |l| Atom::Each(l, EACH_TOTAL)))
     }
     fn depth(self) -> Poly {
         Poly::atom(Atom::Depth(self.place))
@@ -228,6 +234,8 @@ pub struct Lower<'a> {
     killed: BTreeMap<OriginId, Span>,
     loops: Vec<LoopFrame>,
     loop_count: u16,
+    /// Numbers of the loops around, also of those around a call of the function being inlined.
+    inside: Vec<u16>,
     /// Functions being inlined, outermost first.
     inlining: Vec<&'a str>,
     /// Counters of open `array { … }` replies; None where the count was known.
@@ -236,6 +244,8 @@ pub struct Lower<'a> {
     counters: BTreeSet<String>,
     pub effects: Effects,
     everything: Poly,
+    /// The body has written into the keyspace: what it reads there from now on may be longer than what was stored before the call.
+    wrote: bool,
     /// The command's header says what it blocks on.
     blocks: bool,
     waits: bool,
@@ -287,11 +297,13 @@ impl<'a> Lower<'a> {
             killed: BTreeMap::new(),
             loops: Vec::new(),
             loop_count: 0,
+            inside: Vec::new(),
             inlining: Vec::new(),
             emitted: Vec::new(),
             counters: BTreeSet::new(),
             effects: Effects::default(),
             everything: everything(grammar),
+            wrote: false,
             blocks: false,
             waits: false,
             opened: BTreeMap::new(),
@@ -497,17 +509,22 @@ fn everything(grammar: &Grammar) -> Poly {
     for p in &grammar.params {
         match &p.kind {
             ParamKind::One(Shape::Bytes { .. }) => sum.add(&Poly::atom(Atom::Blocks(p.slot))),
-            ParamKind::One(Shape::Key { .. }) => sum.add(&Poly::atom(Atom::Len(Place::Key(p.slot)))),
+            ParamKind::One(Shape::Key { .. }) => sum.add(&all_under(Place::Key(p.slot))),
             ParamKind::Rest { element, .. } => {
                 sum.add(&blocks_of_list(p.slot, element));
                 if has_key(element) {
-                    sum.add(&Poly::atom(Atom::Len(Place::Keys(p.slot))));
+                    sum.add(&all_under(Place::Keys(p.slot)));
                 }
             }
             _ => {}
         }
     }
     sum
+}
+
+/// Blocks of the strings, or of all elements, under keys.
+fn all_under(place: Place) -> Poly {
+    Poly::atom(Atom::Len(place)).plus(&Poly::atom(Atom::Total(place)))
 }
 
 fn blocks_of_list(slot: u16, element: &Shape) -> Poly {

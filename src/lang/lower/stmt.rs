@@ -303,7 +303,7 @@ impl<'a> Lower<'a> {
         &mut self,
         bound: Reg,
         trips: Poly,
-        wholes: Vec<(u8, Poly)>,
+        mut wholes: Vec<(u8, Poly)>,
         exhausted: Option<&Block>,
         span: Span,
         body: impl FnOnce(&mut Self, Reg, u16) -> Low<()>,
@@ -318,11 +318,14 @@ impl<'a> Lower<'a> {
             broke_with: BTreeMap::new(),
             breaks: false,
         });
+        let wrote = self.wrote;
+        self.inside.push(number);
         let branch = self.branch(span, |l| {
             body(l, counter, number)?;
             Ok(Val::unit())
         });
         let frame = self.loops.pop();
+        self.inside.pop();
         self.close();
         let branch = branch?;
         let frame = frame.ok_or_else(|| self.unbounded(span))?;
@@ -336,6 +339,8 @@ impl<'a> Lower<'a> {
         self.check_carried(frame.first_origin, &branch.killed)?;
         self.killed.extend(branch.killed.iter().map(|(k, v)| (*k, *v)));
         self.killed.extend(frame.broke_with);
+        let grew = self.wrote && !wrote;
+        wholes.push((EACH_GROWN, if grew { trips.times(&self.everything) } else { Poly::default() }));
         self.push_noted(Op::Loop { counter, bound }, Note::Loop { trips, number, wholes });
         self.append(branch);
         self.push(Op::End);
@@ -471,6 +476,7 @@ impl<'a> Lower<'a> {
         let mut wholes = vec![(EACH_BLOCKS, Poly::atom(Atom::BlocksAll { slot, width, fields }))];
         if let Some(w) = list.place {
             wholes.push((EACH_LEN, Poly::atom(Atom::Len(w.place))));
+            wholes.push((EACH_TOTAL, Poly::atom(Atom::Total(w.place))));
         }
         self.looped(bound, trips, wholes, exhausted, span, |l, index, number| {
             let share = Poly::atom(Atom::Each(number, EACH_BLOCKS));
@@ -509,9 +515,9 @@ impl<'a> Lower<'a> {
                 it.with(it.ty.clone(), words)
             }
         };
-        let wholes = vec![(EACH_ITEM, trips.clone())];
+        let next = format!("{}.next", it.ty);
+        let wholes = vec![(EACH_ITEM, self.items_blocks(&next, &it, &trips, span)?)];
         self.looped(bound, trips, wholes, exhausted, span, |l, _, number| {
-            let next = format!("{}.next", it.ty);
             let mut item = l.helper(&next, vec![it.clone()], true, span)?;
             let Some(inner) = item.ty.inner() else {
                 return Err(Diagnostic::new(Code::NoHelper, span, format!("`{next}` does not give a `T?`")));
@@ -530,6 +536,21 @@ impl<'a> Lower<'a> {
             forget_int_bounds(&mut val);
             l.bind_pattern(pattern, val)?;
             l.unit_block(body).map(|_| ())
+        })
+    }
+
+    /// Blocks of all that a loop's iterator gives: as many times the longest, or the whole collection.
+    fn items_blocks(&self, next: &str, it: &Val, trips: &Poly, span: Span) -> Low<Poly> {
+        let args = std::slice::from_ref(it);
+        let Some(row) = self.choose(next, args) else { return Ok(trips.clone()) };
+        let each = self.result_bound(row, args, it.place, span)?.unwrap_or_else(|| self.everything.clone());
+        let all = trips.times(&each);
+        Ok(match it.place {
+            Some(whose) if row.bound.is_none() && !self.wrote => {
+                let total = whose.total();
+                if *trips == whose.len() { total } else { all.least(&total) }
+            }
+            _ => all,
         })
     }
 

@@ -8,6 +8,7 @@
 //! Files: `order` compares, `leaf` packs, `branch` counts and splits, `cursor` walks.
 
 use super::arena::{Arena, Node, Ref};
+use super::extent::{Extent, blocks};
 use super::kinds;
 use super::mutator::Mutator;
 use crate::base::mix64;
@@ -27,10 +28,11 @@ pub use order::{Order, score_item, split_score};
 pub struct Tree {
     pub root: Ref,
     pub len: u64,
+    pub extent: Extent,
 }
 
 impl Tree {
-    pub const EMPTY: Tree = Tree { root: Ref::NULL, len: 0 };
+    pub const EMPTY: Tree = Tree { root: Ref::NULL, len: 0, extent: Extent(0) };
 }
 
 /// Calls `visit` with the byte offset of every child cell of a node of this room.
@@ -66,6 +68,7 @@ pub fn insert_at(m: &mut Mutator, tree: &mut Tree, rank: u64, item: &[u8]) {
         branch::splice(m, &mut tree.root, kinds::TREE_BRANCH, path, 1, new);
     }
     tree.len += 1;
+    tree.extent.grow(blocks(item.len()));
 }
 
 pub fn push_front(m: &mut Mutator, tree: &mut Tree, item: &[u8]) {
@@ -84,6 +87,7 @@ pub fn remove_at(m: &mut Mutator, tree: &mut Tree, rank: u64) -> bool {
     fold(m, !rank, &[]);
     let mut path = Path::new();
     let (node, i) = branch::seek(m.arena(), tree.root, rank, &mut path);
+    tree.extent.shrink(blocks(leaf::item(m.arena(), node, i as usize).len()));
     let leaf = node.get();
     cut(m, tree, None, path, leaf, i as usize);
     true
@@ -97,6 +101,8 @@ pub fn replace_at(m: &mut Mutator, tree: &mut Tree, rank: u64, item: &[u8]) -> b
     fold(m, rank, item);
     let mut path = Path::new();
     let (node, i) = branch::seek(m.arena(), tree.root, rank, &mut path);
+    tree.extent.shrink(blocks(leaf::item(m.arena(), node, i as usize).len()));
+    tree.extent.grow(blocks(item.len()));
     let leaf = node.get();
     let new = leaf::replace(m, leaf, i as usize, item);
     branch::splice(m, &mut tree.root, kinds::TREE_BRANCH, path, 1, new);
@@ -117,6 +123,7 @@ pub fn insert(m: &mut Mutator, tree: &mut Tree, order: Order, key: &[u8]) -> boo
     }
     fold(m, 1, key);
     tree.len += 1;
+    tree.extent.grow(blocks(key.len()));
     true
 }
 
@@ -130,6 +137,7 @@ pub fn remove(m: &mut Mutator, tree: &mut Tree, order: Order, key: &[u8]) -> boo
     let Ok(i) = found.at else { return false };
     let leaf = found.leaf;
     fold(m, 2, key);
+    tree.extent.shrink(blocks(key.len()));
     cut(m, tree, Some(order), path, leaf, i);
     true
 }
