@@ -20,20 +20,22 @@ use look::lang::verify::{HelperShape, Verified, check};
 use look::lang::{compile_module, helpers};
 use look::resp::Decoder;
 use look::resp::decode::Progress;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 pub type Property = fn(&[u8]);
 
-pub const TARGETS: &[(&str, Property)] = &[
-    ("resp", resp),
-    ("peer_frames", peer_frames),
-    ("batch", batch),
-    ("page", page),
-    ("look_source", look_source),
-    ("look_verify", look_verify),
-    ("engines_agree", engines_agree),
-    ("restore", restore),
-    ("acl_rules", acl_rules),
+/// Name, property, and how many executions an input is.
+pub const TARGETS: &[(&str, Property, u64)] = &[
+    ("resp", resp, 1),
+    ("peer_frames", peer_frames, 1),
+    ("batch", batch, 1),
+    ("page", page, 1),
+    ("look_source", look_source, 1),
+    ("look_verify", look_verify, 1),
+    ("engines_agree", engines_agree, STATES),
+    ("restore", restore, 1),
+    ("acl_rules", acl_rules, 1),
 ];
 
 /// Requests decode alike however the bytes arrive; a request never claims bytes that are not there.
@@ -142,7 +144,7 @@ pub fn look_verify(bytes: &[u8]) {
     let Ok(program) = check(program, &SHAPES) else { return };
     // a Bench's head has six argument words and as many helpers as SHAPES
     if program.arg_slots <= 6 {
-        run_both(&program, 1);
+        run_both(&program, 1..2);
     }
 }
 
@@ -164,21 +166,27 @@ fn spoiled(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
+/// So many arguments and helpers' answers are tried on each program: to make and compile one takes as long as dozens of runs.
+const STATES: u64 = 64;
+
 /// Any bytes become a program that verifies; interpreter and machine code must leave the same trail.
 pub fn engines_agree(bytes: &[u8]) {
     let (seed, bytes) = bytes.split_first().map_or((0, bytes), |(first, rest)| (*first as u64, rest));
     let program = check(random::program(bytes), &SHAPES).expect("made to verify");
-    run_both(&program, seed);
+    run_both(&program, seed * STATES..(seed + 1) * STATES);
 }
 
-fn run_both(program: &Verified, seed: u64) {
+/// On the state that each seed makes, both engines leave the same trail.
+fn run_both(program: &Verified, seeds: Range<u64>) {
     let prepared = Prepared::new(program);
     let buffer = CodeBuffer::compile(std::slice::from_ref(program)).expect("executable memory");
-    // SAFETY: a Bench's head satisfies programs verified against SHAPES with at most six argument words.
-    let interpreted = Bench::new(seed).trail(|head| unsafe { interp::run(&prepared, head) });
-    // SAFETY: as above.
-    let compiled = Bench::new(seed).trail(|head| unsafe { buffer.run(0, head) });
-    assert_eq!(compiled, interpreted);
+    for seed in seeds {
+        // SAFETY: a Bench's head satisfies programs verified against SHAPES with at most six argument words.
+        let interpreted = Bench::new(seed).trail(|head| unsafe { interp::run(&prepared, head) });
+        // SAFETY: as above.
+        let compiled = Bench::new(seed).trail(|head| unsafe { buffer.run(0, head) });
+        assert_eq!(compiled, interpreted, "state {seed}");
+    }
 }
 
 /// Longest value that a payload of so many bytes may become: LZF packs 264 bytes into 3.

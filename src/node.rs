@@ -26,15 +26,15 @@ use crate::base::{Clock, Epoch, GatewayId, KeyHasher, NodeId, SystemClock, rando
 use crate::batch::{Batcher, BatcherConfig};
 use crate::command::{Table, builtin};
 use crate::disk::seal::Sealer;
-use crate::disk::{LogOptions, RealDisk};
+use crate::disk::{LogError, LogOptions, RealDisk};
 use crate::gateway::{Gateway, GatewayOptions, TlsListen};
 use crate::history::History;
 use crate::lang::engine::Engine;
-use crate::raft::{Joiner, PeerTls, Raft, RaftConfig};
+use crate::raft::{Joiner, PeerTls, Raft, RaftConfig, StartError};
 use backend::{Node, NodeBackend, RaftLog};
 use code::NodeCode;
 use config::{Config, EngineChoice};
-use datadir::{DataDir, DataDirError, Owner};
+use datadir::{DataDir, DataDirError, Owner, REPAIR};
 use keeper::Keeper;
 use machine::NodeMachine;
 use state::SharedState;
@@ -74,6 +74,8 @@ pub enum NodeError {
     Join(String, std::io::Error),
     #[error("cannot show epoch {0}: {1}")]
     Export(Epoch, String),
+    #[error("the data in {0} is damaged: {1}. {REPAIR}")]
+    Damaged(PathBuf, String),
     /// The cluster wants this node no more.
     #[error("{0}")]
     Dismissed(String),
@@ -102,21 +104,34 @@ pub fn serve(mut config: Config) -> Result<(), NodeError> {
         Some(owner) => owner,
         None => data.claim(runtime.block_on(new_owner(&config, peers.as_ref()))?)?,
     };
+    let data = Arc::new(data);
     config.node_id = owner.node;
     config.stop_at = owner.stop_at();
     let served = start(&config, &owner, peers, &data, seal).and_then(|node| {
         let backend = NodeBackend(node);
         if let Some(epoch) = config.stop_at {
-            export::follow(&backend, epoch)?;
+            export::follow(&backend, epoch, data.clone())?;
         }
-        runtime.block_on(run(backend, config, options, started))
+        runtime.block_on(run(backend, config.clone(), options, started))
     });
-    if let Err(NodeError::Dismissed(_)) = &served {
+    let served = served.map_err(|error| damage_in(&config.dir, error));
+    if let Err(NodeError::Dismissed(_) | NodeError::Export(..)) = &served {
         data.dismiss()?;
     }
     drop(runtime);
     drop(data);
     served
+}
+
+/// Damage that a room below reports, with the directory that it is in and what to do.
+fn damage_in(dir: &Path, error: NodeError) -> NodeError {
+    match &error {
+        NodeError::Keeper(inner) if inner.is_damage() => NodeError::Damaged(dir.into(), inner.to_string()),
+        NodeError::Raft(StartError::Log(inner @ (LogError::Corrupt { .. } | LogError::Sealed { .. }))) => {
+            NodeError::Damaged(dir.into(), inner.to_string())
+        }
+        _ => error,
+    }
 }
 
 /// Whose the directory is, if this configuration may go on with it. A node that joined is told by its directory who it is.
@@ -136,7 +151,7 @@ async fn new_owner(config: &Config, tls: Option<&PeerTls>) -> Result<Owner, Node
     // A certificate names an id; without one the cluster gives the next
     let id = tls.map(|_| config.node_id);
     let kind = if config.stop_at.is_some() { EXPORT } else { "" };
-    let joiner = Joiner { token: &config.join_token, addr: &format!("{kind}{addr}"), id };
+    let joiner = Joiner { token: &config.join_token, addr: &format!("{kind}{addr}"), id, stop_at: config.stop_at };
     let joined = crate::raft::join(peer, &joiner, tls).await;
     let joined = joined.map_err(|e| NodeError::Join(peer.clone(), e))?;
     eprintln!("look: joined the cluster at {peer} as node {}, a learner", joined.node);
@@ -227,7 +242,9 @@ fn start(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let (base, machine) = Base::new(config, opened, table, clock);
     let disk = Arc::new(RealDisk::open(data.log_dir())?);
-    let raft = Raft::start(raft_config(config, owner, peers, seal.clone()), disk, Box::new(machine))?;
+    let raft = Raft::start(raft_config(config, owner, peers, seal.clone()), disk, Box::new(machine))
+        // It replays the log, and so meets pages that cannot be read
+        .map_err(|e| unreadable(config, &base.state).unwrap_or(e.into()))?;
     let batcher = base.batcher(config, &raft, owner);
     eprintln!("look: waiting for a leader …");
     let hasher = wait_for_cluster(config, &base.state, &raft)?;
@@ -368,6 +385,11 @@ fn first_chunk(state: &SharedState, raft: &Raft, owner: &Owner, code_version: u6
     (!records.is_empty()).then(|| records.finish(GatewayId(0), 0, code_version))
 }
 
+/// A page of the state that could not be read, if there was one.
+fn unreadable(config: &Config, state: &SharedState) -> Option<NodeError> {
+    state.store().fault().map(|page| NodeError::Damaged(config.dir.clone(), page.to_string()))
+}
+
 /// Until the cluster's first batch is applied here nobody can be served.
 fn wait_for_cluster(config: &Config, state: &SharedState, raft: &Raft) -> Result<KeyHasher, NodeError> {
     let mut say_at = Instant::now() + PATIENCE;
@@ -377,6 +399,12 @@ fn wait_for_cluster(config: &Config, state: &SharedState, raft: &Raft) -> Result
         }
         if let Some(why) = raft.dismissal() {
             return Err(NodeError::Dismissed(why));
+        }
+        if let Some(damage) = unreadable(config, state) {
+            return Err(damage);
+        }
+        if let (Some(epoch), Some(why)) = (config.stop_at, state.failure.get()) {
+            return Err(export::give_up(raft, epoch, why));
         }
         if Instant::now() > say_at {
             eprintln!("look: still waiting for a quorum of {}", cluster_text(config));

@@ -3,7 +3,8 @@
 use look::base::{Epoch, KeyHasher, PageId, mix64};
 use look::disk::pages::{FjallPages, MemoryPages, PageStore, PagesOptions};
 use look::store::checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord};
-use look::store::recovery::{self, Export, Import, Recovered};
+use look::store::recovery::{self, Recovered};
+use look::store::transfer::{self, Export, Import, OwnParts};
 use look::store::tree::{self, Cursor, Order, Tree};
 use look::store::{Coll, Extent, OwnedSnapshot, Read, Slot, Store, Value, Writer, blocks, map, page, rope};
 use std::collections::BTreeMap;
@@ -507,7 +508,7 @@ fn a_transfer_rebuilds_the_version_elsewhere_and_every_damage_is_seen() {
     let mut export = Export::new(rig.checkpoints.view_newest().unwrap()).unwrap();
     let mut pieces = Vec::new();
     while let Some(piece) = export.next_piece().unwrap() {
-        assert!(piece.len() <= recovery::PIECE_BYTES);
+        assert!(piece.len() <= transfer::PIECE_BYTES);
         pieces.push(piece);
     }
     assert!(pieces.len() > 1);
@@ -535,6 +536,55 @@ fn a_transfer_rebuilds_the_version_elsewhere_and_every_damage_is_seen() {
         let cut = mix64(i + 1000) as usize % whole.len();
         assert!(receive(&[whole[..cut].to_vec()]).is_err(), "cut at {cut}");
     }
+}
+
+/// Sends the newest version of `from` to whoever has the newest of `to`. `answers`: what becomes of the answer to an offer.
+fn send(
+    from: &Rig,
+    to: &Rig,
+    answers: impl Fn(Vec<u8>) -> Vec<u8>,
+) -> (transfer::Tally, Result<Model, CheckpointError>) {
+    let own = Arc::new(OwnParts::new(to.checkpoints.view_newest().unwrap(), 77));
+    let (_, pages) = memory();
+    let mut export = Export::new(from.checkpoints.view_newest().unwrap()).unwrap();
+    let mut import = Import::resume(pages.clone(), Arc::default(), Some(own));
+    export.resume(PageId(0), import.seed());
+    let arrived = loop {
+        if let Some(offer) = export.offer().unwrap() {
+            export.wanted(&answers(import.lacks(&offer)));
+        }
+        match export.next_piece().unwrap().map(|piece| import.piece(&piece)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => break Err(error),
+            None => break import.finish(),
+        }
+    };
+    (export.tally(), arrived.map(|record| dump_record(&pages, &record)))
+}
+
+#[test]
+fn a_receiver_is_sent_only_what_it_lacks() {
+    // Alike in content, packed at other moments
+    let [mut one, mut other] = [memory().1, memory().1].map(|pages| start(pages, Model::new(), 61));
+    for round in 0..6 {
+        for rig in [&mut one, &mut other] {
+            rig.changes(200, 600);
+        }
+        if round % 2 == 0 { &mut one } else { &mut other }.checkpoint(1).unwrap();
+    }
+    one.checkpoint(1).unwrap();
+    one.changes(20, 600);
+    let whole = one.checkpoint(1).unwrap().record.pages(&*one.pages).unwrap().len();
+    let (sent, arrived) = send(&one, &other, |lacking| lacking);
+    assert_same(&arrived.unwrap(), &one.model);
+    assert!(sent.pages < whole / 2, "{sent:?} of {whole} pages");
+    // Without an answer, all of it
+    let (sent, arrived) = send(&one, &other, |_| Vec::new());
+    assert_same(&arrived.unwrap(), &one.model);
+    assert_eq!((sent.pages, sent.spared), (whole, 0));
+    // An answer that claims what is not there does not make a hole in the version
+    let (_, arrived) = send(&one, &other, |lacking| vec![0; lacking.len()]);
+    assert!(matches!(arrived, Err(CheckpointError::Transfer(_))));
 }
 
 #[test]

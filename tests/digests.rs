@@ -14,7 +14,8 @@ fn start() -> Option<(tempfile::TempDir, Cluster)> {
         return None;
     }
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let cluster = Cluster::start(dir.path(), 3).unwrap_or_else(|why| panic!("{why}"));
+    let flags = vec![["--set", "log-keep-entries=4"].map(String::from).to_vec(); 3];
+    let cluster = Cluster::start_with(dir.path(), flags).unwrap_or_else(|why| panic!("{why}"));
     Some((dir, cluster))
 }
 
@@ -135,6 +136,15 @@ fn a_divergence_is_found(wrong: impl Fn(&Cluster) -> usize) {
         client = cluster.node(1 + wrong % 3).connect();
     }
     assert!(!client.line("GET x").expect("a strong read").is_error());
+    // What the log has let go of would come as a checkpoint: it takes none
+    let leads = cluster.leader().expect("a leader");
+    for _ in 0..2 {
+        (0..20).for_each(|_| drop(client.line("INCR n").expect("a write")));
+        cluster.ask(leads, "SAVE").expect("is saved");
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    let said = cluster.node(wrong).output();
+    assert!(!said.contains("checkpoint of"), "{said}");
 }
 
 #[test]

@@ -291,6 +291,8 @@ fn an_export_stops_at_its_epoch_and_stays_there() {
     write(300);
     let middle = epoch(&cluster) - 137;
     write(600);
+    // Checkpoints of later epochs are no hindrance while the log reaches back
+    (1..=3).for_each(|id| drop(cluster.ask(id, "SAVE").expect("is saved")));
 
     for (stop, digest) in [(past.0, Some(past.1.clone())), (middle, None)] {
         let id = cluster.join_with(vec!["--stop-at".into(), stop.to_string()]).expect("starts");
@@ -312,10 +314,14 @@ fn an_export_stops_at_its_epoch_and_stays_there() {
             assert_eq!(answer.is_err_and(|e| e.starts_with("READONLY")), line != "LOOK.READAT OFF", "{line}");
         }
         assert_eq!(state(&cluster, id), shown);
+        wait("its note of that", || cluster.node(id).output().contains("left the cluster"));
         cluster.kill9(id);
         cluster.launch(id).expect("starts");
         await_answer(&mut cluster, id);
         assert_eq!(state(&cluster, id), shown, "after a restart, with nobody's help");
+        std::thread::sleep(Duration::from_secs(1));
+        let said = cluster.node(id).output();
+        assert_eq!(said.matches("left the cluster").count(), 1, "it left once, and asks no more: {said}");
         cluster.kill9(id);
     }
 
@@ -330,6 +336,35 @@ fn an_export_stops_at_its_epoch_and_stays_there() {
     write(1500);
     await_answer(&mut cluster, id);
     assert_eq!(state(&cluster, id).0, stop);
+}
+
+#[test]
+fn an_export_of_an_epoch_before_the_log_says_what_can_be_had() {
+    if subject_is_redis() {
+        return skip("Redis has no cluster of this kind");
+    }
+    let dir = directory();
+    let flags = vec![["--set", "log-keep-entries=4"].map(String::from).to_vec()];
+    let mut cluster = Cluster::start_with(dir.path(), flags).unwrap_or_else(|why| panic!("{why}"));
+    (0..30).for_each(|n| drop(cluster.ask(1, &format!("SET key {n}")).expect("writes")));
+    // The first checkpoint lets the log go up to it when the next one is there
+    cluster.ask(1, "SAVE").expect("is saved");
+    (0..30).for_each(|n| drop(cluster.ask(1, &format!("SET key {n}")).expect("writes")));
+    let saved = epoch(&cluster);
+    cluster.ask(1, "SAVE").expect("is saved");
+    let members = |cluster: &Cluster| cluster.ask(1, "LOOK.CLUSTER").expect("answers").text().matches("node").count();
+    std::thread::sleep(Duration::from_millis(500));
+
+    let early = cluster.join_with(vec!["--stop-at".into(), "3".into()]).expect("starts");
+    let node = cluster.nodes[early - 1].as_mut().expect("was started");
+    let (status, why) = (node.await_exit(Duration::from_secs(20)), format!("--stop-at {saved} or later can be had"));
+    assert!(status.is_some_and(|s| !s.success()) && node.output().contains(&why), "{status:?}: {}", node.output());
+    assert_eq!(members(&cluster), 1, "it did not join: {}", cluster.output());
+    cluster.kill9(early);
+    let id = cluster.join_with(vec!["--stop-at".into(), saved.to_string()]).expect("starts");
+    await_answer(&mut cluster, id);
+    assert_eq!(cluster.ask(id, "LOOK.EPOCH").expect("answers").int(), Some(saved));
+    assert_eq!(cluster.ask(id, "GET key").expect("answers").text(), "29");
 }
 
 /// Waits until a node serves.

@@ -370,11 +370,54 @@ fn a_node_joins_with_the_certificate_of_its_id() {
 
     // A client's certificate is of the same authority, and no node's
     let (client, server) = (authority.sign(&["client"]), cluster.peer_port(1));
-    let joiner = look::raft::Joiner { token: common::JOIN_TOKEN, addr: "127.0.0.1:1", id: Some(look::base::NodeId(3)) };
+    let joiner = look::raft::Joiner {
+        token: common::JOIN_TOKEN,
+        addr: "127.0.0.1:1",
+        id: Some(look::base::NodeId(3)),
+        stop_at: None,
+    };
     let tls = peer_tls(&authority, &client);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let answer = runtime.block_on(look::raft::join(&format!("127.0.0.1:{server}"), &joiner, Some(&tls)));
     assert!(answer.as_ref().is_err_and(|e| e.to_string().contains("certificate is not for node3")), "{answer:?}");
+}
+
+#[test]
+fn an_export_comes_over_tls_into_an_encrypted_directory() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let authority = Authority::new(dir.path(), "cluster");
+    let keys = dir.path().join("look.keys");
+    std::fs::write(&keys, format!("1 {}\n", "7".repeat(64))).expect("a key file");
+    std::fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its mode");
+    let flags = |pair: &Pair| {
+        let encrypted = ["--encryption-key-file".into(), keys.display().to_string()].to_vec();
+        [set(&[("tls-cluster", "yes".into()), ("log-keep-entries", "4".into())]), files(pair, &authority), encrypted]
+            .concat()
+    };
+    let (one, two) = (authority.sign(&["node1"]), authority.sign(&["node2"]));
+    let mut cluster = Cluster::start_with(dir.path(), vec![flags(&one)]).unwrap_or_else(|e| panic!("{e}"));
+    let ask = |cluster: &Cluster, id, line: &str| cluster.ask(id, line).unwrap_or_else(|e| panic!("{line}: {e}"));
+    let write = |cluster: &Cluster| (0..30).for_each(|n| drop(ask(cluster, 1, &format!("SET key:{n} topsecretvalue"))));
+    write(&cluster);
+    ask(&cluster, 1, "SAVE");
+    write(&cluster);
+    ask(&cluster, 1, "SAVE");
+    let (stop, digest) = (ask(&cluster, 1, "LOOK.EPOCH").int().expect("a number"), ask(&cluster, 1, "DEBUG DIGEST"));
+
+    // Its state comes as a checkpoint, because the log begins later
+    let export = [vec!["--node-id".into(), "2".into(), "--stop-at".into(), stop.to_string()], flags(&two)].concat();
+    let id = cluster.join_with(export).expect("it starts");
+    for _ in 0..2 {
+        let node = cluster.nodes[id - 1].as_mut().expect("was started");
+        node.await_ready(Duration::from_secs(30)).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(ask(&cluster, id, "DEBUG DIGEST"), digest);
+        assert_eq!(ask(&cluster, id, "LOOK.EPOCH").int(), Some(stop));
+        cluster.kill9(id);
+        write(&cluster);
+        cluster.launch(id).expect("it starts again");
+    }
+    let found = std::process::Command::new("grep").args(["-rl", "topsecretvalue"]).arg(cluster.data_dir(id)).output();
+    assert_eq!(String::from_utf8_lossy(&found.expect("grep").stdout), "", "in clear on disk");
 }
 
 /// What a peer with this certificate speaks, whatever the certificate's name.

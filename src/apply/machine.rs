@@ -3,7 +3,7 @@
 use super::digests::Digests;
 use crate::base::batch::Batch;
 use crate::base::members::Members;
-use crate::base::{LogIndex, NodeId};
+use crate::base::{Epoch, LogIndex, NodeId};
 use bytes::Bytes;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -92,6 +92,10 @@ pub trait StateMachine: Send + 'static {
     }
     /// The newest durable checkpoint, to send to a peer that lags behind the log.
     fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>>;
+    /// Whether a checkpoint of this epoch is of use here; if not, why.
+    fn takes(&mut self, _epoch: Epoch) -> Result<(), String> {
+        Ok(())
+    }
     /// A peer sends a checkpoint: where its pieces go.
     /// `source`: [`Checkpoint::source`] of what comes.
     fn receive(&mut self, source: u64) -> Result<Box<dyn Receive>, String>;
@@ -102,26 +106,60 @@ pub trait StateMachine: Send + 'static {
 /// A checkpoint as a stream of pieces, at most 1 MiB each.
 pub trait Checkpoint: Send {
     fn meta(&self) -> Applied;
+    /// The newest that it shows.
+    fn epoch(&self) -> Epoch {
+        Epoch::ZERO
+    }
     fn next(&mut self) -> Result<Option<Bytes>, String>;
     /// Name of the page store that it comes from: whoever has a page from there need not be sent it again. 0: it has no such name.
     fn source(&self) -> u64 {
         0
     }
-    /// Before the first piece: leaves out what the receiver has, see [`Receive::have`].
-    fn resume(&mut self, _have: u64) {}
-    /// Pages sent or left out, and pages in all.
-    fn pages(&self) -> (usize, usize) {
-        (0, 0)
+    /// Before the first piece: leaves out what an earlier transfer brought, and makes offers to a receiver with parts of its own, see
+    /// [`Receive::begun`].
+    fn resume(&mut self, _begun: Begun) {}
+    /// Names of what the next piece may hold, for a receiver that has part of it.
+    fn offer(&mut self) -> Result<Option<Bytes>, String> {
+        Ok(None)
     }
+    /// Its answer.
+    fn wanted(&mut self, _lacking: &[u8]) {}
+    fn sent(&self) -> Sent {
+        Sent::default()
+    }
+}
+
+/// What a receiver has of a checkpoint before it comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Begun {
+    /// How far an earlier transfer from the same source came before its connection broke: pages are sent in the order of their keys,
+    /// and those up to this key are here.
+    pub have: u64,
+    /// The seed of the names that offers are made of; 0: there is nothing here to compare with.
+    pub seed: u64,
+}
+
+/// How far a checkpoint was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Pages sent or left out, and pages in all.
+    pub done: usize,
+    pub total: usize,
+    /// Pages of which anything was sent.
+    pub pages: usize,
+    /// Bytes left out because the receiver has them in pages of its own.
+    pub spared: u64,
 }
 
 /// The receiving end of a [`Checkpoint`].
 pub trait Receive: Send + Any {
     fn piece(&mut self, piece: Bytes) -> Result<(), String>;
-    /// How far an earlier transfer from the same source came before its connection broke: pages are sent in the order of their keys,
-    /// and those up to this key are here.
-    fn have(&self) -> u64 {
-        0
+    fn begun(&self) -> Begun {
+        Begun::default()
+    }
+    /// The answer to an offer. May take long.
+    fn lacks(&mut self, _offer: &[u8]) -> Vec<u8> {
+        Vec::new()
     }
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
 }

@@ -40,6 +40,8 @@ pub use memory::{MemoryGenerations, MemoryPages};
 pub enum PagesError {
     #[error("page store: {0}")]
     Io(String),
+    #[error("the page database is damaged: {0}")]
+    Database(String),
     #[error("page {0} is missing")]
     Missing(PageId),
     #[error("page {0} is damaged: checksum does not match")]
@@ -62,9 +64,25 @@ pub enum PagesError {
     HighWater { path: PathBuf, what: &'static str },
 }
 
+impl PagesError {
+    /// What was written is not there or not itself: no second try will help, as it may after an error of the machine.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, PagesError::Io(_))
+    }
+}
+
 impl From<fjall::Error> for PagesError {
     fn from(error: fjall::Error) -> Self {
-        PagesError::Io(error.to_string())
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |cause| cause.source());
+        let io = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).last().map(std::io::Error::kind);
+        match (&error, io) {
+            (_, Some(ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::NotFound)) => {}
+            (_, Some(_)) | (fjall::Error::Poisoned | fjall::Error::Locked, _) => {
+                return PagesError::Io(error.to_string());
+            }
+            _ => {}
+        }
+        PagesError::Database(error.to_string())
     }
 }
 
@@ -161,6 +179,12 @@ pub struct FjallPages {
 impl FjallPages {
     /// Opens or creates the page store in `path` (a directory of its own). Takes no time that grows with the number of pages.
     pub fn open(path: &Path, options: &PagesOptions) -> Result<FjallPages, PagesError> {
+        // fjall asserts on some damaged files
+        let opened = std::panic::catch_unwind(|| FjallPages::open_now(path, options));
+        opened.unwrap_or_else(|_| Err(PagesError::Database("it stops while it opens".into())))
+    }
+
+    fn open_now(path: &Path, options: &PagesOptions) -> Result<FjallPages, PagesError> {
         std::fs::create_dir_all(path)?;
         let db = Database::builder(path.join("fjall"))
             .cache_size(options.cache_bytes)
@@ -265,7 +289,9 @@ fn parse_high_water(bytes: &[u8]) -> Result<u64, &'static str> {
 }
 
 fn key_of(key: &[u8]) -> Result<u64, PagesError> {
-    <[u8; 8]>::try_from(key).map(u64::from_be_bytes).map_err(|_| PagesError::Io("a key is not 8 bytes long".into()))
+    <[u8; 8]>::try_from(key)
+        .map(u64::from_be_bytes)
+        .map_err(|_| PagesError::Database("a key is not 8 bytes long".into()))
 }
 
 fn keys(iter: fjall::Iter) -> Result<Vec<u64>, PagesError> {

@@ -289,8 +289,13 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn system_version(&self) -> Epoch;
 
     /// Hands a chunk with writes to the batcher; waits while it is full. Chunks of one connection are submitted in order,
-    /// one after the other. A chunk that cannot be taken is finished with `Outcome::Refused`.
-    fn submit(&self, records: ChunkBuilder, code_version: u64, pending: Pending) -> impl Future<Output = ()> + Send;
+    /// one after the other; `records` is empty afterwards. A chunk that cannot be taken is finished with `Outcome::Refused`.
+    fn submit(
+        &self,
+        records: &mut ChunkBuilder,
+        code_version: u64,
+        pending: Pending,
+    ) -> impl Future<Output = ()> + Send;
     /// Returns when a read on this node's newest root keeps the promise. `last` is the connection's last written epoch.
     fn fence(&self, consistency: Consistency, last: Epoch) -> impl Future<Output = Result<(), Refused>> + Send;
     /// Runs a plan of reads at a past epoch, on a thread that may take its time.

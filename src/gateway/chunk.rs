@@ -68,9 +68,10 @@ impl Chunk {
     }
     /// Forgets the chunk, keeps its small buffers.
     pub fn clear(&mut self) {
-        let mut plan = std::mem::take(&mut self.plan);
+        let (mut records, mut plan) = (std::mem::take(&mut self.records), std::mem::take(&mut self.plan));
+        records.clear();
         plan.clear();
-        *self = Chunk { plan, ..Chunk::default() };
+        *self = Chunk { records, plan, ..Chunk::default() };
     }
 }
 

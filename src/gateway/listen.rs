@@ -297,3 +297,24 @@ async fn turn_away(mut stream: impl AsyncWrite + Unpin, text: &'static [u8]) {
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CVE-2025-48367: the listener's loop goes on with what follows.
+    #[tokio::test]
+    async fn no_error_of_accept_ends_it() {
+        let says = |error: i32| accepted::<()>(std::future::ready(Err(io::Error::from_raw_os_error(error))));
+        let begin = Instant::now();
+        for _ in 0..1000 {
+            assert_eq!(says(rustix::io::Errno::CONNABORTED.raw_os_error()).await, None);
+        }
+        assert!(begin.elapsed() < Duration::from_millis(500), "the next client does not wait for those that left");
+        // Without descriptors it would come back at once, again and again
+        let begin = Instant::now();
+        assert_eq!(says(rustix::io::Errno::MFILE.raw_os_error()).await, None);
+        assert!(begin.elapsed() >= Duration::from_millis(50));
+        assert_eq!(accepted(std::future::ready(Ok(7))).await, Some(7));
+    }
+}

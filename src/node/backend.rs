@@ -1,6 +1,7 @@
 //! What the gateway asks of its node.
 
 use super::code::NodeCode;
+use super::datadir::REPAIR;
 use super::keeper::{Keeper, KeeperError};
 use super::reads::{NodeReads, keys_of_plan, run_plan};
 use super::state::SharedState;
@@ -81,8 +82,8 @@ impl NodeBackend {
     }
 
     /// Why this node must answer nothing, if so.
-    fn diverged(&self) -> Option<Refused> {
-        self.0.raft.diverged().map(|why| Refused(format!("DIVERGED {why}").into()))
+    fn unfit(&self) -> Option<Refused> {
+        self.0.raft.unfit().map(|why| Refused(why.to_owned().into()))
     }
 
     /// Makes a checkpoint and lets the log go of what it covers. Blocks.
@@ -148,15 +149,15 @@ impl Backend for NodeBackend {
         self.0.state.progress.system_version()
     }
 
-    async fn submit(&self, mut records: ChunkBuilder, code_version: u64, pending: Pending) {
+    async fn submit(&self, records: &mut ChunkBuilder, code_version: u64, pending: Pending) {
+        let chunk = records.finish(GatewayId(0), 0, code_version);
         if let Some(why) = self.0.state.failure.get() {
             let text = format!("MISCONF this node takes no more writes: {why}");
-            return pending.finish(Epoch::ZERO, Outcome::Refused(self.diverged().map_or(text.into(), |e| e.0)));
+            return pending.finish(Epoch::ZERO, Outcome::Refused(self.unfit().map_or(text.into(), |e| e.0)));
         }
         if self.0.stop_at.is_some() {
             return pending.finish(Epoch::ZERO, Outcome::Refused(EXPORT_WRITES.into()));
         }
-        let chunk = records.finish(GatewayId(0), 0, code_version);
         let mut pending = Some(pending);
         loop {
             let waiting = &self.0.state.waiting;
@@ -180,11 +181,11 @@ impl Backend for NodeBackend {
     }
 
     async fn fence(&self, consistency: Consistency, last: Epoch) -> Result<(), Refused> {
-        if let Some(refused) = self.diverged() {
+        if let Some(refused) = self.unfit() {
             return Err(refused);
         }
         let clock = &*self.0.clock;
-        if self.0.raft.leadership().me {
+        if self.0.raft.is_leader() {
             self.0.state.leader_says(clock.now_ms(), clock);
         }
         match consistency {
@@ -219,7 +220,7 @@ impl Backend for NodeBackend {
         mut reply: ReplyBuf,
     ) -> Result<(ReplyBuf, Plan), (PastError, Plan)> {
         let node = self.0.clone();
-        if let Some(Refused(why)) = self.diverged() {
+        if let Some(Refused(why)) = self.unfit() {
             return Err((PastError::Unreadable(why.into_owned()), plan));
         }
         let task = move || {
@@ -501,6 +502,11 @@ pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
     let mut last = Instant::now();
     while !stopped() {
         std::thread::sleep(Duration::from_millis(200));
+        if let Some(what) = damage(node) {
+            return node
+                .raft
+                .damaged(format!("{what} in {}; this node serves no more. {REPAIR}", node.data_dir.display()));
+        }
         node.backups.expire();
         let bytes = node.state.progress.log_bytes.load(Ordering::Relaxed);
         let since = bytes.saturating_sub(node.keeper.last_bytes.load(Ordering::Relaxed));
@@ -515,6 +521,12 @@ pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
             std::thread::sleep(Duration::from_secs(5));
         }
     }
+}
+
+/// What is damaged of this node's pages, as far as anybody has met it.
+fn damage(node: &Node) -> Option<String> {
+    let read = node.state.store().fault().map(ToString::to_string);
+    read.or_else(|| node.keeper.damage().map(String::from))
 }
 
 /// The hasher under the cluster's seed, once it is known.

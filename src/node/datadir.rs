@@ -11,6 +11,13 @@ use std::path::{Path, PathBuf};
 /// Format of the directory as a whole; raised when an older version could not read it.
 pub const DIRECTORY_FORMAT: u32 = 1;
 const IDENTITY: &str = "LOOK";
+/// Lines that are added to it.
+const REMOVED: &str = "removed";
+const LEFT: &str = "left";
+
+/// What to do about damage in a data directory.
+pub const REPAIR: &str = "Restore a backup (look restore); or, in a cluster, LOOK.CLUSTER REMOVE this node on another one and start it with \
+    an empty --dir and --join";
 
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -34,7 +41,7 @@ pub enum DataDirError {
     Dismissed(PathBuf, NodeId),
     #[error("{0} is no Look data directory: it has no file LOOK; check the path")]
     Absent(PathBuf),
-    #[error("the identity file {0}/LOOK is damaged: {1}; restore it from a backup")]
+    #[error("the identity file {0}/LOOK is damaged: {1}. {REPAIR}")]
     Damaged(PathBuf, String),
 }
 
@@ -108,7 +115,7 @@ impl DataDir {
         let lock = File::options().read(true).append(true).create(true).open(&identity).map_err(&io)?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| DataDirError::Locked(path.into()))?;
-        let text = fs::read_to_string(&identity).map_err(&io)?;
+        let text = text_of(path)?;
         // Empty: new, or stopped between creating and writing the file; nothing else was written before it
         let owner = (!text.is_empty()).then(|| owner_of(path, &text)).transpose()?;
         Ok(DataDir { path: path.into(), lock, owner })
@@ -127,9 +134,24 @@ impl DataDir {
 
     /// The cluster has dismissed this node: the directory never serves again.
     pub fn dismiss(&self) -> Result<(), DataDirError> {
+        self.mark(REMOVED)
+    }
+
+    /// An export is no member of its cluster any more.
+    pub fn leave(&self) -> Result<(), DataDirError> {
+        self.mark(LEFT)
+    }
+
+    /// Whether [`DataDir::leave`] was called, in this process or an earlier one.
+    pub fn left(&self) -> Result<bool, DataDirError> {
+        let text = text_of(&self.path)?;
+        Ok(Fields { path: &self.path, text: &text }.text(LEFT).is_ok())
+    }
+
+    fn mark(&self, word: &str) -> Result<(), DataDirError> {
         // A seal covers everything before it, the older seal too
-        let text = fs::read_to_string(self.path.join(IDENTITY)).map_err(io_error(&self.path))?;
-        let whole = sealed(format!("{text}removed yes\n"));
+        let text = text_of(&self.path)?;
+        let whole = sealed(format!("{text}{word} yes\n"));
         self.append(&whole[text.len()..])
     }
 
@@ -148,10 +170,7 @@ impl DataDir {
         })?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared)
             .map_err(|_| DataDirError::Locked(path.into()))?;
-        let text = fs::read_to_string(path.join(IDENTITY)).map_err(|e| match e.kind() {
-            io::ErrorKind::InvalidData => DataDirError::Damaged(path.into(), "not text".into()),
-            _ => io(e),
-        })?;
+        let text = text_of(path)?;
         let fields = Fields { path, text: &text };
         fields.check_format()?;
         let (node, cluster) = (NodeId(fields.number("node-id")?), fields.text("cluster")?.to_owned());
@@ -174,6 +193,14 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> DataDirError {
         io::ErrorKind::StorageFull => DataDirError::Full(path.into()),
         _ => DataDirError::Io(path.into(), e),
     }
+}
+
+/// What an identity file says.
+fn text_of(path: &Path) -> Result<String, DataDirError> {
+    fs::read_to_string(path.join(IDENTITY)).map_err(|e| match e.kind() {
+        io::ErrorKind::InvalidData => DataDirError::Damaged(path.into(), "not text".into()),
+        _ => io_error(path)(e),
+    })
 }
 
 /// The text with a last line that holds its checksum.
@@ -216,7 +243,7 @@ fn owner_of(path: &Path, text: &str) -> Result<Owner, DataDirError> {
     let fields = Fields { path, text };
     fields.check_format()?;
     let node = NodeId(fields.number("node-id")?);
-    if fields.text("removed").is_ok() {
+    if fields.text(REMOVED).is_ok() {
         return Err(DataDirError::Dismissed(path.into(), node));
     }
     let (cluster_id, directory) = (fields.number("cluster-id")?, fields.number("directory")?);

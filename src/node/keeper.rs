@@ -4,20 +4,21 @@
 
 use super::state::SharedState;
 use crate::apply::Frontier;
-use crate::apply::machine::{Applied, Checkpoint, LogPosition, Receive};
+use crate::apply::machine::{Applied, Begun, Checkpoint, LogPosition, Receive, Sent};
 use crate::base::planted::planted;
 use crate::base::{Epoch, LogIndex, PageId, random};
-use crate::disk::pages::PagesOptions;
 use crate::disk::pages::generations::{Fresh, Generations, PageStores};
+use crate::disk::pages::{PagesError, PagesOptions};
 use crate::disk::seal::Sealer;
 use crate::history::{OldState, OldStates};
 use crate::store::checkpoint::{CheckpointError, Checkpointed, Checkpoints, Meta, Retention, RootRecord, View};
+use crate::store::transfer::{Export, Import, OwnParts};
 use crate::store::{self, Read, Store, Writer, page, recovery};
 use bytes::Bytes;
 use std::any::Any;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Checkpoints kept for reads of the past, beyond what the window needs.
 const RECORDS_KEPT: usize = 16;
@@ -27,11 +28,24 @@ pub enum KeeperError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
-    Pages(#[from] crate::disk::pages::PagesError),
+    Pages(#[from] PagesError),
     #[error(transparent)]
     Arena(#[from] store::ArenaError),
+    #[error("the newest checkpoint is damaged ({0}), and the log behind an older one may be gone")]
+    Newest(CheckpointError),
     #[error("{0}")]
     Other(String),
+}
+
+impl KeeperError {
+    /// As [`PagesError::is_damage`].
+    pub fn is_damage(&self) -> bool {
+        match self {
+            KeeperError::Pages(error) | KeeperError::Checkpoint(CheckpointError::Pages(error)) => error.is_damage(),
+            KeeperError::Checkpoint(CheckpointError::Record { .. }) | KeeperError::Newest(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// What was found on disk.
@@ -49,6 +63,8 @@ pub struct Keeper {
     source: AtomicU64,
     /// A checkpoint that a peer has begun to send.
     unfinished: Mutex<Option<Unfinished>>,
+    /// What a transfer or a checkpoint found damaged.
+    damage: Arc<OnceLock<String>>,
     running: AtomicBool,
     pub last_ok: AtomicBool,
     /// Unix seconds of the newest checkpoint.
@@ -101,11 +117,8 @@ impl Keeper {
     pub fn open_in(generations: Box<dyn PageStores>) -> Result<Opened, KeeperError> {
         let pages = generations.open()?;
         let recovered = recovery::open(pages.clone())?;
-        if let Some(damage) = recovered.damaged.first() {
-            return Err(KeeperError::Other(format!(
-                "the newest checkpoint is damaged ({damage}); the log behind it may be gone: restore this node's directory, or in a \
-                 cluster start it empty so that it catches up from its peers"
-            )));
+        if let Some(damage) = recovered.damaged.into_iter().next() {
+            return Err(KeeperError::Newest(damage));
         }
         let (store, writer, frontier) = match &recovered.record {
             Some(record) => {
@@ -123,6 +136,7 @@ impl Keeper {
             checkpoints: Mutex::new(recovered.checkpoints),
             source: AtomicU64::new(random() | 1),
             unfinished: Mutex::default(),
+            damage: Arc::default(),
             running: AtomicBool::new(false),
             last_ok: AtomicBool::new(true),
             last_s: AtomicI64::new(frontier.now / 1000),
@@ -159,7 +173,7 @@ impl Keeper {
         let made = checkpoints.run(snapshot.arena(), &snapshot.state(), meta_of(&frontier.applied), retention);
         self.running.store(false, Ordering::Relaxed);
         self.last_ok.store(made.is_ok(), Ordering::Relaxed);
-        let made = made?;
+        let made = noted(&self.damage, made)?;
         self.last_s.store(frontier.now / 1000, Ordering::Relaxed);
         self.last_epoch.store(frontier.epoch.0, Ordering::Relaxed);
         self.last_bytes.store(bytes, Ordering::Relaxed);
@@ -177,8 +191,18 @@ impl Keeper {
     pub fn export(&self) -> Option<Box<dyn Checkpoint>> {
         let view = self.checkpoints().view_newest()?;
         let meta = frontier_of(view.record()).ok()?.applied;
-        let pieces = recovery::Export::new(view).ok()?;
-        Some(Box::new(Sent { meta, pieces, source: self.source.load(Ordering::Relaxed) }))
+        let pieces = noted(&self.damage, Export::new(view)).ok()?;
+        Some(Box::new(Sending {
+            meta,
+            pieces,
+            source: self.source.load(Ordering::Relaxed),
+            damage: self.damage.clone(),
+        }))
+    }
+
+    /// What is damaged here, if a transfer met it.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
     }
 
     /// Where a peer's checkpoint goes: a generation of its own, the same one again after a connection broke.
@@ -187,10 +211,11 @@ impl Keeper {
         if unfinished.as_ref().is_none_or(|begun| begun.source != source || source == 0) {
             // What was begun before is in the way of a fresh one
             *unfinished = None;
-            *unfinished = Some(Unfinished { source, fresh: self.generations.fresh()?, have: Arc::default() });
+            let own = self.checkpoints().view_newest().map(|view| Arc::new(OwnParts::new(view, random() | 1)));
+            *unfinished = Some(Unfinished { source, fresh: self.generations.fresh()?, have: Arc::default(), own });
         }
         let begun = unfinished.clone().ok_or_else(|| KeeperError::Other("no transfer was begun".into()))?;
-        let import = recovery::Import::resume(begun.fresh.pages.clone(), begun.have);
+        let import = Import::resume(begun.fresh.pages.clone(), begun.have, begun.own);
         Ok(Box::new(Received { fresh: begun.fresh, import }))
     }
 
@@ -218,43 +243,68 @@ struct Unfinished {
     source: u64,
     fresh: Fresh,
     have: Arc<AtomicU64>,
+    /// What this node has of an older version.
+    own: Option<Arc<OwnParts>>,
 }
 
-struct Sent {
+struct Sending {
     meta: Applied,
-    pieces: recovery::Export,
+    pieces: Export,
     source: u64,
+    damage: Arc<OnceLock<String>>,
 }
 
-impl Checkpoint for Sent {
+/// Remembers damage.
+fn noted<T>(damage: &OnceLock<String>, read: Result<T, CheckpointError>) -> Result<T, CheckpointError> {
+    read.inspect_err(|error| {
+        if matches!(error, CheckpointError::Pages(pages) if pages.is_damage()) {
+            let _ = damage.set(error.to_string());
+        }
+    })
+}
+
+impl Checkpoint for Sending {
     fn meta(&self) -> Applied {
         self.meta.clone()
     }
+    fn epoch(&self) -> Epoch {
+        self.pieces.record().epoch()
+    }
     fn next(&mut self) -> Result<Option<Bytes>, String> {
-        self.pieces.next_piece().map(|p| p.map(Bytes::from)).map_err(|e| e.to_string())
+        noted(&self.damage, self.pieces.next_piece()).map(|piece| piece.map(Bytes::from)).map_err(|e| e.to_string())
     }
     fn source(&self) -> u64 {
         self.source
     }
-    fn resume(&mut self, have: u64) {
-        self.pieces.resume(PageId(have));
+    fn resume(&mut self, begun: Begun) {
+        self.pieces.resume(PageId(begun.have), Some(begun.seed).filter(|seed| *seed != 0));
     }
-    fn pages(&self) -> (usize, usize) {
-        self.pieces.progress()
+    fn offer(&mut self) -> Result<Option<Bytes>, String> {
+        noted(&self.damage, self.pieces.offer()).map(|names| names.map(Bytes::from)).map_err(|e| e.to_string())
+    }
+    fn wanted(&mut self, lacking: &[u8]) {
+        self.pieces.wanted(lacking);
+    }
+    fn sent(&self) -> Sent {
+        let ((done, total), tally) = (self.pieces.progress(), self.pieces.tally());
+        Sent { done, total, pages: tally.pages, spared: tally.spared }
     }
 }
 
 struct Received {
     fresh: Fresh,
-    import: recovery::Import,
+    import: Import,
 }
 
 impl Receive for Received {
     fn piece(&mut self, piece: Bytes) -> Result<(), String> {
         self.import.piece(&piece).map_err(|e| e.to_string())
     }
-    fn have(&self) -> u64 {
-        self.import.have().0
+    fn begun(&self) -> Begun {
+        Begun { have: self.import.have().0, seed: self.import.seed().unwrap_or(0) }
+    }
+    fn lacks(&mut self, offer: &[u8]) -> Vec<u8> {
+        self.import.lacks(offer)
     }
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
         self

@@ -75,6 +75,17 @@ impl StateMachine for NodeMachine {
         self.keeper.export()
     }
 
+    /// An export cannot go back.
+    fn takes(&mut self, epoch: Epoch) -> Result<(), String> {
+        let Some(stop) = self.stop_at.filter(|stop| *stop < epoch) else { return Ok(()) };
+        let why = format!(
+            "the cluster let go of it while this node joined, and sends epoch {epoch}. --stop-at {epoch} or later can be had (with another \
+             --dir); for {stop} ask a node with LOOK.AT, or restore a backup (look restore --at {stop})"
+        );
+        self.state.fail(why.clone());
+        Err(why)
+    }
+
     fn receive(&mut self, source: u64) -> Result<Box<dyn Receive>, String> {
         self.keeper.receive(source).map_err(|e| e.to_string())
     }
@@ -83,15 +94,6 @@ impl StateMachine for NodeMachine {
         let (store, writer, frontier) = self.keeper.install(received).map_err(|e| e.to_string())?;
         if frontier.applied.last != meta.last {
             return Err(format!("the checkpoint shows entry {:?}, not {:?}", frontier.applied.last, meta.last));
-        }
-        if let Some(stop) = self.stop_at.filter(|stop| *stop < frontier.epoch) {
-            let why = format!(
-                "epoch {stop} is past: the cluster's log no longer reaches back to it, and its checkpoint is of epoch {}; restore a \
-                 backup instead (look restore --at {stop})",
-                frontier.epoch
-            );
-            self.state.fail(why.clone());
-            return Err(why);
         }
         tracing::info!("a peer's checkpoint replaced the state: epoch {}", frontier.epoch);
         self.state.replace(store.clone());

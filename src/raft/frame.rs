@@ -47,6 +47,8 @@ pub enum Kind {
     Change = 10,
     Standing = 11,
     Transfer = 12,
+    /// Names of what pieces to come may hold; answered with a bit for each.
+    SnapshotOffer = 13,
     /// `index u64`, answered with the digest of the state after that entry, or nothing.
     Digest = 32,
     Failed = 255,
@@ -55,7 +57,7 @@ pub enum Kind {
 impl Kind {
     fn from_u8(b: u8) -> Option<Kind> {
         use Kind::*;
-        let raft = [Append, Vote, PreVote, SnapshotBegin, SnapshotPiece, SnapshotEnd, Transfer];
+        let raft = [Append, Vote, PreVote, SnapshotBegin, SnapshotOffer, SnapshotPiece, SnapshotEnd, Transfer];
         let all = raft.into_iter().chain([Forward, ReadIndex, Join, Change, Standing, Digest, Failed]);
         { all }.find(|k| *k as u8 == b)
     }

@@ -10,8 +10,8 @@
 
 use super::types::{RaftLogId, RaftStored, Types, applied_of, body_of, log_position, position, stored};
 use crate::apply::machine::{Applied, Checkpoint, Committed, LogPosition, Receive, Roster, StateMachine};
-use crate::base::LogIndex;
 use crate::base::histogram::Histogram;
+use crate::base::{Epoch, LogIndex, urgent};
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::{OptionalSend, impls::BasicNode};
@@ -30,7 +30,7 @@ const SET_ENTRIES_MAX: usize = 64;
 enum ToApply {
     Entries(Vec<Committed>),
     Checkpoint(oneshot::Sender<Option<Box<dyn Checkpoint>>>),
-    Receive(u64, oneshot::Sender<Result<Box<dyn Receive>, String>>),
+    Receive(u64, Epoch, oneshot::Sender<Result<Box<dyn Receive>, String>>),
     Install(Applied, Box<dyn Receive>, oneshot::Sender<Result<(), String>>),
     Stop,
 }
@@ -103,7 +103,7 @@ impl ApplyThread {
     pub fn start(machine: Box<dyn StateMachine>) -> io::Result<(ApplyThread, Arc<Progress>, Applied)> {
         let applied = machine.applied();
         let (mut apply, turns, progress) = ApplyThread::by_hand(machine);
-        apply.thread = Some(std::thread::Builder::new().name("look-apply".into()).spawn(move || turns.run())?);
+        apply.thread = Some(urgent::spawn("look-apply", move || turns.run())?);
         Ok((apply, progress, applied))
     }
 
@@ -189,7 +189,10 @@ impl Turns {
                 }
             }
             ToApply::Checkpoint(reply) => drop(reply.send(self.machine.checkpoint())),
-            ToApply::Receive(source, reply) => drop(reply.send(self.machine.receive(source))),
+            ToApply::Receive(source, epoch, reply) => {
+                let taken = self.machine.takes(epoch).and_then(|()| self.machine.receive(source));
+                let _ = reply.send(taken);
+            }
             ToApply::Install(meta, received, reply) => {
                 let last = meta.last;
                 let result = self.machine.install(meta, received);
@@ -242,9 +245,10 @@ impl Pieces {
         rx.await.map_err(|_| stopped())
     }
 
-    pub async fn receive(&self, source: u64) -> Result<Box<dyn Receive>, io::Error> {
+    /// A checkpoint of `epoch` is to come.
+    pub async fn receive(&self, source: u64, epoch: Epoch) -> Result<Box<dyn Receive>, io::Error> {
         let (tx, rx) = oneshot::channel();
-        self.0.send(ToApply::Receive(source, tx)).await.map_err(|_| stopped())?;
+        self.0.send(ToApply::Receive(source, epoch, tx)).await.map_err(|_| stopped())?;
         rx.await.map_err(|_| stopped())?.map_err(io::Error::other)
     }
 }
@@ -284,7 +288,7 @@ impl Machine {
 impl Machine {
     /// A checkpoint as if a peer had sent it.
     async fn copy(&self, mut checkpoint: Box<dyn Checkpoint>) -> Result<Box<dyn Receive>, io::Error> {
-        let mut received = Pieces(self.sender.clone()).receive(0).await?;
+        let mut received = Pieces(self.sender.clone()).receive(0, checkpoint.epoch()).await?;
         while let Some(piece) = checkpoint.next().map_err(io::Error::other)? {
             received.piece(piece).map_err(io::Error::other)?;
         }

@@ -13,8 +13,8 @@ use super::link::Stream;
 use super::tls::{Passport, PeerTls};
 use super::types::{Types, members_of, membership_of};
 use super::{Node, READ_TIMEOUT, Raft};
-use crate::base::NodeId;
 use crate::base::members::{Members, Reader};
+use crate::base::{Epoch, NodeId};
 use openraft::async_runtime::Instant;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
@@ -90,6 +90,11 @@ pub enum ChangeError {
     OldId { next: NodeId },
     #[error("its certificate is not for node{0}, the id that it asks for")]
     Certificate(NodeId),
+    #[error(
+        "epoch {stop} is past: this cluster's log no longer begins before it, and the newest checkpoint is of epoch {checkpoint}. --stop-at \
+         {checkpoint} or later can be had; for {stop} ask with LOOK.AT, or restore a backup (look restore --at {stop})"
+    )]
+    Past { stop: Epoch, checkpoint: Epoch },
     /// The leader's own words.
     #[error("{0}")]
     Refused(String),
@@ -103,6 +108,8 @@ pub struct Joiner<'a> {
     pub addr: &'a str,
     /// The id that its certificate names. None: any.
     pub id: Option<NodeId>,
+    /// An export's.
+    pub stop_at: Option<Epoch>,
 }
 
 /// What a node that joined is told.
@@ -139,6 +146,16 @@ impl Raft {
         {
             tracing::warn!("stopping as leader: {e}");
         }
+    }
+
+    /// Whether one of its peers says that this node is no member any more.
+    pub async fn was_removed(&self) -> bool {
+        for turn in 0..self.roster().members.nodes.len() {
+            if self.node.ask_standing(turn).await == Some(Verdict::Removed) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Why this node must take part no more, if so.
@@ -297,7 +314,7 @@ impl Node {
     /// looked at it.
     pub async fn admit(&self, payload: &[u8], passport: Option<&Passport>) -> Result<Joined, ChangeError> {
         let malformed = || ChangeError::Refused("malformed join request".into());
-        let Joiner { token, addr, id } = Joiner::parse(payload).ok_or_else(malformed)?;
+        let Joiner { token, addr, id, stop_at } = Joiner::parse(payload).ok_or_else(malformed)?;
         self.check_token(token.as_bytes())?;
         if let Some(passport) = passport {
             let id = id.unwrap_or(NodeId::ZERO);
@@ -312,7 +329,22 @@ impl Node {
             let answer = self.relay(leader, request).await?;
             return parse_joined(&answer.payload).ok_or_else(malformed);
         }
+        if let Some(stop) = stop_at {
+            self.reaches_back_to(stop).await?;
+        }
         self.add_learner(addr, id).await
+    }
+
+    /// As leader: whether a new node could be shown this epoch. It would get the whole log, or else the newest checkpoint.
+    async fn reaches_back_to(&self, stop: Epoch) -> Result<(), ChangeError> {
+        if self.store.log().state().purged.index == 0 {
+            return Ok(());
+        }
+        let newest = self.pieces.checkpoint().await.map_err(|e| ChangeError::Refused(e.to_string()))?;
+        match newest.map(|checkpoint| checkpoint.epoch()).filter(|epoch| *epoch > stop) {
+            Some(checkpoint) => Err(ChangeError::Past { stop, checkpoint }),
+            None => Ok(()),
+        }
     }
 
     fn check_token(&self, token: &[u8]) -> Result<(), ChangeError> {
@@ -368,12 +400,12 @@ fn parse_joined(payload: &[u8]) -> Option<Joined> {
 }
 
 impl Joiner<'_> {
-    /// `token length u32, token | address length u32, address | id u64, 0: any`
+    /// `token length u32, token | address length u32, address | id u64, 0: any | epoch to stop at u64, 0: none`
     fn request(&self) -> Builder {
-        let Joiner { token, addr, id } = self;
+        let Joiner { token, addr, id, stop_at } = self;
         let mut request = Builder::new(Kind::Join, 0, JOIN_BYTES_MAX);
         request.u32(token.len() as u32).bytes(token.as_bytes()).u32(addr.len() as u32).bytes(addr.as_bytes());
-        request.u64(id.map_or(0, |id| id.0));
+        request.u64(id.map_or(0, |id| id.0)).u64(stop_at.map_or(0, |epoch| epoch.0));
         request
     }
 
@@ -381,8 +413,9 @@ impl Joiner<'_> {
         let mut reader = Reader(payload);
         let token = std::str::from_utf8(reader.bytes()?).ok()?;
         let addr = std::str::from_utf8(reader.bytes()?).ok().filter(|a| !a.is_empty())?;
-        let id = reader.u64()?;
-        Some(Joiner { token, addr, id: (id != 0).then_some(NodeId(id)) })
+        let (id, stop_at) = (reader.u64()?, reader.u64()?);
+        let given = |word: u64| (word != 0).then_some(word);
+        Some(Joiner { token, addr, id: given(id).map(NodeId), stop_at: given(stop_at).map(Epoch) })
     }
 }
 

@@ -31,7 +31,7 @@ use crate::apply::machine::{Applied, Committed, LogPosition, Roster, StateMachin
 use crate::base::batch::{Batch, Chunk};
 use crate::base::histogram::Distribution;
 use crate::base::planted::planted;
-use crate::base::{LogIndex, Millis, NodeId, mix64};
+use crate::base::{LogIndex, Millis, NodeId, mix64, urgent};
 use crate::disk::{Disk, Log, LogError, LogOptions};
 use frame::{Builder, Kind};
 use identity::Identity;
@@ -44,7 +44,7 @@ use openraft::impls::BasicNode;
 use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -218,9 +218,11 @@ struct Node {
     progress: Arc<Progress>,
     digests: Arc<Digests>,
     /// Why this node must not serve, if so.
-    diverged: OnceLock<String>,
+    unfit: OnceLock<String>,
     pieces: Pieces,
     leadership: watch::Sender<Leadership>,
+    /// Of it, what is asked for every chunk: whether this node leads.
+    leads: AtomicBool,
     /// While this node is the only voter and leads: its term. Else `u64::MAX`.
     alone_since: AtomicU64,
     sink: OnceLock<Arc<dyn ForwardSink>>,
@@ -334,7 +336,7 @@ impl Raft {
                 Err(e) => drop(ready.send(Err(e))),
             }
         };
-        let thread = std::thread::Builder::new().name("look-raft".into()).spawn(move || runtime.block_on(main))?;
+        let thread = urgent::spawn("look-raft", move || runtime.block_on(main))?;
         let node = is_ready.recv().map_err(|_| StartError::Raft("the raft thread ended".into()))??;
         let threads = Threads { stop, raft: thread, apply };
         Ok(Raft { node, threads: Arc::new(Mutex::new(Some(threads))) })
@@ -368,7 +370,7 @@ impl Raft {
         self.node.leadership.subscribe()
     }
     pub fn is_leader(&self) -> bool {
-        self.leadership().me
+        self.node.leads.load(Ordering::Acquire)
     }
     pub fn leader(&self) -> Option<NodeId> {
         self.leadership().leader
@@ -384,9 +386,14 @@ impl Raft {
     pub fn failure(&self) -> Option<String> {
         self.node.failure().or_else(|| self.node.store.log().failure().map(|f| f.to_string()))
     }
-    /// Why this node must answer nobody, if so: a majority has another state.
-    pub fn diverged(&self) -> Option<&str> {
-        self.node.diverged.get().map(String::as_str)
+    /// Why this node must answer nobody, if so. Begins with an error code.
+    pub fn unfit(&self) -> Option<&str> {
+        self.node.unfit.get().map(String::as_str)
+    }
+    /// Part of what this node must show is damaged: it takes part no more.
+    pub fn damaged(&self, why: String) {
+        let node = self.node.clone();
+        self.spawn(async move { node.retire(format!("DAMAGED {why}")).await });
     }
     /// Returns when this node can apply no more, and says why.
     pub async fn failed(&self) -> String {
@@ -596,9 +603,10 @@ impl Parts {
             store: self.store,
             progress: self.progress,
             digests: self.digests.clone(),
-            diverged: OnceLock::new(),
+            unfit: OnceLock::new(),
             pieces: self.pieces,
             leadership: watch::Sender::new(Leadership::default()),
+            leads: AtomicBool::new(false),
             alone_since: AtomicU64::new(u64::MAX),
             sink: OnceLock::new(),
             links: Mutex::default(),
@@ -638,6 +646,7 @@ async fn observe(node: Arc<Node>) {
             (leadership, alone, unconfirmed)
         };
         node.alone_since.store(if alone { leadership.term } else { u64::MAX }, Ordering::Release);
+        node.leads.store(leadership.me, Ordering::Release);
         node.leadership.send_if_modified(|old| std::mem::replace(old, leadership) != leadership);
         let ended = tokio::select! {
             changed = metrics.changed() => changed.is_err(),
@@ -679,10 +688,17 @@ impl Node {
     /// A majority has another state than this node at entry `index`: it takes part no more.
     async fn diverged(&self, index: LogIndex) {
         let why = format!(
-            "the state of this node is not the majority's at entry {index}; it serves no more. Start it with an empty \
+            "DIVERGED the state of this node is not the majority's at entry {index}; it serves no more. Start it with an empty \
              directory, so that it takes the state from its peers"
         );
-        let _ = self.diverged.set(why.clone());
+        self.retire(why).await;
+    }
+
+    /// Answers nobody from now on, and neither votes nor takes entries.
+    async fn retire(&self, why: String) {
+        if self.unfit.set(why.clone()).is_err() {
+            return;
+        }
         self.progress.fail(why);
         let _ = self.raft.shutdown().await;
         self.end();
@@ -691,6 +707,7 @@ impl Node {
     /// The raft thread ends: nobody must wait for it.
     fn end(&self) {
         self.alone_since.store(u64::MAX, Ordering::Release);
+        self.leads.store(false, Ordering::Release);
         self.leadership.send_replace(Leadership::default());
         let mut reads = lock(&self.reads);
         reads.stopped = true;

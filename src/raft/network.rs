@@ -5,8 +5,9 @@ use super::identity::Identity;
 use super::link::{Link, blocking, parsed};
 use super::machine::SnapshotData;
 use super::types::{RaftVote, Reader, Types, membership_bytes};
-use crate::apply::machine::Checkpoint;
+use crate::apply::machine::{Begun, Checkpoint, Sent};
 use crate::base::planted::planted;
+use bytes::Bytes;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BasicNode;
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -121,6 +122,14 @@ impl RaftNetworkV2<Types> for Peer {
     }
 }
 
+/// What is to be sent next; none at the end.
+fn next_step(checkpoint: &mut dyn Checkpoint) -> Result<Option<(Kind, Bytes)>, String> {
+    match checkpoint.offer()? {
+        Some(offer) => Ok(Some((Kind::SnapshotOffer, offer))),
+        None => Ok(checkpoint.next()?.map(|piece| (Kind::SnapshotPiece, piece))),
+    }
+}
+
 /// Counts a transfer for as long as it lives.
 struct Underway(Arc<Identity>);
 
@@ -151,15 +160,20 @@ impl Peer {
         let mut begin = Builder::new(Kind::SnapshotBegin, 0, 256);
         let membership = &snapshot.meta.last_membership;
         begin.vote(&vote).log_id(snapshot.meta.last_log_id.as_ref()).log_id(membership.log_id().as_ref());
-        begin.u64(checkpoint.source()).u64(checkpoint.pages().1 as u64);
+        begin.u64(checkpoint.source()).u64(checkpoint.sent().total as u64).u64(checkpoint.epoch().0);
         begin.bytes(&membership_bytes(membership.membership()));
         let begun = self.link.call(begin, PIECE_TIMEOUT).await?;
-        checkpoint.resume(parsed(Reader(&begun.payload).u64())?);
-        let (there, total) = checkpoint.pages();
-        tracing::info!("checkpoint for node {}: {total} pages, of which it has {there}", self.to);
+        let mut r = Reader(&begun.payload);
+        checkpoint.resume(Begun { have: parsed(r.u64())?, seed: parsed(r.u64())? });
+        let Sent { done, total, .. } = checkpoint.sent();
+        tracing::info!("checkpoint for node {}: {total} pages, of which it has {done}", self.to);
         let checkpoint = self.send_pieces(checkpoint).await?;
         let end = self.link.call(Builder::new(Kind::SnapshotEnd, 0, 0), INSTALL_TIMEOUT).await?;
-        tracing::info!("checkpoint for node {}: installed, {} pages sent", self.to, checkpoint.pages().0 - there);
+        let Sent { pages, spared, .. } = checkpoint.sent();
+        tracing::info!(
+            "checkpoint for node {}: installed, {pages} pages sent; {spared} bytes of others it had",
+            self.to
+        );
         Ok(SnapshotResponse::new(parsed(Reader(&end.payload).vote())?))
     }
 
@@ -171,19 +185,24 @@ impl Peer {
             let begun = Instant::now();
             // Reading a page may wait for the disk
             let read = move || {
-                let piece = checkpoint.next();
-                (checkpoint, piece)
+                let step = next_step(&mut *checkpoint);
+                (checkpoint, step)
             };
-            let (back, piece) = blocking(&*self.identity.host, read).await?;
+            let (back, step) = blocking(&*self.identity.host, read).await?;
             checkpoint = back;
-            let Some(piece) = piece.map_err(io::Error::other)? else { return Ok(checkpoint) };
-            let mut b = Builder::new(Kind::SnapshotPiece, 0, piece.len());
-            b.bytes(&piece);
-            self.link.call(b, PIECE_TIMEOUT).await?;
+            let Some((kind, bytes)) = step.map_err(io::Error::other)? else { return Ok(checkpoint) };
+            let mut b = Builder::new(kind, 0, bytes.len());
+            b.bytes(&bytes);
+            // The first offer makes the receiver read all that it has
+            let patience = if kind == Kind::SnapshotOffer { INSTALL_TIMEOUT } else { PIECE_TIMEOUT };
+            let answer = self.link.call(b, patience).await?;
+            if kind == Kind::SnapshotOffer {
+                checkpoint.wanted(&answer.payload);
+            }
             if said.elapsed() > SAY_EVERY {
                 said = Instant::now();
-                let (there, total) = checkpoint.pages();
-                tracing::info!("checkpoint for node {}: {there} of {total} pages", self.to);
+                let Sent { done, total, .. } = checkpoint.sent();
+                tracing::info!("checkpoint for node {}: {done} of {total} pages", self.to);
             }
             let now = self.identity.progress.index();
             if std::mem::replace(&mut applied, now) != now {

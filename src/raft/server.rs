@@ -11,7 +11,7 @@ use super::{Node, ReadError};
 use crate::apply::machine::Receive;
 use crate::base::batch::Chunk;
 use crate::base::planted::planted;
-use crate::base::{LogIndex, NodeId, Seldom};
+use crate::base::{Epoch, LogIndex, NodeId, Seldom};
 use bytes::Bytes;
 use openraft::storage::{Snapshot, SnapshotMeta};
 use std::io;
@@ -162,6 +162,7 @@ impl Session {
                 Ok(frame::transfer_response(id, &response))
             }
             Kind::SnapshotBegin => self.begin(id, &payload).await,
+            Kind::SnapshotOffer => self.offer(id, payload).await,
             Kind::SnapshotPiece => self.piece(id, payload).await,
             Kind::SnapshotEnd => self.end(id).await,
             Kind::Forward => self.forward(id, payload),
@@ -205,16 +206,33 @@ impl Session {
     async fn begin(&mut self, id: u64, payload: &Bytes) -> io::Result<Builder> {
         let mut r = Reader(payload);
         let (vote, last, at) = (parsed(r.vote())?, parsed(r.log_id())?, parsed(r.log_id())?);
-        let (source, total) = (parsed(r.u64())?, parsed(r.u64())?);
+        let (source, total, epoch) = (parsed(r.u64())?, parsed(r.u64())?, Epoch(parsed(r.u64())?));
         self.may_speak(&vote)?;
+        // A node that takes part no more must not be sent the same again and again
+        if let Some(why) = self.node.failure() {
+            return Err(io::Error::other(why));
+        }
         let membership = RaftStored::new(at, parsed(parse_membership(r.0))?);
-        let pages = self.node.pieces.receive(source).await?;
-        let have = pages.have();
-        let again = if have == 0 { "" } else { " goes on where it was broken off" };
+        let pages = self.node.pieces.receive(source, epoch).await?;
+        let begun = pages.begun();
+        let again = if begun.have == 0 { "" } else { " goes on where it was broken off" };
         tracing::info!("checkpoint of {total} pages from node {}{again}", self.from);
         self.receiving = Some(Receiving { vote, last, membership, pages, bytes: 0, said: Instant::now() });
-        let mut b = Builder::new(Kind::SnapshotBegin, id, 8);
-        b.u64(have);
+        let mut b = Builder::new(Kind::SnapshotBegin, id, 16);
+        b.u64(begun.have).u64(begun.seed);
+        Ok(b)
+    }
+
+    async fn offer(&mut self, id: u64, payload: Bytes) -> io::Result<Builder> {
+        let mut receiving = parsed(self.receiving.take())?;
+        let compare = move || {
+            let lacking = receiving.pages.lacks(&payload);
+            (receiving, lacking)
+        };
+        let (receiving, lacking) = blocking(&*self.node.identity.host, compare).await?;
+        self.receiving = Some(receiving);
+        let mut b = Builder::new(Kind::SnapshotOffer, id, lacking.len());
+        b.bytes(&lacking);
         Ok(b)
     }
 

@@ -16,7 +16,8 @@
 //! | [`read`], [`snapshot`], [`writer`] | reading any version; pinning one; making new ones |
 //! | [`pins`], [`window`] | publish, pin, and the versions kept |
 //! | [`tree`] | counted B+trees: lists, the order of sorted sets |
-//! | [`page`], [`checkpoint`], [`recovery`] | versions on disk: layout, writing and deleting, opening and transfer |
+//! | [`page`], [`checkpoint`], [`recovery`] | versions on disk: layout, writing and deleting, opening |
+//! | [`transfer`] | a version on its way to another node |
 //! | [`verify`] | whether a page store is whole |
 //! | [`kinds`] | where each kind of node keeps its children |
 //!
@@ -42,6 +43,7 @@ pub mod root;
 pub mod rope;
 pub mod slots;
 pub mod snapshot;
+pub mod transfer;
 pub mod tree;
 pub mod trie;
 pub mod verify;

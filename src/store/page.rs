@@ -128,6 +128,13 @@ pub fn links(key: PageId, bytes: &[u8]) -> Result<Vec<PageId>, PagesError> {
     Page::parse(bytes).map(|page| page.links().collect()).map_err(|_| PagesError::Damaged(key))
 }
 
+/// Where the parts of a page begin, and how long each is; so much of it is needed.
+pub(super) fn parts_in(key: PageId, bytes: &[u8]) -> Result<(usize, Vec<usize>), PagesError> {
+    let page = Page::parse(bytes).map_err(|_| PagesError::Damaged(key))?;
+    let begin = (PAGE_HEADER + page.parts * 8 + page.links * 8).next_multiple_of(UNIT);
+    Ok((begin, (0..page.parts).map(|i| u32_at(bytes, PAGE_HEADER + i * 8 + 4)).collect()))
+}
+
 /// Whether a page is one, down to the headers of its nodes. Tells the keys of the pages that it refers to.
 pub fn check(key: PageId, bytes: &[u8]) -> Result<Vec<PageId>, PagesError> {
     let whole = |part: &[u8]| {

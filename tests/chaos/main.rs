@@ -80,8 +80,6 @@ fn histories_under_faults_are_linearizable() {
     );
     println!("chaos: {passed} rounds PASS, {poor} INVALID, {} FAIL", wrong.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(
-        passed > 0 && poor < POOR_MAX.max(passed),
-        "INVALID: {poor} rounds did too little or could not be judged, {passed} passed"
-    );
+    assert!(passed > 0, "INVALID: {poor} rounds, and none could be judged");
+    assert!(poor < POOR_MAX.max(passed), "INVALID: {poor} rounds could not be judged, {passed} passed");
 }

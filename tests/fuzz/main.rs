@@ -103,14 +103,14 @@ fn holds(target: &str, property: properties::Property, input: &[u8]) -> bool {
 }
 
 fn fuzz(target: &str) {
-    let property = properties::TARGETS.iter().find(|t| t.0 == target).expect("a target").1;
+    let &(_, property, each) = properties::TARGETS.iter().find(|t| t.0 == target).expect("a target");
     let seeds = seeds(target);
     assert!(!seeds.is_empty(), "no seeds for {target}");
     let mut findings = seeds.iter().filter(|s| !holds(target, property, s)).count();
     let seed = setting("LOOK_FUZZ_SEED", 1);
     let mut random = Random::new(seed);
     let end = Instant::now() + Duration::from_millis(setting("LOOK_FUZZ_MS", 500));
-    let (mut executions, mut kept) = (seeds.len() as u64, Vec::<Vec<u8>>::new());
+    let (mut executions, mut kept) = (each * seeds.len() as u64, Vec::<Vec<u8>>::new());
     while Instant::now() < end && findings < 5 {
         for _ in 0..64 {
             let from = if kept.is_empty() || random.chance(70) { random.pick(&seeds) } else { random.pick(&kept) };
@@ -119,7 +119,7 @@ fn fuzz(target: &str) {
                 mutate(&mut input, &seeds, &mut random);
             }
             findings += !holds(target, property, &input) as usize;
-            executions += 1;
+            executions += each;
             if random.chance(5) {
                 kept.insert(0, input);
                 kept.truncate(KEPT_MAX);

@@ -25,12 +25,7 @@ impl Scratch {
         fs::create_dir(&directory)?;
         let mut opened = Scratch { pages: None, directory };
         mirror(path, &opened.directory, false)?;
-        // fjall asserts on some damaged files
-        let open = std::panic::AssertUnwindSafe(|| FjallPages::open(&opened.directory, options));
-        let pages = std::panic::catch_unwind(open).unwrap_or_else(|_| {
-            Err(PagesError::Io("its files are damaged: the page database stops while it opens".into()))
-        })?;
-        opened.pages = Some(pages);
+        opened.pages = Some(FjallPages::open(&opened.directory, options)?);
         Ok(opened)
     }
 

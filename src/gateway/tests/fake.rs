@@ -391,12 +391,12 @@ impl Backend for Fake {
     fn system_version(&self) -> Epoch {
         locked(&self.state).system.version
     }
-    async fn submit(&self, records: ChunkBuilder, _: u64, pending: Pending) {
+    async fn submit(&self, records: &mut ChunkBuilder, _: u64, pending: Pending) {
         self.chunks.fetch_add(1, Relaxed);
         if self.refuse.load(Relaxed) {
             return pending.finish(Epoch::ZERO, Outcome::Refused("NOQUORUM no leader".into()));
         }
-        self.to_apply.send((records, pending)).unwrap();
+        self.to_apply.send((std::mem::take(records), pending)).unwrap();
     }
     async fn fence(&self, _: Consistency, _: Epoch) -> Result<(), Refused> {
         self.fences.fetch_add(1, Relaxed);

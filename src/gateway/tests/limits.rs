@@ -54,14 +54,36 @@ async fn idle_clients_are_closed_when_a_timeout_is_set() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stranger_has_five_seconds_however_busy_he_is() {
     let (gateway, _) = start_with(&[("requirepass", "secret")]).await;
-    let (mut busy, mut friend) = (Peer::connect(&gateway).await, Peer::connect(&gateway).await);
+    let mut friend = Peer::connect(&gateway).await;
     friend.says("AUTH secret", "+OK\r\n").await;
-    let begin = Instant::now();
-    while busy.0.write_all(b"PING\r\n").await.is_ok() && begin.elapsed() < Duration::from_secs(10) {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    // Whoever resets his connection has no more time than others
+    let gateway = &gateway;
+    let busy = ["PING\r\n", "RESET\r\n"].map(|request| async move {
+        let (mut peer, begin) = (Peer::connect(gateway).await, Instant::now());
+        while peer.0.write_all(request.as_bytes()).await.is_ok() && begin.elapsed() < Duration::from_secs(10) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        begin.elapsed()
+    });
+    for lived in futures_util::future::join_all(busy).await {
+        assert!((4..8).contains(&lived.as_secs()), "{lived:?}");
     }
-    assert!((4..8).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
     friend.says("PING", "+PONG\r\n").await;
+    // Who was known becomes a stranger by it, from that moment on
+    friend.says("RESET", "+RESET\r\n").await;
+    let begin = Instant::now();
+    friend.is_closed().await;
+    assert!((4..8).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_leave_before_they_are_accepted_do_no_harm() {
+    let (gateway, _) = start_with(&[]).await;
+    for _ in 0..200 {
+        let leaving = TcpStream::connect(gateway.addresses()[0]).await.unwrap();
+        rustix::net::sockopt::set_socket_linger(&leaving, Some(Duration::ZERO)).unwrap();
+    }
+    Peer::connect(&gateway).await.says("PING", "+PONG\r\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

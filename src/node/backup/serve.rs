@@ -5,7 +5,7 @@ use crate::apply::machine::{Body, Committed};
 use crate::base::LogIndex;
 use crate::disk::frames;
 use crate::node::backend::NodeBackend;
-use crate::store::recovery::Export;
+use crate::store::transfer::Export;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -10,7 +10,7 @@ use crate::disk::seal::Sealer;
 use crate::history::LogReader;
 use crate::node::verify::{Report, progress, tell_pages};
 use crate::store::RootRecord;
-use crate::store::recovery::RECORD_KEY;
+use crate::store::transfer::RECORD_KEY;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt::Display;
