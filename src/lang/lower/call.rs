@@ -47,7 +47,8 @@ impl<'a> Lower<'a> {
                 self.list_len(list, &items, span)?
             }
             ("n", [list]) => {
-                let (Type::List(_), Loc::Arg(slot)) = (&list.ty, list.words[0].loc) else {
+                // A case without words is no list either
+                let (Type::List(_), Some(Loc::Arg(slot))) = (&list.ty, list.words.first().map(|word| word.loc)) else {
                     return Err(Diagnostic::new(
                         Code::Type,
                         span,
