@@ -53,7 +53,7 @@ impl Operator {
     /// The node to be on `host` asks every node until one lets it in.
     async fn join(self, host: HostId) -> u64 {
         let addr = address_of(host);
-        let joiner = Joiner { token: JOIN_TOKEN, addr: &addr, id: None };
+        let joiner = Joiner { token: JOIN_TOKEN, addr: &addr, id: None, stop_at: None };
         for turn in 0.. {
             let hosts = self.record.lock().hosts.clone();
             let peer = hosts[turn % hosts.len()].0;
