@@ -29,6 +29,15 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Write .look files in their canonical form, declared costs as they are inferred
+    Fmt {
+        /// Write nothing: tell which files are not in that form, and fail if there are any
+        #[arg(long)]
+        check: bool,
+        /// Files to format
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Check every checksum of a backup or of a stopped node's data directory; never writes to it
     Verify {
         /// Data directory or backup
@@ -221,6 +230,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Check { files }) => return node::check_files(&files),
+        Some(Command::Fmt { check, files }) => return node::format_files(&files, check),
         Some(Command::Verify { dir, encryption_key_file: keys }) => return node::verify::run(&dir, keys.as_deref()),
         Some(Command::Backup(backup)) => return told(backup.run()),
         Some(Command::Restore(restore)) => return told(restore.run()),

@@ -514,6 +514,27 @@ fn announce(backend: &NodeBackend, config: &Config, gateway: &Gateway<NodeBacken
     }
 }
 
+/// `look fmt FILE...`: files that differ are written, or with `check` only named; diagnostics to standard error.
+pub fn format_files(files: &[PathBuf], check: bool) -> ExitCode {
+    let table = crate::lang::helpers::table();
+    let mut failed = false;
+    for file in files {
+        match crate::lang::format::format_file(file, check, table) {
+            Ok(false) => {}
+            Ok(true) if check => {
+                failed = true;
+                eprintln!("{}: not in canonical form; run `look fmt`", file.display());
+            }
+            Ok(true) => println!("{}", file.display()),
+            Err(text) => {
+                failed = true;
+                eprint!("{text}");
+            }
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
 /// `look check FILE...`: bounds to standard output, diagnostics to standard error.
 pub fn check_files(files: &[PathBuf]) -> ExitCode {
     let checked = crate::lang::check_files(files, crate::lang::helpers::table());

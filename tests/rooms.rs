@@ -56,6 +56,7 @@ const PLACES: &[(&str, &[&str])] = &[
     (
         "unsafe",
         &[
+            "src/base/urgent.rs",
             "src/store/arena",
             "src/store/mutator.rs",
             "src/lang/jit",

@@ -55,6 +55,41 @@ fn a_setting_is_the_clusters_and_outlives_restarts() {
     }
 }
 
+/// The reads of a transaction that writes run where writes are applied: together with them they may cost what one write may.
+#[test]
+fn a_transaction_whose_reads_are_too_large_is_refused_before_anything_is_run() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let look = Server::look(dir.path(), &[]).expect("a node");
+    let mut one = look.connect();
+    let mut ask = |line: &str| one.line(line).expect("a reply");
+    for n in 0..200 {
+        ask(&format!("SET key:{n} v"));
+    }
+    ask("CONFIG SET max-write-cost 5000");
+    let before = ask("LOOK.EPOCH");
+    ask("MULTI");
+    ask("SET a 1");
+    assert_eq!(ask("KEYS *").text(), "QUEUED");
+    let refused = ask("EXEC").text();
+    assert!(refused.starts_with("EXECABORT ") && refused.ends_with("max-write-cost is 5000"), "{refused}");
+    assert_eq!((ask("EXISTS a"), ask("LOOK.EPOCH")), (Reply::Int(0), before));
+    // as things are at EXEC, in the database that they are asked of
+    for (db, answers) in [(1, 3), (0, 1)] {
+        ask("MULTI");
+        ask(&format!("SELECT {db}"));
+        ask("SET a 1");
+        ask("KEYS *");
+        let reply = ask("EXEC");
+        assert_eq!(if answers == 1 { 1 } else { reply.items().len() }, answers, "{reply:?}");
+        assert_eq!(reply.text().starts_with("EXECABORT "), answers == 1, "{reply:?}");
+        ask("SELECT 0");
+    }
+    // one that only reads delays nobody
+    ask("MULTI");
+    ask("KEYS *");
+    assert_eq!(ask("EXEC").items()[0].items().len(), 200);
+}
+
 /// The line of an INFO section that begins with `name:`.
 fn stat(server: &Server, section: &str, name: &str) -> String {
     let text = server.connect().line(&format!("INFO {section}")).expect("a reply").text();

@@ -67,15 +67,8 @@ impl Plan {
         self.sealed = 0;
         self.watches.clear();
         self.literals.clear();
-        self.riders.words.clear();
-        self.riders.blob.clear();
-        self.riders.calls = 0;
-        if self.literals.capacity() > KEEP {
-            self.literals = Vec::new();
-        }
-        if self.riders.blob.capacity() > KEEP || self.riders.words.capacity() > KEEP {
-            self.riders.clear();
-        }
+        self.literals.shrink_to(KEEP);
+        self.riders.clear();
     }
 
     pub fn records(&mut self, count: u32) {

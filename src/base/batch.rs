@@ -280,6 +280,9 @@ impl<'a> Iterator for Calls<'a> {
     }
 }
 
+/// What a builder keeps of each of its buffers from chunk to chunk.
+const KEEP_BYTES: usize = 64 << 10;
+
 /// Writes calls: the argument parser fills it, the gateway sends it off as a chunk (or runs it where it is).
 #[derive(Default, Debug)]
 pub struct ChunkBuilder {
@@ -366,20 +369,33 @@ impl ChunkBuilder {
         self.blob.truncate(to.blob);
         self.calls = to.calls;
     }
-    /// The chunk, ready to travel; the builder is empty afterwards.
+    /// The chunk, ready to travel, in one allocation unless it is large; the builder is empty afterwards.
     pub fn finish(&mut self, gateway: GatewayId, sequence: u64, code_version: u64) -> Chunk {
-        let calls = std::mem::take(&mut self.calls);
-        let words = std::mem::take(&mut self.words);
-        let mut records = Vec::with_capacity(words.len() * 8);
-        words.iter().for_each(|w| records.extend_from_slice(&w.to_le_bytes()));
-        let blob = std::mem::take(&mut self.blob).into();
-        Chunk { gateway, sequence, code_version, calls, records: records.into(), blob }
+        let split = self.words.len() * 8;
+        let moved = self.blob.len() > KEEP_BYTES;
+        let mut bytes = vec![0; split + if moved { 0 } else { self.blob.len() }];
+        let (records, copied) = bytes.split_at_mut(split);
+        records.chunks_exact_mut(8).zip(&self.words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
+        if !moved {
+            copied.copy_from_slice(&self.blob);
+        }
+        let mut records = Bytes::from(bytes);
+        let copied = records.split_off(split);
+        let blob = if moved { std::mem::take(&mut self.blob).into() } else { copied };
+        let chunk = Chunk { gateway, sequence, code_version, calls: self.calls, records, blob };
+        self.clear();
+        chunk
     }
     pub fn is_empty(&self) -> bool {
         self.calls == 0
     }
+    /// Empties the builder and keeps small buffers for the next chunk.
     pub fn clear(&mut self) {
-        *self = ChunkBuilder::default();
+        self.calls = 0;
+        self.words.clear();
+        self.words.shrink_to(KEEP_BYTES / 8);
+        self.blob.clear();
+        self.blob.shrink_to(KEEP_BYTES);
     }
 }
 

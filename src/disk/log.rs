@@ -15,6 +15,7 @@ use super::segment::{self, Segment};
 use super::writer::Writer;
 use super::{Disk, LogError};
 use crate::base::histogram::{Distribution, Histogram};
+use crate::base::urgent;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -148,7 +149,7 @@ impl Log {
     pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<Log, LogError> {
         let (mut log, writer) = Log::open_without_thread(disk, options, None)?;
         let shared = log.shared.clone();
-        let thread = std::thread::Builder::new().name("look-log".into()).spawn(move || writer.run(&shared));
+        let thread = urgent::spawn("look-log", move || writer.run(&shared));
         log.writer = Some(thread.map_err(LogError::io("start log thread"))?);
         Ok(log)
     }

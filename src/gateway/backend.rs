@@ -59,8 +59,8 @@ pub trait Code: Send + Sync + 'static {
     /// Positions of the keys in `request` and how they are accessed, for `COMMAND GETKEYS`. None: no key arguments;
     /// empty: too few or too many arguments.
     fn keys(&self, id: CommandId, request: Request<'_>) -> Option<Vec<KeyAt>>;
-    /// `LOOK.EXPLAIN`: the bound, its values for these arguments, the table by line. Appends one reply.
-    fn explain(&self, id: CommandId, request: Request<'_>, db: u8, out: &mut ReplyBuf);
+    /// `max-write-cost`: most operations of a write, and of a transaction that writes.
+    fn max_write_cost(&self) -> u64;
 }
 
 /// Where a key is, and the flags `COMMAND GETKEYSANDFLAGS` prints (`RW`, `access`, …).
@@ -191,8 +191,8 @@ pub trait Reads: Send + 'static {
         patient: bool,
         out: &mut ReplyBuf,
     ) -> Ran;
-    /// Whether the bound of the call at `at` is large, as things are now.
-    fn is_large(&mut self, code: &Self::Code, riders: &ChunkBuilder, at: BuilderPlace) -> bool;
+    /// Most operations of the call at `at`: of a read as things are now, of a write by its arguments alone.
+    fn bound(&mut self, code: &Self::Code, calls: &ChunkBuilder, at: BuilderPlace) -> u64;
     /// What the calls since the last time cost: asked once a plan. A call that took `slow_us` microseconds or more is named; negative: none is.
     fn settle(&mut self, plan: &Plan, slow_us: i64) -> Cost;
 }
@@ -289,8 +289,13 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn system_version(&self) -> Epoch;
 
     /// Hands a chunk with writes to the batcher; waits while it is full. Chunks of one connection are submitted in order,
-    /// one after the other. A chunk that cannot be taken is finished with `Outcome::Refused`.
-    fn submit(&self, records: ChunkBuilder, code_version: u64, pending: Pending) -> impl Future<Output = ()> + Send;
+    /// one after the other; `records` is empty afterwards. A chunk that cannot be taken is finished with `Outcome::Refused`.
+    fn submit(
+        &self,
+        records: &mut ChunkBuilder,
+        code_version: u64,
+        pending: Pending,
+    ) -> impl Future<Output = ()> + Send;
     /// Returns when a read on this node's newest root keeps the promise. `last` is the connection's last written epoch.
     fn fence(&self, consistency: Consistency, last: Epoch) -> impl Future<Output = Result<(), Refused>> + Send;
     /// Runs a plan of reads at a past epoch, on a thread that may take its time.
@@ -316,6 +321,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn cluster(&self) -> String;
     /// `LOOK.CLUSTER PROMOTE | DEMOTE | REMOVE | TRANSFER`; returns when it has happened.
     fn change_member(&self, change: MemberChange, node: u64) -> impl Future<Output = Result<(), Refused>> + Send;
+    /// `LOOK.EXPLAIN`: the bound, its values for these arguments as things are now, the table by line. Appends one reply.
+    fn explain(&self, code: &Self::Code, id: CommandId, request: Request<'_>, db: u8, out: &mut ReplyBuf);
     /// `MEMORY USAGE`
     fn memory_usage(&self, db: u8, key: &[u8], samples: i64) -> Option<u64>;
     /// `DEBUG OBJECT`'s line.

@@ -12,6 +12,7 @@ use super::system;
 use crate::apply::pending::{Plan, Step, Watch};
 use crate::base::batch::{ChunkBuilder, handler};
 use crate::base::limits;
+use crate::command::LARGE_READ_OPS;
 use crate::command::costs::Counter;
 use crate::resp::number::parse_int;
 use crate::resp::{ReplyBuf, Request, Version};
@@ -67,9 +68,10 @@ impl Chunk {
     }
     /// Forgets the chunk, keeps its small buffers.
     pub fn clear(&mut self) {
-        let mut plan = std::mem::take(&mut self.plan);
+        let (mut records, mut plan) = (std::mem::take(&mut self.records), std::mem::take(&mut self.plan));
+        records.clear();
         plan.clear();
-        *self = Chunk { plan, ..Chunk::default() };
+        *self = Chunk { records, plan, ..Chunk::default() };
     }
 }
 
@@ -123,7 +125,7 @@ impl<B: Backend> Filler<'_, B> {
         if !self.append(route, request) || route.write || route.fast || self.session.read_at.is_some() {
             return Taken::Done;
         }
-        if self.reads.is_large(self.code, &self.chunk.plan.riders, before) {
+        if self.reads.bound(self.code, &self.chunk.plan.riders, before) > LARGE_READ_OPS {
             // Alone: with writes around it, it would run where writes are applied, and everybody's would wait for it
             self.chunk.ended = true;
             if self.chunk.commands > 1 {
@@ -462,6 +464,21 @@ impl<B: Backend> Filler<'_, B> {
             return Taken::Split;
         }
         let Some(queue) = self.session.multi.take() else { return Taken::Done };
+        let bound = if queue.dirty || self.session.read_at.is_some() { 0 } else { self.bound(&queue) };
+        let max = self.code.max_write_cost();
+        if queue.writes && bound > max {
+            // Its reads too run where writes are applied, and everybody's would wait for it
+            let why = format!("its commands may take {bound} operations together, max-write-cost is {max}");
+            return self.abort(why.as_bytes());
+        }
+        if !queue.writes && bound > LARGE_READ_OPS {
+            // Alone, as a large read outside of a transaction
+            self.chunk.ended = true;
+            if self.chunk.commands > 1 {
+                self.session.multi = Some(queue);
+                return Taken::Split;
+            }
+        }
         let watches = std::mem::take(&mut self.session.watches);
         if queue.dirty {
             let fate = self.error("EXECABORT Transaction discarded because of previous errors.");
@@ -474,6 +491,28 @@ impl<B: Backend> Filler<'_, B> {
         }
         self.transaction(&queue, watches);
         Taken::Done
+    }
+
+    /// Most operations of all that is queued. What is wrong costs nothing.
+    fn bound(&mut self, queue: &Queue) -> u64 {
+        let db = self.session.db;
+        let mut sum = 0u64;
+        let mut scratch = ChunkBuilder::default();
+        for request in queue.requests() {
+            let Some(route) = self.code.lookup(request.arg(0)) else {
+                if request.arg(0).eq_ignore_ascii_case(b"select") {
+                    select(request, self.session, &mut ReplyBuf::null());
+                }
+                continue;
+            };
+            let before = scratch.place();
+            if guard::parse(self.shared, self.session, &**self.code, route.id, request, &mut scratch).is_ok() {
+                sum = sum.saturating_add(self.reads.bound(self.code, &scratch, before));
+            }
+            scratch.take_back(before);
+        }
+        self.session.db = db;
+        sum
     }
 
     fn transaction(&mut self, queue: &Queue, watches: Vec<Watch>) {

@@ -6,10 +6,14 @@ use super::acl::users::Identity;
 use crate::apply::pending::Cost;
 use crate::base::Millis;
 use crate::command::costs::Counter;
+use futures_util::task::AtomicWaker;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::future::poll_fn;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context as TaskContext, Poll};
 use tokio::sync::Notify;
 
 /// A lock whose holder cannot have left anything half done: a panic elsewhere must not spread through it.
@@ -46,7 +50,7 @@ pub struct Client {
     /// What its calls have cost under its present name: calls, ops, locs, nanoseconds. Written by its own task only, once a chunk.
     used: [AtomicU64; 4],
     killed: AtomicBool,
-    kill: Notify,
+    kill: AtomicWaker,
 }
 
 /// The parts of a [`Client`] that are text.
@@ -87,7 +91,7 @@ impl Client {
             }),
             used: Default::default(),
             killed: false.into(),
-            kill: Notify::new(),
+            kill: AtomicWaker::new(),
         }
     }
 
@@ -106,15 +110,19 @@ impl Client {
 
     /// Asks the connection's task to end it.
     pub fn kill(&self) {
-        self.killed.store(true, Relaxed);
-        // One permit is kept when nobody listens yet.
-        self.kill.notify_one();
+        self.killed.store(true, Release);
+        self.kill.wake();
     }
     pub fn is_killed(&self) -> bool {
-        self.killed.load(Relaxed)
+        self.killed.load(Acquire)
     }
+    /// For the connection's task only. (A waker, not a list of waiters: it is polled twice a request.)
     pub async fn until_killed(&self) {
-        self.kill.notified().await;
+        let killed = |context: &mut TaskContext<'_>| {
+            self.kill.register(context.waker());
+            if self.is_killed() { Poll::Ready(()) } else { Poll::Pending }
+        };
+        poll_fn(killed).await;
     }
 
     /// The client's line in `CLIENT LIST`, as of 7.2; without the newline.

@@ -252,9 +252,13 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
             self.settle().await?;
         }
         let (sender, receiver) = oneshot::channel();
+        // Empty: what was in it has been sent.
+        let mut reply = std::mem::take(&mut self.out);
+        reply.set_version(self.chunk.version);
+        reply.set_null(false);
         let pending = Pending {
             plan: std::mem::take(&mut self.chunk.plan),
-            reply: ReplyBuf::new(self.chunk.version),
+            reply,
             reply_bytes_max: self.shared.config.output_bytes_max.load(Relaxed),
             slow_us: self.shared.config.slow_us(),
             cost: Cost::default(),
@@ -263,8 +267,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
                 let _ = sender.send(completion);
             }),
         };
-        let records = std::mem::take(&mut self.chunk.records);
-        self.shared.backend.submit(records, code.version(), pending).await;
+        self.shared.backend.submit(&mut self.chunk.records, code.version(), pending).await;
         self.in_flight.push_back(receiver);
         Ok(())
     }
@@ -290,8 +293,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         let Completion { reply, mut plan, epoch, outcome, cost } = completion;
         self.account(cost);
         self.session.last_epoch = self.session.last_epoch.max(epoch);
+        self.out = reply;
         match outcome {
-            Outcome::Applied => self.out = reply,
+            Outcome::Applied => {}
             Outcome::Refused(text) => refuse(&plan, &text, &mut self.out),
             Outcome::CodeChanged => refuse(&plan, "TRYAGAIN the commands have changed; send again", &mut self.out),
             Outcome::TooLong => {
@@ -500,19 +504,19 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
                 let _ = tokio::time::timeout(Duration::from_secs(5), self.drain()).await;
                 Err(End::Killed)
             }
-            () = tokio::time::sleep(idle.unwrap_or_default()), if idle.is_some() && self.in_flight.is_empty() && self.monitor.is_none() =>
-                Err(End::Closed),
+            () = after(idle), if self.in_flight.is_empty() && self.monitor.is_none() => Err(End::Closed),
         }
     }
 
-    /// Room to read into: the buffer doubles while a large request arrives, whatever length it announced.
+    /// Room to read into: the buffer doubles while a large request arrives, whatever length it announced. An empty one begins anew,
+    /// where the processor's cache still has it.
     fn make_room(&mut self) {
         if self.input.is_empty() && self.input.capacity() > BUFFER_KEEP {
             self.input = BytesMut::new();
             self.read_bytes = READ_BYTES;
         }
         let bytes = if self.session.trusted { self.read_bytes } else { limits::UNAUTHENTICATED_BULK_BYTES_MAX };
-        if self.input.capacity() - self.input.len() < bytes / 4 || self.input.capacity() == 0 {
+        if self.input.is_empty() || self.input.capacity() - self.input.len() < bytes / 4 {
             self.input.reserve(bytes.max(self.input.len().min(64 << 20)));
         }
     }
@@ -539,7 +543,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
                     Ok(n) => rest = &rest[n..],
                 },
                 () = client.until_killed() => return Err(End::Killed),
-                () = tokio::time::sleep(stall) => {
+                () = after(Some(stall)) => {
                     self.shared.totals.output_limit_disconnections.fetch_add(1, Relaxed);
                     return Err(End::Killed);
                 }
@@ -570,6 +574,14 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> std::io::
         stream.flush().await?;
     }
     Ok(taken)
+}
+
+/// Returns after so long, or never. (Asks for the time when it is first polled: mostly it is not.)
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => pending().await,
+    }
 }
 
 /// The oldest unfinished chunk's completion; never, when there is none.

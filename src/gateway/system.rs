@@ -58,7 +58,6 @@ pub async fn change<B: Backend>(
     let (done, epoch) = tokio::select! {
         done = submit(context.shared, changes, as_of) => done?,
         () = client.until_killed() => {
-            client.kill();
             return Err(Refused("ERR this connection was killed; the outcome is unknown".into()));
         }
     };
@@ -90,7 +89,7 @@ pub async fn submit<B: Backend>(
             cost: Cost::default(),
             done,
         };
-        shared.backend.submit(records, shared.backend.code().version(), pending).await;
+        shared.backend.submit(&mut records, shared.backend.code().version(), pending).await;
         let Ok(completion) = receiver.await else {
             return Err(Refused("ERR this node stops; the outcome is unknown".into()));
         };

@@ -451,6 +451,24 @@ async fn large_reads_do_not_ride_with_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_is_refused_whole_if_all_its_commands_together_are_too_large() {
+    let (gateway, _) = start().await;
+    let mut peer = Peer::connect(&gateway).await;
+    peer.send(b"SET a 1\r\nMULTI\r\nSET a 2\r\nSELECT 1\r\nLARGE\r\nLARGE\r\nLARGE\r\nEXEC\r\nGET a\r\n").await;
+    peer.expect(
+        "+OK\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n\
+         -EXECABORT Transaction discarded because of: its commands may take 300103 operations together, max-write-cost is 300000\r\n\
+         $1\r\n1\r\n",
+    )
+    .await;
+    // Two of them may; and any number if nothing is written, alone and elsewhere
+    peer.send(b"MULTI\r\nLARGE\r\nINCR a\r\nLARGE\r\nEXEC\r\n").await;
+    peer.expect("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n+LARGE\r\n:2\r\n+LARGE\r\n").await;
+    peer.send(b"SET a 3\r\nMULTI\r\nLARGE\r\nLARGE\r\nLARGE\r\nLARGE\r\nEXEC\r\nGET a\r\n").await;
+    peer.expect("+OK\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+LARGE\r\n+LARGE\r\n+LARGE\r\n+LARGE\r\n$1\r\n3\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn monitors_are_fed_and_do_not_see_passwords() {
     let (gateway, _) = start().await;
     let (mut monitor, mut peer) = (Peer::connect(&gateway).await, Peer::connect(&gateway).await);

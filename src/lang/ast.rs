@@ -150,10 +150,16 @@ pub struct PolySyntax {
     pub span: Span,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum AtomSyntax {
-    /// `n(x)`, `blocks(x)`, `len(x)`, `depth(x)`
+    /// `n(x)`, `blocks(x)`, `len(x)`, `total(x)`, `longest(x)`, `depth(x)`
     Of(String, String),
+    /// `min(p, p)`
+    Least(Box<[PolySyntax; 2]>),
+    /// `(x < 0 ? p : p)`
+    Signed(String, Box<[PolySyntax; 2]>),
+    /// `(x is 2 ? p : p)`: the number of an option's word
+    Chosen(String, u64, Box<[PolySyntax; 2]>),
     /// an integer argument, or `len`, `depth` in a helper's row
     Name(String),
 }

@@ -12,6 +12,7 @@ pub mod encode;
 pub mod engine;
 pub mod env;
 pub mod flow;
+pub mod format;
 pub mod grammar;
 pub mod helpers;
 pub mod interp;

@@ -6,9 +6,10 @@ use super::grammar::{Grammar, GrammarErrors, KeySpec, ParamKind, Shape};
 use super::ir::Program;
 use super::lower::{Effects, LineCost, LineIndex, Low, Lower, Names};
 use super::parse::Parser;
-use super::poly::{Atom, COLLECTIONS, Cost, Place, Poly};
+use super::poly::{Atom, COLLECTIONS, Cost, Number, Place, Poly};
 use super::table::Table;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 #[derive(Clone, Debug)]
 pub struct Module {
@@ -338,9 +339,28 @@ fn declared_poly(p: &PolySyntax, grammar: &Grammar, names: &Names<'_>) -> Low<Po
 fn declared_atom(a: &AtomSyntax, grammar: &Grammar, names: &Names<'_>, span: Span) -> Low<Atom> {
     use super::grammar::ParamKind;
     let unknown = |name: &str| Diagnostic::new(Code::UnknownName, span, format!("a cost cannot name `{name}`"));
+    let both = |two: &[PolySyntax; 2]| -> Low<[Poly; 2]> {
+        Ok([declared_poly(&two[0], grammar, names)?, declared_poly(&two[1], grammar, names)?])
+    };
+    let slot_of = |name: &str| match declared_atom(&AtomSyntax::Name(name.to_owned()), grammar, names, span)? {
+        Atom::Int(slot) => Ok(Number::Word(slot)),
+        Atom::Text(slot) => Ok(Number::Text(slot)),
+        _ => Err(unknown(name)),
+    };
     let (of, name) = match a {
         AtomSyntax::Of(of, name) => (of.as_str(), name.as_str()),
         AtomSyntax::Name(name) => ("", name.as_str()),
+        AtomSyntax::Least(two) => {
+            let mut two = both(two)?;
+            two.sort();
+            return Ok(Atom::Least(Arc::new(two)));
+        }
+        AtomSyntax::Signed(name, two) => return Ok(Atom::Signed(slot_of(name)?, Arc::new(both(two)?))),
+        AtomSyntax::Chosen(name, tag, two) => {
+            let tagged = grammar.params.iter().find(|p| p.name == *name).ok_or_else(|| unknown(name))?;
+            let [this, other] = both(two)?;
+            return Ok(Atom::Chosen(tagged.slot, *tag, Arc::new([other, this])));
+        }
     };
     let stored = |place| match of {
         "depth" => Some(Atom::Depth(place)),
@@ -360,7 +380,13 @@ fn declared_atom(a: &AtomSyntax, grammar: &Grammar, names: &Names<'_>, span: Spa
         None => (name, None),
     };
     let p = grammar.params.iter().find(|p| p.name == base).ok_or_else(|| unknown(name))?;
-    let slot = field.map_or(p.slot, |f| p.slot + 1 + f);
+    let is_key = matches!(p.kind, ParamKind::One(Shape::Key { .. }));
+    let slot = match field {
+        Some(field) => p.slot + 1 + field,
+        // behind the tag: the one value that the option or what is optional holds
+        None if p.words == 2 && !is_key => p.slot + 1,
+        None => p.slot,
+    };
     let list = match &p.kind {
         ParamKind::Rest { element, .. } => Some(element),
         _ => None,
@@ -369,6 +395,7 @@ fn declared_atom(a: &AtomSyntax, grammar: &Grammar, names: &Names<'_>, span: Spa
         ("n", Some(_)) => Atom::Count(slot),
         ("blocks", Some(e)) => Atom::BlocksAll { slot, width: e.words() as u8, fields: e.bytes_fields() },
         ("blocks", None) => Atom::Blocks(slot),
+        ("", None) if field.is_none() && matches!(p.kind, ParamKind::One(Shape::Bytes { .. })) => Atom::Text(slot),
         ("", None) => Atom::Int(slot),
         (_, Some(_)) => return stored(Place::Keys(slot)).ok_or_else(|| unknown(name)),
         (_, None) => return stored(Place::Key(slot)).ok_or_else(|| unknown(name)),

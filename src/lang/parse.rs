@@ -8,7 +8,7 @@ use super::diag::{Code, Diagnostic, Span};
 use super::lex::{Tok, Token, lex};
 
 /// Words that begin a clause of a command's header.
-const CLAUSES: [&str; 7] = ["group", "since", "complexity", "flags", "cost", "blocks", "errors"];
+pub(super) const CLAUSES: [&str; 7] = ["group", "since", "complexity", "flags", "cost", "blocks", "errors"];
 
 pub type Parsed<T> = Result<T, Diagnostic>;
 
@@ -430,6 +430,9 @@ impl Parser {
     }
 
     fn poly_factor(&mut self) -> Parsed<Vec<(u64, Vec<AtomSyntax>)>> {
+        if self.is("(") && self.is_choice() {
+            return self.deeper(Self::choice);
+        }
         if self.eat("(") {
             let inner = self.deeper(Self::poly)?;
             self.expect(")")?;
@@ -439,17 +442,66 @@ impl Parser {
             self.advance();
             return Ok(vec![(v as u64, Vec::new())]);
         }
-        let name = self.ident()?.name;
-        if self.eat("(") {
-            let mut of = self.ident()?.name;
-            while self.eat(".") {
-                of.push('.');
-                of.push_str(&self.ident()?.name);
-            }
+        let name = self.sized_name()?;
+        let atom = if !self.eat("(") {
+            AtomSyntax::Name(name)
+        } else if name == "min" {
+            let a = self.deeper(Self::poly)?;
+            self.expect(",")?;
+            let b = self.deeper(Self::poly)?;
+            AtomSyntax::Least(Box::new([a, b]))
+        } else {
+            let of = self.sized_name()?;
+            return self.expect(")").map(|_| vec![(1, vec![AtomSyntax::Of(name, of)])]);
+        };
+        if matches!(atom, AtomSyntax::Least(_)) {
             self.expect(")")?;
-            return Ok(vec![(1, vec![AtomSyntax::Of(name, of)])]);
         }
-        Ok(vec![(1, vec![AtomSyntax::Name(name)])])
+        Ok(vec![(1, vec![atom])])
+    }
+
+    /// `page`, `page.1`
+    fn sized_name(&mut self) -> Parsed<String> {
+        let mut name = self.ident()?.name;
+        while self.eat(".") {
+            name.push('.');
+            match *self.peek() {
+                Tok::Int(v) => {
+                    self.advance();
+                    name.push_str(&v.to_string());
+                }
+                _ => name.push_str(&self.ident()?.name),
+            }
+        }
+        Ok(name)
+    }
+
+    /// Does `(x < 0 ?` or `(x is 2 ?` stand here?
+    fn is_choice(&self) -> bool {
+        let condition = |t: &Token| matches!(&t.tok, Tok::Punct("<")) || matches!(&t.tok, Tok::Word(w) if w == "is");
+        condition(self.peek_at(2)) || (self.peek_at(2).tok == Tok::Punct(".") && condition(self.peek_at(4)))
+    }
+
+    fn choice(&mut self) -> Parsed<Vec<(u64, Vec<AtomSyntax>)>> {
+        self.expect("(")?;
+        let name = self.sized_name()?;
+        let tag = if self.eat("<") {
+            self.signed_int()?;
+            None
+        } else {
+            self.advance();
+            Some(self.signed_int()? as u64)
+        };
+        self.expect("?")?;
+        let yes = self.poly()?;
+        self.expect(":")?;
+        let two = Box::new([yes, self.poly()?]);
+        self.expect(")")?;
+        let atom = match tag {
+            None => AtomSyntax::Signed(name, two),
+            Some(tag) => AtomSyntax::Chosen(name, tag, two),
+        };
+        Ok(vec![(1, vec![atom])])
     }
 
     // --- parameters and types ---

@@ -6,7 +6,7 @@ use super::lex::Tok;
 use super::parse::{Parsed, Parser};
 
 /// Words that begin a statement or separate parts of one: never names.
-const RESERVED: &[&str] = &[
+pub(super) const RESERVED: &[&str] = &[
     "let",
     "var",
     "if",

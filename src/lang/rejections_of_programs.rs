@@ -215,18 +215,70 @@ command A(q: bytes<=8) { for (_, id) in c.range((q, MIN) ..= (q, MAX)) { emit id
 }
 
 #[test]
-fn a_loop_over_a_collection_without_order() {
+fn a_range_of_a_collection_without_order() {
     refused(
         r##"collection c : map<int, int>
-command A() { for k in c limit 5 { emit k } }"##,
+command A() { for k in c.range(1 ..= 5) limit 5 { emit k } }"##,
         expect![[r#"
             error[C014]: c cannot be looped over in this way
              --> test.look:2:15
               |
-            2 | command A() { for k in c limit 5 { emit k } }
-              |               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+            2 | command A() { for k in c.range(1 ..= 5) limit 5 { emit k } }
+              |               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
               |
-              = help: `for key in x.range(a ..= b) limit n` of an omap or oset, `for value in x limit n` of a seq; a map or set has no order: keep an oset of its keys"#]],
+              = help: `for key in x.range(a ..= b) limit n` of an omap or oset, `for value in x limit n` of a seq, `for (key, value) in x limit n` of a map, `for key in x limit n` of a set; the last two in no order"#]],
+    );
+}
+
+#[test]
+fn a_loop_over_a_map_that_does_not_say_what_to_call_the_value() {
+    refused(
+        r##"collection c : map<int, int>
+command A() { for k in c limit 5 { emit k } }"##,
+        expect![[r#"
+            error[C005]: a map gives pairs of key and value
+             --> test.look:2:19
+              |
+            2 | command A() { for k in c limit 5 { emit k } }
+              |                   ^
+              |
+              = help: `for (key, value) in x limit n`; `_` for what is not wanted"#]],
+    );
+}
+
+#[test]
+fn a_loop_over_a_set_without_limit() {
+    refused(
+        r##"collection c : set<int>
+command A() { for k in c { emit k } }"##,
+        expect![[r#"
+            error[C012]: this loop has no provable bound
+             --> test.look:2:15
+              |
+            2 | command A() { for k in c { emit k } }
+              |               ^^^^^^^^^^^^^^^^^^^^^ `c` may hold any number of entries
+              |
+              = help: add `limit <constant, bounded int argument or length>`"#]],
+    );
+}
+
+#[test]
+fn a_map_that_is_written_while_it_is_looped_over() {
+    refused(
+        r##"collection c : map<int, int>
+command A() { for (k, v) in c limit 5 { c.put(k, v + 1) } }"##,
+        expect![[r#"
+            error[C009]: this iterator is used after a write that may have moved what it points to
+             --> test.look:2:15
+              |
+            2 | command A() { for (k, v) in c limit 5 { c.put(k, v + 1) } }
+              |               ^^^^^^^^^^^^^^^^^^^^^^^^^^---------------^^
+              |               |                         |
+              |               |                         this write ends it
+              |               used here, again in the next turn of the loop
+              |               the iterator was taken here
+              |
+              = help: use it before the write, or look it up again after it"#]],
     );
 }
 
@@ -262,7 +314,7 @@ command A() { c.put(1, 2) }"##,
             2 | command A() { c.put(1, 2) }
               |               ^^^^^^^^^^^
               |
-              = help: there is: len, insert(key), has(key), remove(key)"#]],
+              = help: there is: len, insert(key), has(key), remove(key); `for key in it limit n`"#]],
     );
 }
 

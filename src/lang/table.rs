@@ -373,6 +373,7 @@ fn row_poly(text: &str, params: &[(String, Type)]) -> Result<RowPoly, Diagnostic
         AtomSyntax::Name(x) if x == "depth" => Ok(RowAtom::Depth),
         AtomSyntax::Name(x) => argument(x, |t| *t == Type::Int).map(RowAtom::Int),
         AtomSyntax::Of(f, _) => Err(unknown(f)),
+        AtomSyntax::Least(_) | AtomSyntax::Signed(..) | AtomSyntax::Chosen(..) => Err(unknown("of a choice")),
     };
     syntax.terms.iter().map(|(n, atoms)| Ok((*n, atoms.iter().map(atom).collect::<Result<_, _>>()?))).collect()
 }

@@ -16,7 +16,9 @@ use crate::base::{Clock, Epoch, GatewayId, KeyHasher, LogIndex, Millis, NodeId, 
 use crate::batch::{Batcher, Refused as Full};
 use crate::command::Table;
 use crate::gateway::EXPORT_WRITES;
-use crate::gateway::backend::{Backend, Consistency, MemberChange, NodeFacts, PastError, Place, Refused, Timings};
+use crate::gateway::backend::{
+    Backend, CommandId, Consistency, MemberChange, NodeFacts, PastError, Place, Refused, Timings,
+};
 use crate::history::{History, HistoryError, LogReader, Version};
 use crate::lang::engine::Engine;
 use crate::raft::{Change, Raft};
@@ -147,7 +149,8 @@ impl Backend for NodeBackend {
         self.0.state.progress.system_version()
     }
 
-    async fn submit(&self, mut records: ChunkBuilder, code_version: u64, pending: Pending) {
+    async fn submit(&self, records: &mut ChunkBuilder, code_version: u64, pending: Pending) {
+        let chunk = records.finish(GatewayId(0), 0, code_version);
         if let Some(why) = self.0.state.failure.get() {
             let text = format!("MISCONF this node takes no more writes: {why}");
             return pending.finish(Epoch::ZERO, Outcome::Refused(self.unfit().map_or(text.into(), |e| e.0)));
@@ -155,7 +158,6 @@ impl Backend for NodeBackend {
         if self.0.stop_at.is_some() {
             return pending.finish(Epoch::ZERO, Outcome::Refused(EXPORT_WRITES.into()));
         }
-        let chunk = records.finish(GatewayId(0), 0, code_version);
         let mut pending = Some(pending);
         loop {
             let waiting = &self.0.state.waiting;
@@ -364,6 +366,13 @@ impl Backend for NodeBackend {
             MemberChange::Transfer => Change::Transfer(node),
         };
         self.0.raft.change(change).await.map_err(|e| Refused(format!("ERR {e}").into()))
+    }
+
+    fn explain(&self, code: &NodeCode, id: CommandId, request: Request<'_>, db: u8, out: &mut ReplyBuf) {
+        match self.0.state.store().snapshot() {
+            Ok(snapshot) => code.explain(id, request, db, &snapshot, out),
+            Err(e) => out.error(e.to_string()),
+        }
     }
 
     fn memory_usage(&self, db: u8, key: &[u8], _samples: i64) -> Option<u64> {

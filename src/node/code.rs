@@ -7,7 +7,9 @@ use crate::command::{access, args};
 use crate::gateway::backend::{Argument, Code, CommandId, Description, KeyAt, KeySpec, ParseError, Route};
 use crate::lang::grammar::{Alternative, KeyEnd, Param, ParamKind, Shape};
 use crate::lang::poly::{Nothing, Poly};
+use crate::node::reads::Sizes;
 use crate::resp::{ReplyBuf, Request};
+use crate::store::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -79,7 +81,7 @@ impl NodeCode {
     fn check_bound(&self, command: &Command, into: &ChunkBuilder) -> Result<(), ParseError> {
         let words = into.open_call_words();
         let bound = command.cost.ops.eval(words, &Nothing);
-        let max = self.max_write_cost.load(Ordering::Relaxed);
+        let max = self.max_write_cost();
         if bound <= max {
             return Ok(());
         }
@@ -92,6 +94,36 @@ impl NodeCode {
             .into_bytes()
             .into(),
         ))
+    }
+
+    /// `LOOK.EXPLAIN` with sizes from `state`.
+    pub fn explain<R: Read>(&self, id: CommandId, request: Request<'_>, db: u8, state: &R, out: &mut ReplyBuf) {
+        let mut call = ChunkBuilder::default();
+        let command = match self.resolve(id, request) {
+            Ok((command, words)) => {
+                call.begin(command.handler, db);
+                match args::parse(&command.grammar, &command.name, request.skip(words), &self.hasher, &mut call) {
+                    Ok(()) => command,
+                    Err(text) => return out.error(text),
+                }
+            }
+            Err(ParseError(text)) => return out.error(text.as_ref()),
+        };
+        let words = call.open_call_words();
+        let stored = Sizes { state, db, blob: &call.blob, grammar: &command.grammar, collections: &[] };
+        let mut lines = vec![
+            format!("command: {}", command.name),
+            format!("bound ops: {}", poly_text(command, &command.cost.ops)),
+            format!("bound locs: {}", poly_text(command, &command.cost.locs)),
+            format!(
+                "for these arguments: {} ops, {} locs",
+                command.cost.ops.eval(words, &stored),
+                command.cost.locs.eval(words, &stored)
+            ),
+        ];
+        lines.extend(command.lines.iter().map(|l| format!("line {}: {}", l.0, l.1)));
+        out.array(lines.len());
+        lines.iter().for_each(|line| out.bulk(line.as_bytes()));
     }
 }
 
@@ -204,32 +236,8 @@ impl Code for NodeCode {
         (!keys.is_empty()).then_some(keys)
     }
 
-    fn explain(&self, id: CommandId, request: Request<'_>, db: u8, out: &mut ReplyBuf) {
-        let mut call = ChunkBuilder::default();
-        let command = match self.resolve(id, request) {
-            Ok((command, words)) => {
-                call.begin(command.handler, db);
-                match args::parse(&command.grammar, &command.name, request.skip(words), &self.hasher, &mut call) {
-                    Ok(()) => command,
-                    Err(text) => return out.error(text),
-                }
-            }
-            Err(ParseError(text)) => return out.error(text.as_ref()),
-        };
-        let words = call.open_call_words();
-        let mut lines = vec![
-            format!("command: {}", command.name),
-            format!("bound ops: {}", poly_text(command, &command.cost.ops)),
-            format!("bound locs: {}", poly_text(command, &command.cost.locs)),
-            format!(
-                "for these arguments: {} ops, {} locs",
-                command.cost.ops.eval(words, &Nothing),
-                command.cost.locs.eval(words, &Nothing)
-            ),
-        ];
-        lines.extend(command.lines.iter().map(|l| format!("line {}: {}", l.0, l.1)));
-        out.array(lines.len());
-        lines.iter().for_each(|line| out.bulk(line.as_bytes()));
+    fn max_write_cost(&self) -> u64 {
+        self.max_write_cost.load(Ordering::Relaxed)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::gateway::backend::{Place, Ran, Reads};
 use crate::lang::env::Ended;
 use crate::lang::grammar::Grammar;
 use crate::lang::helpers::number;
-use crate::lang::poly::{Place as Where, Stored};
+use crate::lang::poly::{Nothing, Place as Where, Stored};
 use crate::resp::ReplyBuf;
 use crate::store::{Read, Reader, SYSTEM_DB, Value, WindowError};
 use smallvec::SmallVec;
@@ -95,10 +95,14 @@ impl Reads for NodeReads {
         ran
     }
 
-    fn is_large(&mut self, code: &NodeCode, riders: &ChunkBuilder, at: BuilderPlace) -> bool {
-        let Some((call, _)) = rider(&riders.words, at.word()) else { return false };
-        let Ok(reader) = newest_reader(&self.state, &mut self.reader) else { return false };
-        is_large(&code.table, &reader.newest(), &call, &riders.blob)
+    fn bound(&mut self, code: &NodeCode, calls: &ChunkBuilder, at: BuilderPlace) -> u64 {
+        let Some((call, _)) = rider(&calls.words, at.word()) else { return 0 };
+        match code.table.by_handler(call.handler).map(|n| &code.table[n]) {
+            Some(command) if command.write => command.cost.ops.eval(call.words, &Nothing),
+            // What cannot be looked at now is refused when it is read
+            _ => newest_reader(&self.state, &mut self.reader)
+                .map_or(0, |reader| bound(&code.table, &reader.newest(), &call, &calls.blob)),
+        }
     }
 
     fn settle(&mut self, plan: &Plan, slow_us: i64) -> Cost {
@@ -161,6 +165,9 @@ pub fn run_plan<R: Read>(
             }
             Step::Mute(on) => out.set_null(on),
             Step::Dialect(version) => out.set_version(version),
+            Step::Exec { steps, .. } if !patient && transaction_is_large(table, state, plan, place, steps) => {
+                return Ran::Large;
+            }
             Step::Exec { elements, steps, watches, .. } => {
                 let these = place.watch..place.watch + watches as usize;
                 place.watch = these.end;
@@ -225,9 +232,29 @@ fn patience<R: Read>(table: &Table, state: &R, call: &Rider<'_>, blob: &[u8]) ->
 }
 
 fn is_large<R: Read>(table: &Table, state: &R, call: &Rider<'_>, blob: &[u8]) -> bool {
-    let Some(command) = table.by_handler(call.handler).map(|n| &table[n]) else { return false };
+    bound(table, state, call, blob) > LARGE_READ_OPS
+}
+
+/// Most operations of a read, as things are in `state`.
+fn bound<R: Read>(table: &Table, state: &R, call: &Rider<'_>, blob: &[u8]) -> u64 {
+    let Some(command) = table.by_handler(call.handler).map(|n| &table[n]) else { return 0 };
     let stored = Sizes { state, db: call.db, blob, grammar: &command.grammar, collections: &[] };
-    command.cost.ops.eval(call.words, &stored) > LARGE_READ_OPS
+    command.cost.ops.eval(call.words, &stored)
+}
+
+/// Are the reads of a transaction, which begin at word `at` and are in the next `steps`, large together?
+fn transaction_is_large<R: Read>(table: &Table, state: &R, plan: &Plan, place: &Place, steps: u32) -> bool {
+    let mut at = place.word;
+    let mut sum = 0u64;
+    for step in plan.steps.iter().skip(place.step + 1).take(steps as usize) {
+        let Step::Riders(count) = *step else { continue };
+        for _ in 0..count {
+            let Some((call, next)) = rider(&plan.riders.words, at) else { break };
+            sum = sum.saturating_add(bound(table, state, &call, &plan.riders.blob));
+            at = next;
+        }
+    }
+    sum > LARGE_READ_OPS
 }
 
 /// Sizes of what a call's keys hold, for its bound.

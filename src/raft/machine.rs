@@ -11,7 +11,7 @@
 use super::types::{RaftLogId, RaftStored, Types, applied_of, body_of, log_position, position, stored};
 use crate::apply::machine::{Applied, Checkpoint, Committed, LogPosition, Receive, Roster, StateMachine};
 use crate::base::histogram::Histogram;
-use crate::base::{Epoch, LogIndex};
+use crate::base::{Epoch, LogIndex, urgent};
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::{OptionalSend, impls::BasicNode};
@@ -103,7 +103,7 @@ impl ApplyThread {
     pub fn start(machine: Box<dyn StateMachine>) -> io::Result<(ApplyThread, Arc<Progress>, Applied)> {
         let applied = machine.applied();
         let (mut apply, turns, progress) = ApplyThread::by_hand(machine);
-        apply.thread = Some(std::thread::Builder::new().name("look-apply".into()).spawn(move || turns.run())?);
+        apply.thread = Some(urgent::spawn("look-apply", move || turns.run())?);
         Ok((apply, progress, applied))
     }
 

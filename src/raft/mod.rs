@@ -31,7 +31,7 @@ use crate::apply::machine::{Applied, Committed, LogPosition, Roster, StateMachin
 use crate::base::batch::{Batch, Chunk};
 use crate::base::histogram::Distribution;
 use crate::base::planted::planted;
-use crate::base::{LogIndex, Millis, NodeId, mix64};
+use crate::base::{LogIndex, Millis, NodeId, mix64, urgent};
 use crate::disk::{Disk, Log, LogError, LogOptions};
 use frame::{Builder, Kind};
 use identity::Identity;
@@ -336,7 +336,7 @@ impl Raft {
                 Err(e) => drop(ready.send(Err(e))),
             }
         };
-        let thread = std::thread::Builder::new().name("look-raft".into()).spawn(move || runtime.block_on(main))?;
+        let thread = urgent::spawn("look-raft", move || runtime.block_on(main))?;
         let node = is_ready.recv().map_err(|_| StartError::Raft("the raft thread ended".into()))??;
         let threads = Threads { stop, raft: thread, apply };
         Ok(Raft { node, threads: Arc::new(Mutex::new(Some(threads))) })

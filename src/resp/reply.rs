@@ -90,6 +90,7 @@ impl ReplyBuf {
     }
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.errors = 0;
     }
     /// Bytes so far. A call that fails rolls its half-written reply back to the length at its start.
     #[inline]

@@ -87,13 +87,15 @@ fn programs_with_long_elements_stay_within_their_bounds() {
         });
         let number = |random: &mut Random, below| random.below(below).to_string().into_bytes();
         let (id, most) = (number(&mut random, 20), [b"1".to_vec(), b"100".to_vec()][random.below(2)].clone());
-        let request: Vec<Vec<u8>> = match random.below(9) {
+        let request: Vec<Vec<u8>> = match random.below(11) {
             0 | 1 => vec![b"TQ.ADD".to_vec(), queue, payload, number(&mut random, 2000)],
             2 => vec![b"TQ.CLAIM".to_vec(), queue, word, b"1000".to_vec(), most],
             3 => vec![b"TQ.DONE".to_vec(), queue, id],
             4 => vec![b"TQ.WAITING".to_vec(), queue, most],
             5 | 6 => vec![b"FTS.INDEX".to_vec(), id, word, other],
-            7 => vec![b"FTS.AND".to_vec(), most, id, word, other],
+            7 => vec![b"FTS.COMMON".to_vec(), b"1".to_vec()],
+            8 => vec![b"FTS.ANY".to_vec()],
+            9 => vec![b"FTS.AND".to_vec(), most, id, word, other],
             _ => vec![b"FTS.WORDS".to_vec(), [payload, word].concat()[..].to_vec()],
         };
         let replies = engines.each_mut().map(|bench| {

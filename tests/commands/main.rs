@@ -81,6 +81,64 @@ fn limits_of_parameters_and_results_hold_at_the_call() {
     }
 }
 
+/// Every entry once, the same on both engines, within the bound; and no more turns than the limit says.
+#[test]
+fn loops_over_maps_and_sets_see_every_entry_once() {
+    let source = "
+        collection stock : map<(shelf: bytes<=8, id: int), int>
+        collection marks : set<bytes<=300>
+        command PUT(shelf: bytes<=8, id: int, count: int) -> ok { stock.put((shelf, id), count); reply ok }
+        command DROP(shelf: bytes<=8, id: int) -> bool { reply stock.remove((shelf, id)) }
+        command MARK(word: bytes<=300) -> bool { reply marks.insert(word) }
+        read command TOTAL(most: int 0..=1000) -> (int, int, bool) {
+            var sum = 0
+            var entries = 0
+            var whole = true
+            for ((_, id), count) in stock limit most { entries += 1; sum += count * id } exhausted { whole = false }
+            reply (entries, sum, whole) }
+        read command MARKS() -> (int, int) {
+            var bytes = 0
+            var entries = 0
+            for w in marks limit 1000 { entries += 1; bytes += w.len }
+            reply (entries, bytes) }";
+    let module = compile_module(source, "loops", look::lang::helpers::table()).unwrap_or_else(|e| panic!("{e:?}"));
+    let mut random = common::Random::new(7);
+    let mut benches = [Engine::Jit, Engine::Interp].map(|engine| Bench::with(engine, module.commands.clone()));
+    let (mut stock, mut marks) = (std::collections::BTreeMap::new(), std::collections::BTreeSet::new());
+    for round in 0..400 {
+        let (shelf, id) = ("s".repeat(random.below(8)), random.below(40));
+        let word = "m".repeat(random.below(300));
+        let line = match random.below(4) {
+            0 => {
+                stock.remove(&(shelf.clone(), id));
+                format!("DROP \"{shelf}\" {id}")
+            }
+            1 => {
+                marks.insert(word.clone());
+                format!("MARK \"{word}\"")
+            }
+            _ => {
+                stock.insert((shelf.clone(), id), round);
+                format!("PUT \"{shelf}\" {id} {round}")
+            }
+        };
+        for bench in &mut benches {
+            bench.run(&cli::words(&line));
+            let sum: usize = stock.iter().map(|((_, id), count)| id * count).sum();
+            let all = stock.len();
+            let total = String::from_utf8_lossy(&bench.run(&cli::words("TOTAL 1000"))).into_owned();
+            assert_eq!(total, format!("*3\r\n:{all}\r\n:{sum}\r\n:1\r\n"), "{line}");
+            let few = String::from_utf8_lossy(&bench.run(&cli::words("TOTAL 3"))).into_owned();
+            assert!(few.starts_with(&format!("*3\r\n:{}\r\n", all.min(3))), "{few}");
+            let (count, bytes) = (marks.len(), marks.iter().map(String::len).sum::<usize>());
+            let seen = String::from_utf8_lossy(&bench.run(&cli::words("MARKS"))).into_owned();
+            assert_eq!(seen, format!("*2\r\n:{count}\r\n:{bytes}\r\n"));
+        }
+        assert_eq!(benches[0].spent, benches[1].spent, "{line}");
+    }
+    assert!(stock.len() > 100, "INVALID: {} entries", stock.len());
+}
+
 /// The way of a large read: its own lookup finds the size out, and nothing is answered on the connection's thread.
 #[test]
 fn a_read_that_meets_a_value_beyond_its_patience_answers_nothing() {

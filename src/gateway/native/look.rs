@@ -24,7 +24,7 @@ pub fn answer<B: Backend>(
         "look.last" => out.int(context.session.last_epoch.0 as i64),
         "look.consistency" => consistency(context, request, out),
         "look.explain" => match context.code.lookup(request.arg(1)) {
-            Some(route) => context.code.explain(route.id, request.skip(1), context.session.db, out),
+            Some(route) => backend.explain(context.code, route.id, request.skip(1), context.session.db, out),
             None if super::lookup(request.arg(1)).is_some() => {
                 out.error("ERR this command is answered by the gateway; it runs no program");
             }

@@ -137,7 +137,7 @@ pub async fn wait<B: Backend>(context: &mut Context<'_, B>, request: Request<'_>
     let (backend, client) = (&context.shared.backend, &context.session.client);
     let have = tokio::select! {
         have = replicas(backend, context.session.last_epoch, wanted.max(0) as usize, ms) => have,
-        () = client.until_killed() => { client.kill(); 0 }
+        () = client.until_killed() => 0,
     };
     out.int(have as i64);
 }
@@ -165,7 +165,7 @@ pub async fn waitaof<B: Backend>(context: &mut Context<'_, B>, request: Request<
     let (backend, client) = (&context.shared.backend, &context.session.client);
     let have = tokio::select! {
         have = replicas(backend, context.session.last_epoch, wanted, ms) => have,
-        () = client.until_killed() => { client.kill(); 0 }
+        () = client.until_killed() => 0,
     };
     durable(have, out);
 }
@@ -218,7 +218,7 @@ pub async fn debug<B: Backend>(context: &mut Context<'_, B>, request: Request<'_
             let client = context.session.client.clone();
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = client.until_killed() => client.kill(),
+                () = client.until_killed() => {}
             }
             out.ok();
         }

@@ -6,6 +6,7 @@ use crate::apply::system::SystemState;
 use crate::base::batch::{BuilderPlace, ChunkBuilder, handler};
 use crate::base::words::BytesWord;
 use crate::base::{Clock, Epoch, Millis, SystemClock};
+use crate::command::LARGE_READ_OPS;
 use crate::gateway::backend::*;
 use crate::gateway::clients::locked;
 use crate::resp::number::parse_int;
@@ -276,8 +277,9 @@ impl Code for FakeCode {
     fn keys(&self, _: CommandId, request: Request<'_>) -> Option<Vec<KeyAt>> {
         (request.len() > 1).then(|| vec![KeyAt { position: 1, flags: vec!["RW"] }])
     }
-    fn explain(&self, _: CommandId, _: Request<'_>, _: u8, out: &mut ReplyBuf) {
-        out.ok();
+    /// Three large reads are too many for a transaction that writes.
+    fn max_write_cost(&self) -> u64 {
+        3 * LARGE_READ_OPS
     }
 }
 
@@ -297,8 +299,8 @@ impl Reads for FakeReads {
         let mut state = locked(&self.0.state).clone();
         walk(&mut state, plan, place, bytes, patient, out)
     }
-    fn is_large(&mut self, _: &FakeCode, riders: &ChunkBuilder, at: BuilderPlace) -> bool {
-        is_large(riders, at.word())
+    fn bound(&mut self, _: &FakeCode, calls: &ChunkBuilder, at: BuilderPlace) -> u64 {
+        if is_large(calls, at.word()) { LARGE_READ_OPS + 1 } else { 100 }
     }
     fn settle(&mut self, _: &Plan, _: i64) -> Cost {
         Cost::default()
@@ -389,12 +391,12 @@ impl Backend for Fake {
     fn system_version(&self) -> Epoch {
         locked(&self.state).system.version
     }
-    async fn submit(&self, records: ChunkBuilder, _: u64, pending: Pending) {
+    async fn submit(&self, records: &mut ChunkBuilder, _: u64, pending: Pending) {
         self.chunks.fetch_add(1, Relaxed);
         if self.refuse.load(Relaxed) {
             return pending.finish(Epoch::ZERO, Outcome::Refused("NOQUORUM no leader".into()));
         }
-        self.to_apply.send((records, pending)).unwrap();
+        self.to_apply.send((std::mem::take(records), pending)).unwrap();
     }
     async fn fence(&self, _: Consistency, _: Epoch) -> Result<(), Refused> {
         self.fences.fetch_add(1, Relaxed);
@@ -433,6 +435,9 @@ impl Backend for Fake {
     }
     async fn change_member(&self, _: MemberChange, node: u64) -> Result<(), Refused> {
         if node == 1 { Ok(()) } else { Err(Refused("ERR node 2 is not a member".into())) }
+    }
+    fn explain(&self, _: &FakeCode, _: CommandId, _: Request<'_>, _: u8, out: &mut ReplyBuf) {
+        out.ok();
     }
     fn memory_usage(&self, db: u8, key: &[u8], _: i64) -> Option<u64> {
         locked(&self.state).map.get(&(db, key.to_vec())).map(|(v, _)| v.len() as u64)

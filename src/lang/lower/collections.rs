@@ -624,14 +624,15 @@ fn limits_of(ty: &Type) -> Vec<Limit> {
 
 fn no_method(of: &Collection, name: &Ident, span: Span) -> Diagnostic {
     let (kind, methods) = match of.kind {
-        CollectionKind::Map => {
-            ("map", "len, slot(key), get(key), put(key, value), has(key), remove(key); of ints: add(key, int)")
-        }
+        CollectionKind::Map => (
+            "map",
+            "len, slot(key), get(key), put(key, value), has(key), remove(key); of ints: add(key, int); `for (key, value) in it limit n`",
+        ),
         CollectionKind::OrderedMap => (
             "omap",
             "len, slot(key), get(key), put(key, value), has(key), remove(key), seek(key); in loops: range(a ..= b), take(a ..= b)",
         ),
-        CollectionKind::Set => ("set", "len, insert(key), has(key), remove(key)"),
+        CollectionKind::Set => ("set", "len, insert(key), has(key), remove(key); `for key in it limit n`"),
         CollectionKind::OrderedSet => {
             ("oset", "len, insert(key), has(key), remove(key), seek(key); in loops: range(a ..= b), take(a ..= b)")
         }

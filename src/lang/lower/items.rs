@@ -41,10 +41,9 @@ impl<'a> Lower<'a> {
         each: Each<'_>,
     ) -> Low<()> {
         let ordered = matches!(of.kind, CollectionKind::OrderedMap | CollectionKind::OrderedSet);
-        let fits = if keys.is_some() { ordered } else { of.kind == CollectionKind::Seq };
-        if !fits {
+        if keys.is_some() != ordered {
             return Err(Diagnostic::new(Code::Unsupported, each.span, format!("{} cannot be looped over in this way", of.name))
-                .help("`for key in x.range(a ..= b) limit n` of an omap or oset, `for value in x limit n` of a seq; a map or set has no order: keep an oset of its keys"));
+                .help("`for key in x.range(a ..= b) limit n` of an omap or oset, `for value in x limit n` of a seq, `for (key, value) in x limit n` of a map, `for key in x limit n` of a set; the last two in no order"));
         }
         let Some(limit) = each.limit else {
             return Err(Diagnostic::new(Code::Unbounded, each.span, "this loop has no provable bound")
@@ -70,12 +69,49 @@ impl<'a> Lower<'a> {
                 let count = self.binary(BinOp::Sub, end, first.clone(), each.span)?;
                 self.for_ranks(on, of, first, count, limit, each)
             }
+            _ if of.kind != CollectionKind::Seq => self.for_entries(on, of, limit, each),
             _ => {
                 let first = Val::new(Type::Int, [Word::constant(0)]);
                 let count = self.on_handle(&on, &of, "len", Vec::new(), each.span)?;
                 self.for_ranks(on, of, first, count, limit, each)
             }
         }
+    }
+
+    /// Entries of a map or a set, in the order of their hashes: the same on every node, and no order to anybody else. The iterator
+    /// dies of every write to the collection.
+    fn for_entries(&mut self, on: Val, of: Arc<Collection>, limit: &Expr, each: Each<'_>) -> Low<()> {
+        let span = each.span;
+        let (bound, word) = self.bound(limit)?;
+        let trips = word.bound.unwrap_or_default();
+        let iterator = self.on_handle(&on, &of, "iter", Vec::new(), span)?;
+        let next = format!("{}.next", iterator.ty);
+        self.looped(bound, trips, Vec::new(), each.exhausted, span, |l, _, _| {
+            let found = l.helper(&next, vec![iterator], true, span)?;
+            l.break_unless(&found, span)?;
+            let mut key = found.with(Type::Bytes, [found.words[1].clone()]);
+            key.words[0].bound = Some(key_blocks(&of.key_limits));
+            match (of.kind, &each.pattern.kind) {
+                (CollectionKind::Set, _) => l.bind_key(each.pattern, &key, &of)?,
+                (_, PatternKind::Tuple(two)) if two.len() == 2 => {
+                    l.bind_key(&two[0], &key, &of)?;
+                    if !matches!(two[1].kind, PatternKind::Any) {
+                        let row = found.with(Type::Bytes, [found.words[2].clone()]);
+                        let value = l.decode_row(row, &of.value, &of.limits, span)?;
+                        l.bind_pattern(&two[1], value)?;
+                    }
+                }
+                _ => {
+                    return Err(Diagnostic::new(
+                        Code::Pattern,
+                        each.pattern.span,
+                        "a map gives pairs of key and value",
+                    )
+                    .help("`for (key, value) in x limit n`; `_` for what is not wanted"));
+                }
+            }
+            l.unit_block(each.body).map(|_| ())
+        })
     }
 
     /// `a ..= b`, each end as an encoded key.
@@ -144,6 +180,18 @@ impl<'a> Lower<'a> {
 
     /// Ends the loop when nothing was found, else binds the pattern to the key (of a `seq`: to the value).
     fn bind_found(&mut self, found: Val, of: &Arc<Collection>, pattern: &Pattern, span: Span) -> Low<()> {
+        self.break_unless(&found, span)?;
+        let mut bytes = found.with(Type::Bytes, found.words[1..].to_vec());
+        if of.kind == CollectionKind::Seq {
+            let value = self.decode_row(bytes, &of.value, &of.limits, span)?;
+            return self.bind_pattern(pattern, value);
+        }
+        bytes.words[0].bound = Some(key_blocks(&of.key_limits));
+        self.bind_key(pattern, &bytes, of)
+    }
+
+    /// Ends the loop when there is no next one.
+    pub(super) fn break_unless(&mut self, found: &Val, span: Span) -> Low<()> {
         let c = self.load(&found.words[0].clone(), span)?;
         self.open(span)?;
         self.close();
@@ -152,13 +200,7 @@ impl<'a> Lower<'a> {
         self.push(Op::Break);
         self.loops.iter_mut().last().into_iter().for_each(|f| f.breaks = true);
         self.push(Op::End);
-        let mut bytes = found.with(Type::Bytes, found.words[1..].to_vec());
-        if of.kind == CollectionKind::Seq {
-            let value = self.decode_row(bytes, &of.value, &of.limits, span)?;
-            return self.bind_pattern(pattern, value);
-        }
-        bytes.words[0].bound = Some(key_blocks(&of.key_limits));
-        self.bind_key(pattern, &bytes, of)
+        Ok(())
     }
 
     // --- local lists ---

@@ -524,14 +524,7 @@ impl<'a> Lower<'a> {
             };
             let share = Poly::atom(Atom::Each(number, EACH_ITEM));
             item.words.iter_mut().filter(|w| w.bound.is_some()).for_each(|w| w.bound = Some(share.clone()));
-            let c = l.load(&item.words[0].clone(), span)?;
-            l.open(span)?;
-            l.close();
-            l.push(Op::If { c });
-            l.push(Op::Else);
-            l.push(Op::Break);
-            l.loops.iter_mut().last().into_iter().for_each(|f| f.breaks = true);
-            l.push(Op::End);
+            l.break_unless(&item, span)?;
             let mut val = item.with(inner, item.words[1..].iter().cloned());
             forget_int_bounds(&mut val);
             l.bind_pattern(pattern, val)?;
