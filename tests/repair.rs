@@ -11,8 +11,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Kinds of files by their paths in a data directory.
-const KINDS: [(&str, fn(&str) -> bool); 5] = [
+/// A kind of files, by their paths in a data directory.
+type Kind = (&'static str, fn(&str) -> bool);
+
+const KINDS: [Kind; 5] = [
     ("identity", |path| path == "LOOK"),
     ("log", |path| path.starts_with("log/") && !path.ends_with("highwater")),
     ("high-water mark", |path| path.ends_with("highwater") || path.ends_with("high-water")),

@@ -348,7 +348,7 @@ impl Import {
             let here = *kind == 1;
             let (bytes, after) = after.split_at_checked(if here { NAME_BYTES } else { len }).ok_or(cut_off.clone())?;
             let end = page.len() + len;
-            match bytes.as_array() {
+            match bytes.first_chunk() {
                 Some(name) if here => own.append(name, &mut page)?,
                 _ => page.extend_from_slice(bytes),
             }
