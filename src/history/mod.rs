@@ -157,7 +157,8 @@ impl History {
         careful: bool,
     ) -> Result<Version, HistoryError> {
         match self.in_window(store, epoch, keys, careful) {
-            Err(HistoryError::TooOld(_)) => self.on_disk(store, epoch, careful),
+            // A root may need the entry whose last chunk it shows, where a checkpoint needs only what comes behind it
+            Err(HistoryError::TooOld(_) | HistoryError::Log(_)) => self.on_disk(store, epoch, careful),
             other => other,
         }
     }

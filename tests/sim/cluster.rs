@@ -235,7 +235,7 @@ impl Run {
         }
         let mut leaders = 0;
         let mut applied = Vec::new();
-        for node in self.nodes.iter().filter(|n| !n.gone && !(n.lost && n.process.is_none())) {
+        for node in self.nodes.iter().filter(|n| !(n.gone || n.lost && n.process.is_none())) {
             let Some((parts, raft)) = node.parts().and_then(|p| Some((p, p.raft.get()?))) else { return false };
             if parts.backend.get().is_none() {
                 return false;
