@@ -55,6 +55,7 @@ pub const ROWS: &[Row] = &[
     Row::read("Slot.dump -> bytes", "70 + 8*len + 8*total", "2 + len", dump).bound("1 + len + total").own(),
     Row::write("Slot.restore(payload: bytes, due: time?)", "60 + 1024*blocks(payload)", "8*blocks(payload)", restore)
         .fails(),
+    Row::read("restorable(payload: bytes)", "60 + 1024*blocks(payload)", "0", restorable).fails(),
     Row::read("KeyIter.next -> (bytes, int)?", "12", "1", super::walk::next_key).kills(Kills::Nothing),
 ];
 
@@ -432,14 +433,18 @@ helpers! {
         env.charge(60 + 8 * len.max(blocks(out.len())), 1 + places);
         Ok(env.keep(&out))
     }
+    /// Fails where `restore` would.
+    fn restorable(env, payload) {
+        let payload = env.bytes(payload)?;
+        env.charge(60 + 1024 * blocks(payload.len()), 0);
+        super::restore::decoded(env, payload)?;
+        Ok(0)
+    }
     /// Stores what DUMP made, here or in Redis.
     fn restore(env, slot, payload, tag, due) {
         let payload = env.bytes(payload)?;
         env.charge(60 + 1024 * blocks(payload.len()), 8 * blocks(payload.len()));
-        let value = match rdb::restore(payload) {
-            Ok(value) => value,
-            Err(error) => return env.fail(error.to_string()),
-        };
+        let value = super::restore::decoded(env, payload)?;
         super::restore::store(env, slot, value, optional(tag, due))?;
         Ok(0)
     }

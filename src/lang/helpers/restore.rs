@@ -1,13 +1,35 @@
 //! RESTORE: a decoded payload becomes the value of a key.
 
 use super::number;
-use super::rdb::Restored;
+use super::rdb::{self, PayloadError, Restored};
 use crate::lang::env::Env;
 use crate::lang::ir::Trap;
 use crate::store::tree::{self, Order, Tree};
 use crate::store::{Coll, MapRoot, Value, map};
 
-/// Puts the value under the slot's key. A collection without elements is nothing: no key.
+/// The value in a payload, if it can be stored: a collection has elements, a sorted set none of them twice.
+pub fn decoded(env: &mut Env, payload: &[u8]) -> Result<Restored, Trap> {
+    match rdb::restore(payload) {
+        Ok(value) if is_sound(&value) => Ok(value),
+        Ok(_) => env.fail(PayloadError::Content.to_string()),
+        Err(error) => env.fail(error.to_string()),
+    }
+}
+
+fn is_sound(value: &Restored) -> bool {
+    match value {
+        Restored::Str(_) => true,
+        Restored::List(items) | Restored::Set(items) => !items.is_empty(),
+        Restored::Hash(fields) => !fields.is_empty(),
+        Restored::Zset(scored) => {
+            let mut members: Vec<&[u8]> = scored.iter().map(|(member, _)| member.as_slice()).collect();
+            members.sort_unstable();
+            !members.is_empty() && members.windows(2).all(|two| two[0] != two[1])
+        }
+    }
+}
+
+/// Puts the value under the slot's key.
 pub fn store(env: &mut Env, slot: u64, value: Restored, due: Option<i64>) -> Result<(), Trap> {
     let value = match value {
         Restored::Str(bytes) => {
@@ -25,9 +47,6 @@ pub fn store(env: &mut Env, slot: u64, value: Restored, due: Option<i64>) -> Res
         }
         Restored::Zset(members) => zset(env, &members)?,
     };
-    if value.coll().is_some_and(|c| c.len == 0) {
-        return env.fail("ERR Bad data format");
-    }
     env.put(slot, value, due)
 }
 
@@ -60,9 +79,6 @@ fn zset<'v>(env: &mut Env, members: &[(Vec<u8>, f64)]) -> Result<Value<'v>, Trap
     let mut item = Vec::new();
     for (member, score) in members {
         let hash = env.hash(member);
-        if map::get(env.arena()?, &map, hash, member).is_some() {
-            return env.fail("ERR Bad data format");
-        }
         let mutator = env.writer()?.mutator();
         item.clear();
         tree::score_item(*score, member, &mut item);
