@@ -31,7 +31,7 @@
 //!
 //! Rules that never bend: only `apply` changes the store; only `disk` names fjall, only `raft` names
 //! openraft, only `lang::jit` names dynasm; from `command` down everything is deterministic; `unsafe`
-//! lives in `store::arena`, `lang` (JIT, engines, the helpers' edge) and one system call of `base::urgent`; `tests/rooms.rs` names the files; a page whose root is published never
+//! lives in `store::arena`, `lang` (JIT, engines, the helpers' edge) and one system call of `disk::urgent`; `tests/rooms.rs` names the files; a page whose root is published never
 //! changes; a write is acknowledged only after it is durable on a quorum and applied.
 //!
 //! Reading order for one SET: `gateway/conn.rs` → `command/args.rs` → `batch/batcher.rs` →

@@ -56,7 +56,7 @@ const PLACES: &[(&str, &[&str])] = &[
     (
         "unsafe",
         &[
-            "src/base/urgent.rs",
+            "src/disk/urgent.rs",
             "src/store/arena",
             "src/store/mutator.rs",
             "src/lang/jit",

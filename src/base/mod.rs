@@ -13,7 +13,6 @@ pub mod histogram;
 pub mod limits;
 pub mod members;
 pub mod planted;
-pub mod urgent;
 pub mod words;
 
 macro_rules! id {

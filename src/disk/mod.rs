@@ -16,6 +16,7 @@ pub mod recovery;
 pub mod seal;
 pub mod segment;
 pub mod sim;
+pub mod urgent;
 pub mod verify;
 mod writer;
 

@@ -11,7 +11,8 @@
 use super::types::{RaftLogId, RaftStored, Types, applied_of, body_of, log_position, position, stored};
 use crate::apply::machine::{Applied, Checkpoint, Committed, LogPosition, Receive, Roster, StateMachine};
 use crate::base::histogram::Histogram;
-use crate::base::{Epoch, LogIndex, urgent};
+use crate::base::{Epoch, LogIndex};
+use crate::disk::urgent;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::{OptionalSend, impls::BasicNode};

@@ -31,8 +31,8 @@ use crate::apply::machine::{Applied, Committed, LogPosition, Roster, StateMachin
 use crate::base::batch::{Batch, Chunk};
 use crate::base::histogram::Distribution;
 use crate::base::planted::planted;
-use crate::base::{LogIndex, Millis, NodeId, mix64, urgent};
-use crate::disk::{Disk, Log, LogError, LogOptions};
+use crate::base::{LogIndex, Millis, NodeId, mix64};
+use crate::disk::{Disk, Log, LogError, LogOptions, urgent};
 use frame::{Builder, Kind};
 use identity::Identity;
 use link::Link;
