@@ -24,7 +24,7 @@
 //! | [`apply`] | the loop: epochs, log time, expiry, exactly-once table, digests |
 //! | [`command`] | the code table, argument parser, `COMMAND` metadata |
 //! | [`lang`] | the Look language: syntax, types, bounds, IR, interpreter, JIT, helpers |
-//! | [`store`] | arena, trees, values, roots, window, checkpoint, recovery |
+//! | [`store`] | arena, trees, values, roots, window, checkpoint, recovery, transfer |
 //! | [`disk`] | Raft log segments, pages in fjall, checksums, chain, high-water record |
 //! | [`resp`] | RESP2/RESP3 decode and encode |
 //! | [`base`] | ids, clock, limits, the batch format (what log, peers and apply all read) |

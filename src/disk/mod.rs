@@ -2,7 +2,8 @@
 //!
 //! Owns the [`Disk`] trait (the machine's own files, and files in memory with faults), the segments of the replicated
 //! log, its high-water record, and the page store of checkpoints. Promises: what it reports durable survives power loss,
-//! and damage is an error, never a shorter answer. Knows neither what an entry nor what a page means.
+//! and damage is an error, never a shorter answer. Knows neither what an entry nor what a page means. Also starts the threads of a
+//! write's way ([`urgent`]), for its own log and for the rooms above.
 
 use std::io;
 

@@ -1,9 +1,11 @@
 //! Threads that everybody waits for: each step of a write's way is short, and the next cannot begin before it.
 //!
-//! Linux lets whoever runs go on until its slice ends (some 3 ms) before a thread that wakes gets the processor. On a machine with fewer
-//! processors than busy threads a batch would wait that long at each of its hand-overs. Since 6.12 a thread may ask for a slice
-//! of its own, and with a shorter one it runs as soon as it wakes. It gets no more of the processor by that, only sooner.
-//! Older kernels, and sandboxes that forbid the call, leave everything as it was.
+//! Linux lets whoever runs go on until its slice ends (a millisecond or a few) before a thread that wakes gets the processor. Where
+//! others keep the processors busy, a batch would wait that long at each of its hand-overs. Since 6.12 a thread may ask for a slice
+//! of its own, and with a shorter one it runs as soon as it wakes. It gets no more of the processor by that, only sooner; on a machine
+//! that has nothing else to do it makes little difference. Older kernels, and sandboxes that forbid the call, leave everything as it was.
+//!
+//! Here because this is the lowest room that has such a thread.
 
 use std::io;
 use std::thread::JoinHandle;
