@@ -55,10 +55,11 @@ impl Peer {
         let n = tokio::time::timeout(Duration::from_secs(5), self.0.read(&mut got)).await.unwrap().unwrap();
         String::from_utf8_lossy(&got[..n]).into_owned()
     }
+    /// By the other side, well after the five seconds that a stranger has.
     async fn is_closed(&mut self) {
         let mut rest = Vec::new();
         let end =
-            tokio::time::timeout(Duration::from_secs(5), self.0.read_to_end(&mut rest)).await.expect("still open");
+            tokio::time::timeout(Duration::from_secs(15), self.0.read_to_end(&mut rest)).await.expect("still open");
         assert!(end.is_err() || rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
     }
 }

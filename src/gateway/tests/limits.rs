@@ -32,6 +32,7 @@ async fn the_queue_of_a_transaction_counts_as_query_buffer() {
 async fn a_client_that_takes_nothing_for_the_soft_limits_seconds_is_closed() {
     let (gateway, _) = start_with(&[("client-output-buffer-limit", "normal 0 1mb 1")]).await;
     let mut peer = Peer::connect(&gateway).await;
+    peer.says("PING", "+PONG\r\n").await;
     let begin = Instant::now();
     peer.send("FILL 1000000\r\n".repeat(50).as_bytes()).await;
     while !gateway.shared().clients.is_empty() {
