@@ -217,12 +217,11 @@ fn port_zero_beside_a_tls_port_is_no_plain_port() {
     let mut server = Server::launch(&look_binary(), dir.path(), 0, &flags).expect("it starts");
     let client = Client::new(&authority, None);
     let until = Instant::now() + Duration::from_secs(30);
-    while client.ping(port, "localhost").as_deref() != Ok("+PONG\r\n") {
+    let listens = format!("listens on 127.0.0.1:{port} (TLS) {}", socket.display());
+    while client.ping(port, "localhost").as_deref() != Ok("+PONG\r\n") || !server.output().contains(&listens) {
         assert!(server.exited().is_none() && Instant::now() < until, "{}", server.output());
         std::thread::sleep(Duration::from_millis(20));
     }
-    let said = server.output();
-    assert!(said.contains(&format!("listens on 127.0.0.1:{port} (TLS) {}", socket.display())), "{said}");
 
     use std::os::unix::{fs::PermissionsExt, net::UnixStream};
     let mode = std::fs::metadata(&socket).expect("a socket").permissions().mode();
