@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{Cluster, Connection, Reply, Server};
-use std::time::{Duration, Instant};
+use common::{Cluster, Connection, PATIENCE, Reply, Server, wait};
 
 fn config(server: &Server, name: &str) -> String {
     let reply = server.connect().line(&format!("CONFIG GET {name}")).expect("a reply");
@@ -11,11 +10,7 @@ fn config(server: &Server, name: &str) -> String {
 }
 
 fn await_config(server: &Server, name: &str, value: &str) {
-    let begin = Instant::now();
-    while config(server, name) != value {
-        assert!(begin.elapsed() < Duration::from_secs(10), "{name} is {} and not {value}", config(server, name));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait(&format!("{name} to be {value}"), || config(server, name) == value);
 }
 
 #[test]
@@ -41,18 +36,14 @@ fn a_setting_is_the_clusters_and_outlives_restarts() {
     cluster.kill9(2);
     cluster.kill9(3);
     cluster.launch(2).expect("a restart");
-    cluster.await_writable(2, Duration::from_secs(30)).expect("node 2 is back");
+    cluster.await_writable(2, PATIENCE).expect("node 2 is back");
     assert_eq!(config(cluster.node(2), "max-write-cost"), "400");
     let mut two = cluster.node(2).connect();
     assert_eq!(two.line("CONFIG SET max-write-cost 500 requirepass secret").expect("a reply").text(), "OK");
     assert!(cluster.node(2).connect().line("GET k").expect("a reply").text().starts_with("NOAUTH"));
     cluster.launch(3).expect("a restart");
-    let begin = Instant::now();
-    let address = cluster.node(3).address();
-    while !Connection::open(address).and_then(|mut c| c.line("GET k")).is_ok_and(|r| r.text().starts_with("NOAUTH")) {
-        assert!(begin.elapsed() < Duration::from_secs(30), "node 3 knows no password:\n{}", cluster.output());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let get = || Connection::open(cluster.node(3).address()).and_then(|mut c| c.line("GET k"));
+    wait("node 3 knows the password", || get().is_ok_and(|reply| reply.text().starts_with("NOAUTH")));
 }
 
 /// The reads of a transaction that writes run where writes are applied: together with them they may cost what one write may.

@@ -222,6 +222,8 @@ pub struct NodeFacts {
     pub leader: Option<u64>,
     pub is_leader: bool,
     pub term: u64,
+    /// The oldest entry of the log that a peer can be sent, and the newest.
+    pub log_first: u64,
     pub log_last: u64,
     pub log_committed: u64,
     pub log_applied: u64,

@@ -166,6 +166,13 @@ impl Server {
         None
     }
 
+    /// A number that INFO tells.
+    pub fn info(&self, name: &str) -> u64 {
+        let text = self.connect().line("INFO everything").map(|r| r.text()).unwrap_or_default();
+        let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("INFO has no number {name}:\n{text}"))
+    }
+
     /// The end of what the server printed.
     pub fn output(&self) -> String {
         let all = std::fs::read(&self.log).unwrap_or_default();
