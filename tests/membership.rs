@@ -4,9 +4,10 @@
 
 mod common;
 
-use common::server::{look_binary, skip, subject_is_redis};
+use common::server::{free_port, look_binary, skip, subject_is_redis};
 use common::{Cluster, Connection, JOIN_TOKEN, PATIENCE, Reply, Server, setting, wait};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -167,6 +168,38 @@ fn a_node_that_lags_is_not_promoted() {
     assert!(why.contains("lags") && lag.is_some_and(|lag| lag >= 1100), "{why}");
     cluster.node(four).signal("CONT");
     wait("it catches up", || cluster.ask(1, &format!("LOOK.CLUSTER PROMOTE {four}")).is_ok());
+}
+
+/// Releases whose peers speak in other frames must not guess at each other's.
+#[test]
+fn a_peer_of_another_version_is_told_so_by_both_sides() {
+    let dir = directory();
+    if subject_is_redis() {
+        return skip("Redis has no cluster of this kind");
+    }
+    let hello = |version: u8| [&b"LOOKPEER"[..], &[version], &[0; 39]].concat();
+    let cluster = Cluster::start(dir.path(), 1).unwrap_or_else(|why| panic!("{why}"));
+    let mut older = TcpStream::connect(("127.0.0.1", cluster.peer_port(1))).expect("connects");
+    older.write_all(&hello(1)).expect("is read");
+    let mut answer = Vec::new();
+    older.read_to_end(&mut answer).expect("a hello and the end");
+    assert!(answer.len() == 48 && answer.starts_with(b"LOOKPEER") && answer[8] > 1, "{answer:?}");
+    wait("what the node says", || cluster.node(1).output().contains("it speaks version 1 of the peers' protocol"));
+
+    let newer = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = newer.local_addr().expect("bound").to_string();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = newer.accept().expect("the joiner comes");
+        stream.read_exact(&mut [0; 48]).expect("a hello");
+        stream.write_all(&hello(200)).expect("is read");
+    });
+    let own = format!("127.0.0.1:{}", free_port());
+    let flags = ["--dir", "joiner", "--peer-addr", &own, "--join", &at, "--join-token", JOIN_TOKEN].map(String::from);
+    let mut joiner = Server::launch(&look_binary(), dir.path(), free_port(), &flags).expect("starts");
+    assert!(joiner.await_exit(PATIENCE).is_some_and(|status| !status.success()), "{}", joiner.output());
+    answering.join().expect("it answered");
+    let said = joiner.output();
+    assert!(said.contains("it speaks version 200") && said.contains("the same release of look"), "{said}");
 }
 
 /// What a client of a node that stays up saw.

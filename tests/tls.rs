@@ -274,7 +274,7 @@ fn what_is_wrong_with_the_files_is_said_at_the_start() {
 
 /// `hello` of a peer, as `src/raft/frame.rs` draws it, and what comes back.
 fn say_hello(tls: &mut Tls, from: u64, to: u64) -> io::Result<[u8; 48]> {
-    let mut hello = b"LOOKPEER\x02\0\0\0\0\0\0\0".to_vec();
+    let mut hello = b"LOOKPEER\x03\0\0\0\0\0\0\0".to_vec();
     [0, from, to, 0].iter().for_each(|word: &u64| hello.extend(word.to_le_bytes()));
     tls.write_all(&hello)?;
     let mut answer = [0; 48];
@@ -314,7 +314,7 @@ fn peers_show_each_other_who_they_are() {
         let mut tls = Client::new(&authority, Some(&pairs[2])).connect(peer, "node1").expect("a connection");
         let cluster = &say_hello(&mut tls, from, 1).expect("a hello")[16..24];
         let mut tls = Client::new(&authority, Some(&pairs[2])).connect(peer, "node1").expect("a connection");
-        let mut hello = b"LOOKPEER\x02\0\0\0\0\0\0\0".to_vec();
+        let mut hello = b"LOOKPEER\x03\0\0\0\0\0\0\0".to_vec();
         hello.extend(cluster);
         [from, 1, 0].iter().for_each(|word: &u64| hello.extend(word.to_le_bytes()));
         tls.write_all(&hello).expect("it is read");
