@@ -3,8 +3,9 @@
 use crate::common::registers::modelled;
 use crate::common::{Random, Reply};
 use crate::net::{CLIENTS, End, HostId, Ms, Net};
+use crate::truth::{self, Places};
 use history::models::{Calls, RegisterOp as Op, Replies};
-use history::{Called, History, Operation};
+use history::{Called, History, Operation, Outcome};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
@@ -33,6 +34,40 @@ pub struct Recorded {
     pub echoes: u64,
     /// What the newest epochs said of keys, by epoch and key: it never changes.
     past: BTreeMap<(u64, u32), Reply>,
+    /// The writes of marked pipelines, in order.
+    marked: BTreeMap<u64, Vec<Called>>,
+    marks: u64,
+}
+
+impl Recorded {
+    /// The log, read to its end, tells where the writes of marked pipelines are, and must agree with what replies told.
+    pub fn find(&mut self, places: &Places) {
+        for (mark, writes) in std::mem::take(&mut self.marked) {
+            // Part of it was refused: which, the log does not say
+            if places.get(&mark).is_some_and(|place| place.epochs != writes.len() as u64) {
+                continue;
+            }
+            let epochs: Vec<_> = match places.get(&mark) {
+                Some(place) => (place.first..).take(writes.len()).map(Some).collect(),
+                None => vec![None; writes.len()],
+            };
+            for (write, epoch) in writes.into_iter().zip(epochs) {
+                self.found(write, epoch);
+            }
+        }
+    }
+
+    fn found(&mut self, write: Called, epoch: Option<u64>) {
+        let told = self.history.operation(write);
+        let replied = told.outcome != Outcome::Unknown;
+        if (replied && epoch.is_none()) || (told.epoch.is_some() && told.epoch != epoch) {
+            self.violations.push(format!("the log has at {epoch:?} what a client knows as {told:?}"));
+        }
+        match epoch {
+            Some(epoch) => self.history.found(write, epoch),
+            None => self.history.fail(write, self.clock),
+        }
+    }
 }
 
 /// What all clients of a run share.
@@ -131,6 +166,16 @@ enum Asked {
     Echo(u64),
 }
 
+impl Asked {
+    fn write(&self) -> Option<Called> {
+        match self {
+            Asked::Call(called, op) => (*op != Op::Get).then_some(*called),
+            Asked::Transaction(called, calls) => calls.iter().any(|(_, op)| *op != Op::Get).then_some(*called),
+            Asked::Echo(_) => None,
+        }
+    }
+}
+
 /// A reply, the instant at which it came, and whether it is of a write.
 type Returned = (Called, Replies, u64, bool);
 
@@ -159,6 +204,8 @@ pub struct Client {
     pub calls: usize,
     /// Milliseconds between two pipelines, at most.
     pub think: Ms,
+    /// Whether each pipeline begins with a write that tells it from all others.
+    pub marks: bool,
     pub random: Random,
     pub record: Record,
 }
@@ -295,8 +342,24 @@ impl Client {
         }
     }
 
+    /// A write that is nowhere else.
+    fn marked(&mut self) -> (u64, u32, Op) {
+        let mark = {
+            let mut all = self.record.lock();
+            all.marks += 1;
+            all.marks
+        };
+        // An odd key: numbers are on the even ones
+        (mark, self.key() | 1, Op::Set(truth::mark(mark).into()))
+    }
+
     fn pipeline(&mut self) -> (String, Vec<Asked>) {
         let (mut text, mut asked) = (String::new(), Vec::new());
+        let mark = self.marks.then(|| self.marked());
+        if let Some((_, key, op)) = mark.clone() {
+            text += &(op.request(key) + "\n");
+            asked.push(Asked::Call(self.record.call(self.number, vec![(key, op.clone())]), op));
+        }
         for _ in 0..1 + self.random.below(self.calls) {
             match self.random.below(10) {
                 0 => {
@@ -317,6 +380,10 @@ impl Client {
                     asked.push(Asked::Call(self.record.call(self.number, vec![(key, op.clone())]), op));
                 }
             }
+        }
+        if let Some((mark, ..)) = mark {
+            let writes = asked.iter().filter_map(Asked::write).collect();
+            self.record.lock().marked.insert(mark, writes);
         }
         // The epoch of the last write
         text += "LOOK.LAST\n";
