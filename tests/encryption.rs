@@ -41,8 +41,11 @@ fn load(connection: &mut Connection, from: u64, count: u64) {
     }
 }
 
+/// Of everything acknowledged: DEBUG tells what is applied, and after a start a read waits for that.
 fn digest(server: &Server) -> String {
-    server.connect().line("DEBUG DIGEST").expect("an answer").text()
+    let mut client = server.connect();
+    client.line("DBSIZE").expect("an answer");
+    client.line("DEBUG DIGEST").expect("an answer").text()
 }
 
 /// All files below a directory.
