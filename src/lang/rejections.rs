@@ -836,3 +836,48 @@ fn a_mistake_that_ends_inside_a_character_is_drawn() {
           = help: known: \n \r \t \0 \xNN \" \' \\"#]],
     );
 }
+
+#[test]
+fn a_variable_that_doubles_itself() {
+    refused(
+        r##"command A(a: bytes) -> int { var x = a; repeat 20 { x = x.concat(x) }; reply x.len }"##,
+        expect![[r#"
+            error[C012]: a variable cannot hold joined bytes
+             --> test.look:1:57
+              |
+            1 | command A(a: bytes) -> int { var x = a; repeat 20 { x = x.concat(x) }; reply x.len }
+              |                                                         ^^^^^^^^^^^ nothing says how long it may be
+              |
+              = help: keep them in a `let`, or reply or store them here"#]],
+    );
+}
+
+#[test]
+fn a_value_that_doubles_itself_through_the_store() {
+    refused(
+        r##"command A(k: key) { repeat 20 { let x = db.slot(k).str else ""; db.slot(k).put(str(x.concat(x)), none) }; reply ok }"##,
+        expect![[r#"
+            error[C012]: joined bytes are stored in a loop
+             --> test.look:1:65
+              |
+            1 | command A(k: key) { repeat 20 { let x = db.slot(k).str else ""; db.slot(k).put(str(x.concat(x)), none) }; reply ok }
+              |                                                                 ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ nothing says how long it may be
+              |
+              = help: store them once, after the loop"#]],
+    );
+}
+
+#[test]
+fn joined_bytes_read_again_after_they_were_stored() {
+    refused(
+        r##"command A(k: key, a: bytes) { db.slot(k).put(str(a.concat(a)), none); reply db.slot(k).str else "" }"##,
+        expect![[r#"
+            error[C012]: this is read after joined bytes were stored
+             --> test.look:1:77
+              |
+            1 | command A(k: key, a: bytes) { db.slot(k).put(str(a.concat(a)), none); reply db.slot(k).str else "" }
+              |                                                                             ^^^^^^^^^^^^^^ nothing says how long it may be
+              |
+              = help: read it before"#]],
+    );
+}

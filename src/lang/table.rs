@@ -65,6 +65,8 @@ pub struct Row {
     pub lives: Lives,
     /// Can end the call with an error or a trap of its own.
     pub fails: bool,
+    /// The bytes result is as long as its arguments together.
+    pub joins: bool,
     pub call: HelperFn,
 }
 
@@ -81,7 +83,7 @@ impl Row {
             Effect::Read => (Kills::Nothing, Lives::Page),
             Effect::Trim | Effect::Write => (Kills::Slots, Lives::Call),
         };
-        Row { signature, effect, ops, locs, bound: "", kills, lives, fails: false, call }
+        Row { signature, effect, ops, locs, bound: "", kills, lives, fails: false, joins: false, call }
     }
     pub const fn pure(signature: &'static str, ops: &'static str, locs: &'static str, call: HelperFn) -> Row {
         Row::new(Effect::Pure, signature, ops, locs, call)
@@ -108,6 +110,10 @@ impl Row {
     }
     pub const fn fails(mut self) -> Row {
         self.fails = true;
+        self
+    }
+    pub const fn joins(mut self) -> Row {
+        self.joins = true;
         self
     }
     /// The bytes result is a copy in the call's own memory.
@@ -171,6 +177,7 @@ pub struct Helper {
     pub kills: Kills,
     pub lives: Lives,
     pub fails: bool,
+    pub joins: bool,
 }
 
 /// The parsed table. Helper numbers are row numbers.
@@ -343,6 +350,7 @@ impl Table {
             kills: row.kills,
             lives: row.lives,
             fails: row.fails,
+            joins: row.joins,
             params,
         })
     }

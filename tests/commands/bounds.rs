@@ -7,6 +7,7 @@ use crate::cli;
 use crate::common::{Random, setting, show};
 use crate::grammar::Grammar;
 use look::lang::engine::Engine;
+use look::lang::{compile_module, helpers};
 
 const SEQUENCES: u64 = 40;
 const STEPS: usize = 60;
@@ -106,4 +107,54 @@ fn programs_with_long_elements_stay_within_their_bounds() {
         ran += (replies[0].1.0 > 0) as usize;
     }
     assert!(ran > 1000, "INVALID: only {ran} commands ran");
+}
+
+/// An expression of bytes.
+fn bytes_of(random: &mut Random, depth: usize) -> String {
+    match random.below(if depth > 0 { 8 } else { 5 }) {
+        0 => "x".into(),
+        1 => "y".into(),
+        2 => "a".into(),
+        3 => "\"text\"".into(),
+        4 => "(db.slot(k).str else \"\")".into(),
+        5 => format!("{}.slice(0, 100)", bytes_of(random, depth - 1)),
+        _ => format!("{}.concat({})", bytes_of(random, depth - 1), bytes_of(random, depth - 1)),
+    }
+}
+
+/// Statements that move bytes between variables and a key.
+fn moves(random: &mut Random, loops: bool) -> String {
+    let one = |random: &mut Random| match random.below(if loops { 5 } else { 4 }) {
+        0 => format!("x = {}", bytes_of(random, 1)),
+        1 => format!("y = {}", bytes_of(random, 1)),
+        2 => format!("db.slot(k).put(str({}), none)", bytes_of(random, 1)),
+        3 => format!("total += {}.len", bytes_of(random, 2)),
+        _ => format!("repeat {} {{ {} }}", 2 + random.below(3), moves(random, false)),
+    };
+    (0..1 + random.below(4)).map(|_| one(random)).collect::<Vec<_>>().join("; ")
+}
+
+/// Whatever is joined, kept and stored, in loops and outside of them: what the front end accepts stays within its bound.
+#[test]
+fn bytes_that_grow_stay_within_their_bounds_or_are_refused() {
+    let mut random = Random::new(setting("LOOK_BOUNDS_SEED", 1));
+    let mut programs = Vec::new();
+    for n in 0..4000 {
+        let body = moves(&mut random, true);
+        let source = format!(
+            "command GROW{n}(k: key, a: bytes) -> int {{ var x = a; var y = \"\"; var total = 0; {body}; reply total + x.len + y.len }}"
+        );
+        if let Ok(module) = compile_module(&source, "grow", helpers::table()) {
+            programs.extend(module.commands);
+        }
+    }
+    let names: Vec<String> = programs.iter().map(|program| program.name.clone()).collect();
+    assert!((200..3800).contains(&names.len()), "INVALID: {} of 4000 are accepted", names.len());
+    let mut bench = Bench::with(Engine::Interp, programs);
+    for name in names {
+        bench.run(&cli::words("DEL k"));
+        for len in [0, 1, 300, 5000] {
+            bench.run(&[name.clone().into_bytes(), b"k".to_vec(), vec![b'v'; len]]);
+        }
+    }
 }

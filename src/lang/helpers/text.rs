@@ -16,7 +16,7 @@ pub const ROWS: &[Row] = &[
     Row::pure("bytes.eq(b: bytes) -> bool", "6 + blocks(self)", "0", eq),
     Row::pure("bytes.cmp(b: bytes) -> int", "6 + blocks(self)", "0", cmp),
     Row::pure("bytes.is_word(b: bytes) -> bool", "6 + blocks(self)", "0", is_word),
-    Row::pure("bytes.concat(b: bytes) -> bytes", "10 + blocks(self) + blocks(b)", "0", concat).own(),
+    Row::pure("bytes.concat(b: bytes) -> bytes", "10 + blocks(self) + blocks(b)", "0", concat).own().joins(),
     Row::pure("bytes.to_int() -> int?", "20", "0", to_int).bound("int(self)"),
     Row::pure("bytes.to_cursor() -> int?", "20", "0", to_cursor),
     Row::pure("cursor_text(c: int) -> bytes", "20", "0", cursor_text).bound("1").own(),

@@ -292,6 +292,8 @@ impl<'a> Lower<'a> {
         let ops = self.row_cost(&h.ops, h, &vals, whose, span)?;
         let locs = self.row_cost(&h.locs, h, &vals, whose, span)?;
         let result_bound = self.result_bound(h, &vals, whose, span)?;
+        let joined = vals.iter().flat_map(|v| &v.words).any(|w| w.joined);
+        self.check_stored(h, whose, joined, span)?;
         self.wrote |= self.lets_grow(h, whose);
         self.effects.add(h.effect);
         let writes = matches!(h.effect, Effect::Trim | Effect::Write);
@@ -322,6 +324,7 @@ impl<'a> Lower<'a> {
                 self.push(Op::Result { d: r, index: i as u8 });
             }
             let mut word = Word::at(Loc::Reg(r));
+            word.joined = *is_bytes && (h.joins || vals.iter().flat_map(|v| &v.words).any(|w| w.joined));
             if *is_bytes || h.bound.is_some() {
                 word.bound = bytes_bound.clone();
                 word.natural = h.bound.is_some() && !is_bytes;
@@ -363,6 +366,28 @@ impl<'a> Lower<'a> {
             }
         }
         Ok(val)
+    }
+
+    /// Bytes joined from others may be stored once, and then nothing read any more: what is read, joined and stored again doubles in every
+    /// turn, and bounds speak of what was stored before the call.
+    fn check_stored(&mut self, h: &Helper, whose: Option<Whose>, joined: bool, span: Span) -> Low<()> {
+        let refuse = |message: &str, help: &str| {
+            Err(Diagnostic::new(Code::Unbounded, span, message).note("nothing says how long it may be").help(help))
+        };
+        let mut kinds = Vec::new();
+        word_kinds(&h.result, &mut kinds);
+        let of_module = matches!(whose, Some(Whose { place: Place::Collection(_), .. }));
+        let reads = h.effect == Effect::Read && whose.is_some() && !of_module && kinds.contains(&true);
+        if reads && self.wrote_joined {
+            return refuse("this is read after joined bytes were stored", "read it before");
+        }
+        if joined && self.lets_grow(h, whose) {
+            if !self.inside.is_empty() {
+                return refuse("joined bytes are stored in a loop", "store them once, after the loop");
+            }
+            self.wrote_joined = true;
+        }
+        Ok(())
     }
 
     fn handle_kind(&self, ty: &Type) -> Option<HandleKind> {

@@ -146,6 +146,7 @@ fn both(a: Val, b: Val) -> Val {
     let mut val = a;
     for (w, v) in val.words.iter_mut().zip(b.words) {
         w.natural &= v.natural;
+        w.joined |= v.joined;
         w.is = w.is.filter(|is| v.is == Some(*is));
         w.bound = match (w.bound.take(), v.bound) {
             (Some(x), Some(y)) => Some(x.max(&y)),

@@ -53,6 +53,8 @@ pub struct Word {
     pub natural: bool,
     /// It is this argument itself, unchanged.
     pub is: Option<Number>,
+    /// Bytes joined from others: they may be longer than all that the call can see.
+    pub joined: bool,
 }
 
 impl Word {
@@ -62,7 +64,7 @@ impl Word {
         Word { bound, natural, ..Word::at(Loc::Const(value)) }
     }
     fn at(loc: Loc) -> Word {
-        Word { loc, bound: None, natural: false, is: None }
+        Word { loc, bound: None, natural: false, is: None, joined: false }
     }
     fn bounded(loc: Loc, bound: Poly) -> Word {
         Word { bound: Some(bound), natural: true, ..Word::at(loc) }
@@ -246,6 +248,8 @@ pub struct Lower<'a> {
     everything: Poly,
     /// The body has written into the keyspace: what it reads there from now on may be longer than what was stored before the call.
     wrote: bool,
+    /// And what it wrote was joined from others: nothing says how long what it reads there may be.
+    wrote_joined: bool,
     /// The command's header says what it blocks on.
     blocks: bool,
     waits: bool,
@@ -304,6 +308,7 @@ impl<'a> Lower<'a> {
             effects: Effects::default(),
             everything: everything(grammar),
             wrote: false,
+            wrote_joined: false,
             blocks: false,
             waits: false,
             opened: BTreeMap::new(),
@@ -545,7 +550,7 @@ fn shape_words(shape: &Shape, slot: u16, out: &mut SmallVec<[Word; 2]>) {
     match shape {
         Shape::Int { min, .. } => {
             let bound = Some(Poly::atom(Atom::Int(slot)));
-            out.push(Word { loc, bound, natural: *min >= 0, is: Some(Number::Word(slot)) });
+            out.push(Word { bound, natural: *min >= 0, is: Some(Number::Word(slot)), ..Word::at(loc) });
         }
         Shape::Float { .. } => out.push(Word::at(loc)),
         Shape::Bytes { .. } => out.push(Word::bounded(loc, Poly::atom(Atom::Blocks(slot)))),

@@ -226,6 +226,7 @@ impl<'a> Lower<'a> {
         for _ in 0..val.words.len() {
             dest.push(self.reg(name.span)?);
         }
+        check_joined(&val, value.span)?;
         self.check_alive(&val, value.span)?;
         self.move_into(&dest, &val, fresh);
         let mut var = val;
@@ -270,6 +271,7 @@ impl<'a> Lower<'a> {
             return Ok(());
         }
         let val = coerce(val, &var.ty).map_err(|v| mismatch(value.span, &var.ty, &v.ty))?;
+        check_joined(&val, value.span)?;
         self.check_alive(&val, value.span)?;
         let dest: Vec<Reg> =
             var.words.iter().filter_map(|w| if let Loc::Reg(r) = w.loc { Some(r) } else { None }).collect();
@@ -721,4 +723,14 @@ fn reply_tail(block: &Block) -> Block {
         last.kind = StmtKind::Reply(ReplySyntax::Value(e.clone()));
     }
     block
+}
+
+/// What a variable holds is no longer than all that the call can see; joined again in every turn of a loop, it would double in each.
+fn check_joined(val: &Val, span: Span) -> Low<()> {
+    if !val.words.iter().any(|w| w.joined) {
+        return Ok(());
+    }
+    Err(Diagnostic::new(Code::Unbounded, span, "a variable cannot hold joined bytes")
+        .note("nothing says how long it may be")
+        .help("keep them in a `let`, or reply or store them here"))
 }
