@@ -14,11 +14,14 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Memory for entries that are durable already.
-const RECENT_BYTES_MAX: usize = 64 << 20;
+/// Memory for entries that are durable already. What goes round in it should fit the processor's cache: with 64 MiB a SET at
+/// pipeline 64 took a tenth more of the processor.
+const RECENT_BYTES_MAX: usize = 8 << 20;
+/// A sole voter writes what is smaller on its own thread: nobody else waits for that, and two hand-overs cost as much.
+const HERE_BYTES_MAX: usize = 32 << 10;
 /// Bytes of one read for a peer or for apply.
 const READ_BYTES_MAX: usize = 4 << 20;
 
@@ -31,6 +34,8 @@ struct Store {
     recent: Mutex<Recent>,
     /// First entry of a log of which nothing was purged yet.
     begin: AtomicU64,
+    /// This node's disk is all that an entry waits for.
+    sole: AtomicBool,
 }
 
 #[derive(Default)]
@@ -98,11 +103,16 @@ fn range_of(range: impl RangeBounds<u64>) -> Range<u64> {
 impl LogStore {
     pub fn new(log: Log) -> Self {
         let begin = AtomicU64::new(log.first_indexed() - 1);
-        LogStore(Arc::new(Store { log, recent: Mutex::default(), begin }))
+        LogStore(Arc::new(Store { log, recent: Mutex::default(), begin, sole: AtomicBool::new(false) }))
     }
 
     pub fn log(&self) -> &Log {
         &self.0.log
+    }
+
+    /// Whether this node is the only voter.
+    pub fn set_sole(&self, sole: bool) {
+        self.0.sole.store(sole, Ordering::Relaxed);
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
@@ -256,7 +266,7 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let mut appends = Vec::new();
-        let mut end = 0;
+        let (mut end, mut all_bytes) = (0, 0);
         let empty = self.0.log.state().last.index == 0;
         let truncations = {
             let mut recent = self.recent();
@@ -268,6 +278,7 @@ impl RaftLogStorage<Types> for LogStore {
                 end = entry.log_id.index + 1;
                 appends.push(Append { kind, position: position(&entry.log_id), payload });
                 let bytes = appends.last().map_or(0, |a| a.payload.encoded_len() + 128);
+                all_bytes += bytes;
                 recent.push(entry, bytes);
             }
             recent.truncations
@@ -288,7 +299,10 @@ impl RaftLogStorage<Types> for LogStore {
             }
             callback.io_completed(result.map_err(io::Error::from));
         });
-        Ok(self.0.log.append(appends, done)?)
+        match self.0.sole.load(Ordering::Relaxed) && all_bytes <= HERE_BYTES_MAX {
+            true => Ok(self.0.log.append_here(appends, done)?),
+            false => Ok(self.0.log.append(appends, done)?),
+        }
     }
 
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> Result<(), io::Error> {
