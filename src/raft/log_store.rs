@@ -20,8 +20,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// Memory for entries that are durable already. What goes round in it should fit the processor's cache: with 64 MiB a SET at
 /// pipeline 64 took a tenth more of the processor.
 const RECENT_BYTES_MAX: usize = 8 << 20;
-/// A sole voter writes what is smaller on its own thread: nobody else waits for that, and two hand-overs cost as much.
-const HERE_BYTES_MAX: usize = 32 << 10;
 /// Bytes of one read for a peer or for apply.
 const READ_BYTES_MAX: usize = 4 << 20;
 
@@ -34,7 +32,7 @@ struct Store {
     recent: Mutex<Recent>,
     /// First entry of a log of which nothing was purged yet.
     begin: AtomicU64,
-    /// This node's disk is all that an entry waits for.
+    /// This node's disk is all that an entry waits for: nobody else needs this thread meanwhile.
     sole: AtomicBool,
 }
 
@@ -266,7 +264,7 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let mut appends = Vec::new();
-        let (mut end, mut all_bytes) = (0, 0);
+        let mut end = 0;
         let empty = self.0.log.state().last.index == 0;
         let truncations = {
             let mut recent = self.recent();
@@ -278,7 +276,6 @@ impl RaftLogStorage<Types> for LogStore {
                 end = entry.log_id.index + 1;
                 appends.push(Append { kind, position: position(&entry.log_id), payload });
                 let bytes = appends.last().map_or(0, |a| a.payload.encoded_len() + 128);
-                all_bytes += bytes;
                 recent.push(entry, bytes);
             }
             recent.truncations
@@ -299,7 +296,7 @@ impl RaftLogStorage<Types> for LogStore {
             }
             callback.io_completed(result.map_err(io::Error::from));
         });
-        match self.0.sole.load(Ordering::Relaxed) && all_bytes <= HERE_BYTES_MAX {
+        match self.0.sole.load(Ordering::Relaxed) {
             true => Ok(self.0.log.append_here(appends, done)?),
             false => Ok(self.0.log.append(appends, done)?),
         }

@@ -7,7 +7,7 @@
 //!
 //! Threads: `look-raft` runs all of openraft, the peer connections and the batcher on one single-threaded runtime;
 //! `look-apply` owns the state machine; `look-log` writes the log. One write costs the hand-overs gateway → raft → log →
-//! raft → apply → gateway, each once a batch; a sole voter writes small batches itself, without `look-log`.
+//! raft → apply → gateway, each once a batch; a sole voter's `look-raft` writes itself, and saves two of them.
 
 mod agreement;
 mod frame;
