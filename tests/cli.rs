@@ -131,13 +131,7 @@ fn a_start_tells_where_it_listens_and_where_its_data_is() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let server = Server::look(dir.path(), &[]).expect("a start");
     // It serves a moment before it says so.
-    let told = || server.output().contains("ready");
-    let _ = (0..100).any(|_| {
-        told() || {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            false
-        }
-    });
+    common::wait("its word", || server.output().contains("ready"));
     let text = server.output();
     assert!(text.contains(&server.port.to_string()), "{text}");
     assert!(text.contains("data"), "{text}");

@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{Cluster, Connection, Reply, Server};
-use std::time::{Duration, Instant};
+use common::{Cluster, Connection, PATIENCE, Reply, Server, wait};
 
 fn config(server: &Server, name: &str) -> String {
     let reply = server.connect().line(&format!("CONFIG GET {name}")).expect("a reply");
@@ -11,11 +10,7 @@ fn config(server: &Server, name: &str) -> String {
 }
 
 fn await_config(server: &Server, name: &str, value: &str) {
-    let begin = Instant::now();
-    while config(server, name) != value {
-        assert!(begin.elapsed() < Duration::from_secs(10), "{name} is {} and not {value}", config(server, name));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait(&format!("{name} to be {value}"), || config(server, name) == value);
 }
 
 #[test]
@@ -41,18 +36,14 @@ fn a_setting_is_the_clusters_and_outlives_restarts() {
     cluster.kill9(2);
     cluster.kill9(3);
     cluster.launch(2).expect("a restart");
-    cluster.await_writable(2, Duration::from_secs(30)).expect("node 2 is back");
+    cluster.await_writable(2, PATIENCE).expect("node 2 is back");
     assert_eq!(config(cluster.node(2), "max-write-cost"), "400");
     let mut two = cluster.node(2).connect();
     assert_eq!(two.line("CONFIG SET max-write-cost 500 requirepass secret").expect("a reply").text(), "OK");
     assert!(cluster.node(2).connect().line("GET k").expect("a reply").text().starts_with("NOAUTH"));
     cluster.launch(3).expect("a restart");
-    let begin = Instant::now();
-    let address = cluster.node(3).address();
-    while !Connection::open(address).and_then(|mut c| c.line("GET k")).is_ok_and(|r| r.text().starts_with("NOAUTH")) {
-        assert!(begin.elapsed() < Duration::from_secs(30), "node 3 knows no password:\n{}", cluster.output());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let get = || Connection::open(cluster.node(3).address()).and_then(|mut c| c.line("GET k"));
+    wait("node 3 knows the password", || get().is_ok_and(|reply| reply.text().starts_with("NOAUTH")));
 }
 
 /// The reads of a transaction that writes run where writes are applied: together with them they may cost what one write may.
@@ -88,6 +79,44 @@ fn a_transaction_whose_reads_are_too_large_is_refused_before_anything_is_run() {
     ask("MULTI");
     ask("KEYS *");
     assert_eq!(ask("EXEC").items()[0].items().len(), 200);
+}
+
+/// What is stored under its keys counts, not only what its arguments say.
+#[test]
+fn a_write_that_is_large_by_what_is_stored_is_refused_before_it_is_run() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let look = Server::look(dir.path(), &[]).expect("a node");
+    let mut one = look.connect();
+    let mut ask = |line: &str| one.line(line).expect("a reply");
+    let members: String = (0..500).map(|n| format!(" member:{n}")).collect();
+    ask(&format!("RPUSH large{members}"));
+    ask(&format!("RPUSH wide{}", " x".repeat(10)));
+    ask("RPUSH small a b");
+    ask("CONFIG SET max-write-cost 5000");
+    let before = ask("LOOK.EPOCH");
+    let refused = ask("COPY large other").text();
+    assert!(refused.starts_with("ERR 'copy' may take 2"), "50 operations for each of 500 elements: {refused}");
+    assert!(refused.ends_with("max-write-cost is 5000; most of them are 50*len(source)"), "{refused}");
+    assert!(ask("LOOK.ONCE token COPY large other").text().ends_with("50*len(source)"));
+    assert!(ask("LPOP large 400").text().contains("max-write-cost is 5000"));
+    // together with others, and without running those
+    ask("MULTI");
+    ask("SET a 1");
+    ask("COPY large other");
+    let refused = ask("EXEC").text();
+    assert!(refused.starts_with("EXECABORT ") && refused.ends_with("max-write-cost is 5000"), "{refused}");
+    assert_eq!((ask("EXISTS a other"), ask("LOOK.EPOCH")), (Reply::Int(0), before));
+    // small by what is stored, whatever the arguments allow
+    assert_eq!(ask("COPY small other"), Reply::Int(1));
+    assert_eq!(ask("LOOK.ONCE token COPY small again"), Reply::Int(1));
+    assert_eq!(ask("LPOP wide 1000000").items().len(), 10);
+    assert_eq!(ask("LPOP large 3").items().len(), 3);
+    ask("MULTI");
+    ask("COPY small other REPLACE");
+    assert_eq!(ask("EXEC").items(), [Reply::Int(1)]);
+    // what is seen is what was stored when the command came
+    (0..2).for_each(|_| drop(ask(&format!("RPUSH small{}", " x".repeat(60)))));
+    assert!(ask("COPY small other REPLACE").text().contains("max-write-cost is 5000"));
 }
 
 /// The line of an INFO section that begins with `name:`.

@@ -4,7 +4,7 @@ mod common;
 
 use common::certs::{Authority, Pair};
 use common::server::{free_port, look_binary, skip};
-use common::{Cluster, Reply, Server};
+use common::{Cluster, PATIENCE, Reply, Server, wait};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
@@ -55,7 +55,7 @@ impl<'a> Client<'a> {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
         let stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         Ok(StreamOwned::new(tls, stream))
     }
 
@@ -166,12 +166,8 @@ fn strangers_do_not_get_in() {
     assert_eq!(Client::new(&authority, Some(&good)).ping(port, "localhost").as_deref(), Ok("+PONG\r\n"));
     let mut asks = server.connect();
     let mut clients = || asks.line("CLIENT LIST").expect("a reply").text().lines().count();
-    let until = Instant::now() + Duration::from_secs(5);
-    while clients() > 1 && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(clients(), 1, "only the one that asks");
-    assert!(server.output().contains("TLS with 127.0.0.1"), "the operator is told:\n{}", server.output());
+    wait("only the one that asks is left", || clients() == 1);
+    wait("the operator is told", || server.output().contains("TLS with 127.0.0.1"));
 }
 
 #[test]
@@ -217,12 +213,11 @@ fn port_zero_beside_a_tls_port_is_no_plain_port() {
     let mut server = Server::launch(&look_binary(), dir.path(), 0, &flags).expect("it starts");
     let client = Client::new(&authority, None);
     let until = Instant::now() + Duration::from_secs(30);
-    while client.ping(port, "localhost").as_deref() != Ok("+PONG\r\n") {
+    let listens = format!("listens on 127.0.0.1:{port} (TLS) {}", socket.display());
+    while client.ping(port, "localhost").as_deref() != Ok("+PONG\r\n") || !server.output().contains(&listens) {
         assert!(server.exited().is_none() && Instant::now() < until, "{}", server.output());
         std::thread::sleep(Duration::from_millis(20));
     }
-    let said = server.output();
-    assert!(said.contains(&format!("listens on 127.0.0.1:{port} (TLS) {}", socket.display())), "{said}");
 
     use std::os::unix::{fs::PermissionsExt, net::UnixStream};
     let mode = std::fs::metadata(&socket).expect("a socket").permissions().mode();
@@ -279,7 +274,7 @@ fn what_is_wrong_with_the_files_is_said_at_the_start() {
 
 /// `hello` of a peer, as `src/raft/frame.rs` draws it, and what comes back.
 fn say_hello(tls: &mut Tls, from: u64, to: u64) -> io::Result<[u8; 48]> {
-    let mut hello = b"LOOKPEER\x02\0\0\0\0\0\0\0".to_vec();
+    let mut hello = b"LOOKPEER\x03\0\0\0\0\0\0\0".to_vec();
     [0, from, to, 0].iter().for_each(|word: &u64| hello.extend(word.to_le_bytes()));
     tls.write_all(&hello)?;
     let mut answer = [0; 48];
@@ -315,23 +310,23 @@ fn peers_show_each_other_who_they_are() {
     assert!(!answer.starts_with(b"LOOKPEER"), "{answer:?}");
 
     // With node 3's certificate, as node 3, with the cluster's id from the first hello: the connection stays …
-    let spoken = |from: u64| {
+    let spoken = |from: u64, patience: Duration| {
         let mut tls = Client::new(&authority, Some(&pairs[2])).connect(peer, "node1").expect("a connection");
         let cluster = &say_hello(&mut tls, from, 1).expect("a hello")[16..24];
         let mut tls = Client::new(&authority, Some(&pairs[2])).connect(peer, "node1").expect("a connection");
-        let mut hello = b"LOOKPEER\x02\0\0\0\0\0\0\0".to_vec();
+        let mut hello = b"LOOKPEER\x03\0\0\0\0\0\0\0".to_vec();
         hello.extend(cluster);
         [from, 1, 0].iter().for_each(|word: &u64| hello.extend(word.to_le_bytes()));
         tls.write_all(&hello).expect("it is read");
         tls.read_exact(&mut [0; 48]).expect("a hello");
-        tls.sock.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+        tls.sock.set_read_timeout(Some(patience)).expect("a timeout");
         tls.read(&mut [0]).map_err(|e| e.kind())
     };
-    assert_eq!(spoken(3), Err(io::ErrorKind::WouldBlock), "node 3 may speak for itself");
+    let silence = Err(io::ErrorKind::WouldBlock);
+    assert_eq!(spoken(3, Duration::from_millis(500)), silence, "node 3 may speak for itself");
     // … and as node 2 it is refused
-    assert!(!matches!(spoken(2), Err(io::ErrorKind::WouldBlock)), "node 3 spoke for node 2");
-    let said = cluster.node(1).output();
-    assert!(said.contains("refused a peer's connection"), "the operator is told:\n{said}");
+    assert_ne!(spoken(2, PATIENCE), silence, "node 3 spoke for node 2");
+    wait("the operator is told", || cluster.node(1).output().contains("refused a peer's connection"));
 }
 
 #[test]
@@ -346,18 +341,18 @@ fn a_node_joins_with_the_certificate_of_its_id() {
 
     // It joins, takes writes, votes, and comes back
     let joined = cluster.join_with(named("2", &two)).expect("it starts");
-    cluster.await_writable(joined, Duration::from_secs(30)).unwrap_or_else(|e| panic!("{e}"));
+    cluster.await_writable(joined, PATIENCE).unwrap_or_else(|e| panic!("{e}"));
     assert!(cluster.node(2).output().contains("as node 2, a learner"), "{}", cluster.node(2).output());
     assert_eq!(cluster.ask(2, "GET greeting").expect("a read").text(), "hello");
     cluster.kill9(2);
     cluster.launch(2).expect("it starts again");
-    cluster.await_writable(2, Duration::from_secs(30)).unwrap_or_else(|e| panic!("{e}"));
+    cluster.await_writable(2, PATIENCE).unwrap_or_else(|e| panic!("{e}"));
 
     // Who is not let in: an id that was given, no id, another cluster's certificate
     let mut refused = |flags: Vec<String>, why: &str| {
         let id = cluster.join_with(flags).expect("it starts");
         let node = cluster.nodes[id - 1].as_mut().expect("it was started");
-        let status = node.await_exit(Duration::from_secs(20));
+        let status = node.await_exit(PATIENCE);
         assert!(status.is_some_and(|s| !s.success()) && node.output().contains(why), "{status:?}: {}", node.output());
         cluster.kill9(id);
     };
@@ -409,7 +404,7 @@ fn an_export_comes_over_tls_into_an_encrypted_directory() {
     let id = cluster.join_with(export).expect("it starts");
     for _ in 0..2 {
         let node = cluster.nodes[id - 1].as_mut().expect("was started");
-        node.await_ready(Duration::from_secs(30)).unwrap_or_else(|why| panic!("{why}"));
+        node.await_ready(PATIENCE).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!(ask(&cluster, id, "DEBUG DIGEST"), digest);
         assert_eq!(ask(&cluster, id, "LOOK.EPOCH").int(), Some(stop));
         cluster.kill9(id);

@@ -5,7 +5,7 @@
 mod common;
 
 use common::server::{skip, subject_is_redis};
-use common::{Cluster, Connection, setting};
+use common::{Cluster, Connection, PATIENCE, setting, wait};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -96,7 +96,7 @@ fn set_keys(cluster: &Cluster, id: usize, from: u64, keys: u64, version: u64) {
 
 fn await_equal_states(cluster: &Cluster) {
     let digest = cluster.ask(1, "DEBUG DIGEST").expect("answers");
-    cluster.await_equal("DEBUG DIGEST", &digest, Duration::from_secs(20)).unwrap_or_else(|why| panic!("{why}"));
+    cluster.await_equal("DEBUG DIGEST", &digest, PATIENCE).unwrap_or_else(|why| panic!("{why}"));
 }
 
 /// The number at the end of the newest line of a node's output that holds `words`.
@@ -123,6 +123,7 @@ fn late_node(dir: &Path, mb: u64, way: impl Fn(usize, u16) -> Option<u16>) -> Cl
     let mut cluster = Cluster::start_reached(dir, flags, way).unwrap_or_else(|why| panic!("{why}"));
     let ask = |cluster: &Cluster, id, line: &str| drop(cluster.ask(id, line).unwrap_or_else(|why| panic!("{why}")));
     ask(&cluster, 1, "LOOK.CLUSTER TRANSFER 1");
+    let lacks = cluster.node(1).info("log_last");
     cluster.kill9(3);
     fill(&cluster, 1, mb);
     ask(&cluster, 1, "SAVE");
@@ -130,7 +131,7 @@ fn late_node(dir: &Path, mb: u64, way: impl Fn(usize, u16) -> Option<u16>) -> Cl
     // Entries behind the checkpoint, so that the log lets go of those before it
     (0..20).for_each(|n| ask(&cluster, 1, &format!("SET more {n}")));
     ask(&cluster, 1, "SAVE");
-    std::thread::sleep(Duration::from_millis(500));
+    wait("the log lets go", || cluster.node(1).info("log_first") > lacks);
     cluster
 }
 
@@ -149,7 +150,7 @@ fn a_late_node_gets_a_checkpoint_and_a_broken_link_does_not_begin_it_again() {
     way.break_at.store(before + (mb << 20) / 2, Ordering::SeqCst);
     let begin = Instant::now();
     cluster.launch(3).expect("starts");
-    cluster.await_writable(3, Duration::from_secs(60)).unwrap_or_else(|why| panic!("{why}"));
+    cluster.await_writable(3, PATIENCE).unwrap_or_else(|why| panic!("{why}"));
     let took = begin.elapsed();
     let sent = way.bytes.load(Ordering::SeqCst) - before;
     let (sender, receiver) = (cluster.node(1).output(), cluster.node(3).output());
@@ -190,6 +191,7 @@ fn a_node_that_comes_back_gets_only_what_it_lacks() {
     fill(&cluster, 1, 2);
     (1..=3).for_each(|id| ask(&cluster, id, "SAVE"));
     await_equal_states(&cluster);
+    let lacks = cluster.node(1).info("log_last");
     cluster.kill9(3);
     // A key of a thousand, and then entries enough for the log to let go of those before the checkpoint
     set_keys(&cluster, 1, 0, keys / 1000, 1);
@@ -197,10 +199,10 @@ fn a_node_that_comes_back_gets_only_what_it_lacks() {
         (0..20).for_each(|n| ask(&cluster, 1, &format!("SET more {n}")));
         ask(&cluster, id, "SAVE");
     }
-    std::thread::sleep(Duration::from_millis(500));
+    wait("the log lets go", || cluster.node(1).info("log_first") > lacks);
     let before = way.bytes.load(Ordering::SeqCst);
     cluster.launch(3).expect("starts");
-    cluster.await_writable(3, Duration::from_secs(60)).unwrap_or_else(|why| panic!("{why}"));
+    cluster.await_writable(3, PATIENCE).unwrap_or_else(|why| panic!("{why}"));
     await_equal_states(&cluster);
     let bytes = way.bytes.load(Ordering::SeqCst) - before;
     let sender = cluster.node(1).output();

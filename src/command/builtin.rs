@@ -8,7 +8,7 @@ use crate::lang::diag::Diagnostic;
 use crate::lang::engine::{Code, Engine};
 use crate::lang::grammar::KeyEnd;
 use crate::lang::helpers;
-use crate::lang::poly::{Atom, Place, Poly};
+use crate::lang::poly::{Atom, Atoms, Place, Poly};
 use crate::lang::table::Helper;
 use crate::lang::types::Type;
 use crate::lang::verify::{HelperShape, Verified, check};
@@ -77,6 +77,7 @@ fn entry(command: lang::Command, program: usize) -> Command {
         lines: lines.collect(),
         always_cheap: always_cheap(&command),
         fast: always_cheap(&command) || command.flags.iter().any(|flag| flag == "fast"),
+        weighs_stored: weighs_stored(&command),
         large_from: large_from(&command),
         hash_word: match &command.keys[..] {
             [key] if key.last == KeyEnd::Same => Some(key.param as usize + 1),
@@ -100,7 +101,7 @@ fn entry(command: lang::Command, program: usize) -> Command {
 }
 
 /// Nothing but the length of byte strings and depths makes it cost more, and no product of those. What is stored does not count for a
-/// write: its bound is judged before the log, by its arguments alone.
+/// write: that is judged apart, where it weighs.
 fn always_cheap(command: &lang::Command) -> bool {
     let judged = |atoms: &[Atom]| !(command.is_write() && atoms.iter().any(Atom::is_of_state));
     command.cost.ops.terms().iter().filter(|(atoms, _)| judged(atoms)).all(|(atoms, n)| {
@@ -111,6 +112,15 @@ fn always_cheap(command: &lang::Command) -> bool {
                 _ => false,
             }
     })
+}
+
+/// A write whose bound grows faster with what is stored than by one string that it reads once: a step for 64 bytes, 8 million at most.
+fn weighs_stored(command: &lang::Command) -> bool {
+    let light = |(atoms, n): &(Atoms, u64)| match atoms.as_slice() {
+        [Atom::Len(Place::Key(_))] => *n == 1,
+        atoms => !atoms.iter().any(Atom::has_len),
+    };
+    command.is_write() && !command.cost.ops.terms().iter().all(light)
 }
 
 /// The size of the values under a read's keys up to which its bound is at most [`LARGE_READ_OPS`]; None when more than that decides.
@@ -168,5 +178,14 @@ mod tests {
         for name in ["MGET", "KEYS", "SCAN", "SET"] {
             assert_eq!(of(name), None, "{name}: more than one value decides");
         }
+    }
+
+    /// Whoever is among these looks a key up before the log as well: the commands of every second's thousands are not.
+    #[test]
+    fn what_is_stored_is_looked_at_before_the_log_only_where_it_weighs() {
+        let (commands, _) = modules();
+        let weighing = commands.iter().filter(|c| weighs_stored(c)).map(|c| c.name.as_str());
+        let expected = ["BITOP", "COPY", "INCRBYFLOAT", "LPOP", "RPOP", "SPOP", "ZPOPMIN"];
+        assert_eq!(weighing.collect::<std::collections::BTreeSet<_>>(), expected.into());
     }
 }

@@ -41,6 +41,8 @@ pub struct Command {
     pub may_abort_after_write: bool,
     /// No arguments make its bound large: it is not computed before a call.
     pub always_cheap: bool,
+    /// Of a write: what is stored under its keys may make its bound large.
+    pub weighs_stored: bool,
     /// No arguments and no values make it cost much: its flags say `fast`, as Redis's do.
     pub fast: bool,
     /// Of a read: up to this size of the values under its keys, its bound is at most [`LARGE_READ_OPS`]. None: more decides.

@@ -161,7 +161,7 @@ pub(super) struct Places {
     pub segments: VecDeque<Segment>,
     pub places: VecDeque<Place>,
     pub first: u64,
-    /// The first entry behind the newest gap: what lies before it leads nowhere.
+    /// The first entry behind the newest gap: what lies before it leads nowhere. 0: there never was one.
     pub behind_gap: u64,
     pub state: LogState,
 }

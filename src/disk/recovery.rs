@@ -26,7 +26,7 @@ pub struct Recovered {
     /// Places of entries `first..`, without a gap.
     pub places: VecDeque<Place>,
     pub first: u64,
-    /// The first entry behind the newest gap: what lies before it leads nowhere.
+    /// As in `Places`.
     pub behind_gap: u64,
     pub state: LogState,
     /// Where the next group goes: byte of the newest segment, its number, the chain before it.
@@ -47,7 +47,7 @@ impl Recovered {
             segments,
             places: VecDeque::new(),
             first: 1,
-            behind_gap: 1,
+            behind_gap: 0,
             state,
             offset: BLOCK as u64,
             group,
@@ -86,9 +86,8 @@ pub fn recover(segments: VecDeque<Segment>, high: &HighWater) -> Result<Recovere
     let head = segments[start].head;
     let mut state = LogState { last: head.last, purged: head.purged, committed: head.committed, vote: head.vote };
     let first = head.last.index + 1;
-    let (group, chain) = (head.group, head.chain);
-    let mut scan =
-        Scan { group, chain, places: VecDeque::new(), first, behind_gap: 1, state: &mut state, strict: None };
+    let Head { group, chain, behind_gap, .. } = head;
+    let mut scan = Scan { group, chain, places: VecDeque::new(), first, behind_gap, state: &mut state, strict: None };
     let mut offset = BLOCK as u64;
     let mut torn = false;
     for (i, segment) in segments.iter().enumerate().skip(start) {
@@ -106,14 +105,14 @@ pub fn check(
     mark: &Mark,
     seal: Option<&Sealer>,
 ) -> Result<(u64, LogState, u64, bool), LogError> {
-    let Head { group, chain, last, purged, committed, vote, .. } = segment.head;
+    let Head { group, chain, last, purged, committed, vote, behind_gap, .. } = segment.head;
     let mut state = LogState { last, purged, committed, vote };
     let mut scan = Scan {
         group,
         chain,
         places: VecDeque::new(),
         first: last.index + 1,
-        behind_gap: 1,
+        behind_gap,
         state: &mut state,
         strict: Some(Strict { seal }),
     };

@@ -1,5 +1,5 @@
 //! One file of the log. It starts with a block that says where in the log's life it begins and repeats all state that
-//! earlier segments may hold alone (vote, committed, purged), so that any run of newest segments is a log of its own.
+//! earlier segments may hold alone (vote, committed, purged, the newest gap), so that any run of newest segments is a log of its own.
 
 use super::record::{Position, VERSION, Vote, corrupt, crc_without, u32_at, u64_at};
 use super::{AlignedBuf, BLOCK, Disk, DiskFile, LogError};
@@ -21,6 +21,8 @@ pub struct Head {
     pub purged: Position,
     pub committed: Position,
     pub vote: Option<Vote>,
+    /// As in `Places`; 0: there never was a gap.
+    pub behind_gap: u64,
 }
 
 impl Head {
@@ -46,6 +48,7 @@ impl Head {
             voted,
             vote.term,
             vote.node,
+            self.behind_gap,
         ];
         for word in words {
             out.extend(&word.to_le_bytes());
@@ -73,6 +76,7 @@ impl Head {
             purged: position(6),
             committed: position(8),
             vote: (word(10) > 0).then(|| Vote { term: word(11), node: word(12), committed: word(10) == 2 }),
+            behind_gap: word(13),
         })
     }
 }

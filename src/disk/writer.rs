@@ -340,7 +340,9 @@ impl Writer {
         let spare = if len == self.options.segment_bytes { self.spare()? } else { self.create_spare(len)? };
         let LogState { last, purged, committed, vote } = self.state;
         let (log, segment) = (self.segment.head.log, self.segment.head.segment + 1);
-        let head = Head { log, segment, group: self.group, chain: self.chain, last, purged, committed, vote };
+        let behind_gap = lock(&shared.places).behind_gap;
+        let head =
+            Head { log, segment, group: self.group, chain: self.chain, last, purged, committed, vote, behind_gap };
         self.segment = Segment::begin(&*self.disk, &spare, head)?;
         self.offset = BLOCK as u64;
         lock(&shared.places).segments.push_back(self.segment.clone());
@@ -359,9 +361,7 @@ impl Writer {
                     |i: usize| places.segments.get(i + 1).is_some_and(|s| s.head.last.index <= self.state.purged.index);
                 let kept: u64 =
                     (0..places.segments.len()).take_while(|&i| purged(i)).map(|i| places.segments[i].len).sum();
-                // At the next start nobody would know that what begins before a gap does not reach over it
-                let leads_nowhere = purged(0) && places.segments[0].head.last.index + 1 < places.behind_gap;
-                if kept <= self.options.history_bytes && !leads_nowhere {
+                if kept <= self.options.history_bytes {
                     return Ok(());
                 }
                 let Some(old) = places.segments.pop_front() else { return Ok(()) };

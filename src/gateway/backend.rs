@@ -25,10 +25,10 @@ pub struct Route {
     pub write: bool,
     /// As `COMMAND INFO` tells it: exact when positive, at least when negative, the name counts.
     pub arity: i32,
-    /// Refused in MULTI.
-    pub no_multi: bool,
     /// Never costs much: such a read may ride with writes unasked.
     pub fast: bool,
+    /// What is stored under its keys may make a write large: [`Reads::admit`] is asked.
+    pub weighs_stored: bool,
 }
 
 /// Why a command's arguments do not fit its grammar: a whole error line without `-`.
@@ -191,7 +191,10 @@ pub trait Reads: Send + 'static {
         patient: bool,
         out: &mut ReplyBuf,
     ) -> Ran;
-    /// Most operations of the call at `at`: of a read as things are now, of a write by its arguments alone.
+    /// Refuses the write at `at` if it may take more than `max-write-cost`, as things are now: what is on its way through the log is not
+    /// known yet.
+    fn admit(&mut self, code: &Self::Code, calls: &ChunkBuilder, at: BuilderPlace) -> Result<(), ParseError>;
+    /// Most operations of the call at `at`, as things are now.
     fn bound(&mut self, code: &Self::Code, calls: &ChunkBuilder, at: BuilderPlace) -> u64;
     /// What the calls since the last time cost: asked once a plan. A call that took `slow_us` microseconds or more is named; negative: none is.
     fn settle(&mut self, plan: &Plan, slow_us: i64) -> Cost;
@@ -219,6 +222,8 @@ pub struct NodeFacts {
     pub leader: Option<u64>,
     pub is_leader: bool,
     pub term: u64,
+    /// The oldest entry of the log that a peer can be sent, and the newest.
+    pub log_first: u64,
     pub log_last: u64,
     pub log_committed: u64,
     pub log_applied: u64,

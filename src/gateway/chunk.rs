@@ -10,7 +10,7 @@ use super::observe::Tally;
 use super::session::{Replies, Session};
 use super::system;
 use crate::apply::pending::{Plan, Step, Watch};
-use crate::base::batch::{ChunkBuilder, handler};
+use crate::base::batch::{BuilderPlace, ChunkBuilder, handler};
 use crate::base::limits;
 use crate::command::LARGE_READ_OPS;
 use crate::command::costs::Counter;
@@ -184,7 +184,10 @@ impl<B: Backend> Filler<'_, B> {
             if self.session.read_at.is_some() {
                 return Err(ParseError(reads_past(self.session).as_bytes().into()));
             }
+            let before = chunk.records.place();
             guard::parse(self.shared, self.session, &**self.code, route.id, request, &mut chunk.records)?;
+            self.admit(route, before)?;
+            let chunk = &mut *self.chunk;
             chunk.plan.records(1);
             chunk.writes += 1;
         } else {
@@ -193,6 +196,19 @@ impl<B: Backend> Filler<'_, B> {
             chunk.reads += 1;
         }
         Ok(())
+    }
+
+    /// Takes a write that was just parsed back if it may be too large. What a transaction has was judged together.
+    #[inline]
+    fn admit(&mut self, route: Route, before: BuilderPlace) -> Result<(), ParseError> {
+        if !route.weighs_stored || self.session.executing {
+            return Ok(());
+        }
+        let admitted = self.reads.admit(self.code, &self.chunk.records, before);
+        if admitted.is_err() {
+            self.chunk.records.take_back(before);
+        }
+        admitted
     }
 
     /// A command that the code table does not know.
@@ -340,7 +356,9 @@ impl<B: Backend> Filler<'_, B> {
         records.word(token.0);
         records.word(digest(db, inner));
         let parsed = if records.end() {
+            let call = records.place();
             guard::parse(self.shared, self.session, &**self.code, route.id, inner, records)
+                .and_then(|()| self.admit(route, call))
         } else {
             Err(ParseError(b"ERR request is too large".into()))
         };
@@ -444,9 +462,6 @@ impl<B: Backend> Filler<'_, B> {
     /// Why a command of the code table cannot be queued. Like Redis, only what needs no look at the arguments'
     /// meaning is refused here; the rest is an error among EXEC's elements.
     fn refusal(&self, route: Route, request: Request<'_>) -> Option<Vec<u8>> {
-        if route.no_multi {
-            return Some(NOT_IN_MULTI.into());
-        }
         let mut scratch = ChunkBuilder::default();
         let ParseError(text) =
             guard::parse(self.shared, self.session, &**self.code, route.id, request, &mut scratch).err()?;

@@ -4,6 +4,7 @@
 
 use crate::base::words::{BytesWord, ListWord};
 pub use crate::store::blocks;
+use crate::store::extent::LONGEST_MAX;
 use smallvec::SmallVec;
 use std::fmt;
 use std::sync::Arc;
@@ -117,6 +118,20 @@ impl Stored for Nothing {
     }
     fn longest(&self, _: Place, _: &[u64]) -> u64 {
         0
+    }
+}
+
+/// As much stored as can be: a bound that is small even so needs no look at state.
+pub struct Anything;
+impl Stored for Anything {
+    fn len(&self, _: Place, _: &[u64]) -> u64 {
+        u64::MAX
+    }
+    fn total(&self, _: Place, _: &[u64]) -> u64 {
+        u64::MAX
+    }
+    fn longest(&self, _: Place, _: &[u64]) -> u64 {
+        LONGEST_MAX
     }
 }
 
@@ -328,7 +343,7 @@ impl Atom {
     }
 
     /// Does it depend on what is stored, other than by depth, or choose between bounds?
-    fn has_len(&self) -> bool {
+    pub fn has_len(&self) -> bool {
         self.is_of_state() || matches!(self, Atom::Least(_) | Atom::Signed(..) | Atom::Chosen(..))
     }
 

@@ -289,6 +289,7 @@ impl Backend for NodeBackend {
             leader: status.leadership.leader.map(|n| n.0),
             is_leader: status.leadership.me,
             term: status.leadership.term,
+            log_first: status.first.0,
             log_last: status.last.0,
             log_committed: status.committed.0,
             log_applied: status.applied.0,

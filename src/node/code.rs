@@ -6,7 +6,7 @@ use crate::command::{Command, Named, Table};
 use crate::command::{access, args};
 use crate::gateway::backend::{Argument, Code, CommandId, Description, KeyAt, KeySpec, ParseError, Route};
 use crate::lang::grammar::{Alternative, KeyEnd, Param, ParamKind, Shape};
-use crate::lang::poly::{Nothing, Poly};
+use crate::lang::poly::{Nothing, Poly, Stored};
 use crate::node::reads::Sizes;
 use crate::resp::{ReplyBuf, Request};
 use crate::store::Read;
@@ -72,20 +72,19 @@ impl NodeCode {
         args::parse(&command.grammar, &command.name, request, &self.hasher, into)
             .map_err(|text| ParseError(text.into()))?;
         if command.write && !command.always_cheap {
-            self.check_bound(command, into)?;
+            self.check_bound(command, into.open_call_words(), &Nothing)?;
         }
         if into.end() { Ok(()) } else { Err(ParseError(b"ERR too many arguments in one command".into())) }
     }
 
-    /// Refuses a write whose bound, without regard to what is stored, is above `max-write-cost`.
-    fn check_bound(&self, command: &Command, into: &ChunkBuilder) -> Result<(), ParseError> {
-        let words = into.open_call_words();
-        let bound = command.cost.ops.eval(words, &Nothing);
+    /// Refuses a write whose bound is above `max-write-cost`.
+    pub fn check_bound(&self, command: &Command, words: &[u64], stored: &dyn Stored) -> Result<(), ParseError> {
+        let bound = command.cost.ops.eval(words, stored);
         let max = self.max_write_cost();
         if bound <= max {
             return Ok(());
         }
-        let term = dominant_term(command, &command.cost.ops, words);
+        let term = dominant_term(command, &command.cost.ops, words, stored);
         Err(ParseError(
             format!(
                 "ERR '{}' may take {bound} operations, max-write-cost is {max}; most of them are {term}",
@@ -128,8 +127,8 @@ impl NodeCode {
 }
 
 /// The text of the term that is worth most for these words.
-fn dominant_term(command: &Command, poly: &Poly, words: &[u64]) -> String {
-    let value = |term: &Poly| term.eval(words, &Nothing);
+fn dominant_term(command: &Command, poly: &Poly, words: &[u64], stored: &dyn Stored) -> String {
+    let value = |term: &Poly| term.eval(words, stored);
     let terms = poly.terms().iter().map(|(atoms, n)| {
         let mut term = Poly::default();
         term.add_term(atoms, *n);
@@ -160,7 +159,8 @@ impl Code for NodeCode {
         };
         let write = all.iter().any(|n| self.table[*n].write);
         let fast = all.iter().all(|n| self.table[*n].fast);
-        Some(Route { id: CommandId(id), write, arity, no_multi: false, fast })
+        let weighs_stored = all.iter().any(|n| self.table[*n].weighs_stored);
+        Some(Route { id: CommandId(id), write, arity, fast, weighs_stored })
     }
 
     #[inline]

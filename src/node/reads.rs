@@ -9,11 +9,11 @@ use crate::base::words::{BytesWord, ListWord};
 use crate::base::{Clock, KeyHasher, Stopwatch, mix64};
 use crate::command::args::for_each_key;
 use crate::command::{Command, LARGE_READ_OPS, Table};
-use crate::gateway::backend::{Place, Ran, Reads};
+use crate::gateway::backend::{Code, ParseError, Place, Ran, Reads};
 use crate::lang::env::Ended;
 use crate::lang::grammar::Grammar;
 use crate::lang::helpers::number;
-use crate::lang::poly::{Nothing, Place as Where, Stored};
+use crate::lang::poly::{Anything, Nothing, Place as Where, Stored};
 use crate::resp::ReplyBuf;
 use crate::store::{Read, Reader, SYSTEM_DB, Value, WindowError};
 use smallvec::SmallVec;
@@ -98,11 +98,24 @@ impl Reads for NodeReads {
     fn bound(&mut self, code: &NodeCode, calls: &ChunkBuilder, at: BuilderPlace) -> u64 {
         let Some((call, _)) = rider(&calls.words, at.word()) else { return 0 };
         match code.table.by_handler(call.handler).map(|n| &code.table[n]) {
-            Some(command) if command.write => command.cost.ops.eval(call.words, &Nothing),
+            Some(command) if command.write && !command.weighs_stored => command.cost.ops.eval(call.words, &Nothing),
             // What cannot be looked at now is refused when it is read
             _ => newest_reader(&self.state, &mut self.reader)
                 .map_or(0, |reader| bound(&code.table, &reader.newest(), &call, &calls.blob)),
         }
+    }
+
+    fn admit(&mut self, code: &NodeCode, calls: &ChunkBuilder, at: BuilderPlace) -> Result<(), ParseError> {
+        let Some((call, _)) = rider(&calls.words, at.word()) else { return Ok(()) };
+        let Some(command) = code.table.by_handler(call.handler).map(|n| &code.table[n]) else { return Ok(()) };
+        if command.cost.ops.eval(call.words, &Anything) <= code.max_write_cost() {
+            return Ok(());
+        }
+        let reader =
+            newest_reader(&self.state, &mut self.reader).map_err(|e| ParseError(e.to_string().into_bytes().into()))?;
+        let state = &reader.newest();
+        let stored = Sizes { state, db: call.db, blob: &calls.blob, grammar: &command.grammar, collections: &[] };
+        code.check_bound(command, call.words, &stored)
     }
 
     fn settle(&mut self, plan: &Plan, slow_us: i64) -> Cost {

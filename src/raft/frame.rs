@@ -23,7 +23,8 @@ use openraft::vote::leader_id_std;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-pub const VERSION: u32 = 2;
+/// Of all that peers say to each other: another one with every change of a frame, also of those in `store::transfer`.
+pub const VERSION: u32 = 3;
 const HELLO_MAGIC: &[u8; 8] = b"LOOKPEER";
 const HELLO_BYTES: usize = 48;
 const HEAD_BYTES: usize = 24;
@@ -104,8 +105,12 @@ impl Hello {
         if r.take(8) != Some(HELLO_MAGIC) {
             return Err(bad("not a peer"));
         }
-        if r.u32() != Some(VERSION) {
-            return Err(bad("the peer speaks another version"));
+        let version = r.u32().unwrap_or(0);
+        if version != VERSION {
+            let text = format!(
+                "it speaks version {version} of the peers' protocol, this node version {VERSION}: run the same release of look on both"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         r.u32();
         let mut word = || r.u64().ok_or_else(|| bad("short hello"));

@@ -414,7 +414,7 @@ mod tests {
     fn an_idle_machine_tidies_up_until_nothing_is_left() {
         let left = Arc::new(AtomicU32::new(100));
         let (mut thread, progress, _) = ApplyThread::start(Box::new(Untidy(left.clone()))).unwrap();
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while left.load(Ordering::SeqCst) > 0 && std::time::Instant::now() < until {
             std::thread::yield_now();
         }

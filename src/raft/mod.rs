@@ -153,6 +153,8 @@ pub struct Leadership {
 pub struct Status {
     pub role: &'static str,
     pub leadership: Leadership,
+    /// The oldest entry that the log still has.
+    pub first: LogIndex,
     pub last: LogIndex,
     pub committed: LogIndex,
     pub applied: LogIndex,
@@ -549,6 +551,7 @@ impl Raft {
         Status {
             role,
             leadership: self.leadership(),
+            first: LogIndex(metrics.purged.map_or(0, |id| id.index + 1) + 1),
             last: LogIndex(last),
             committed: LogIndex(metrics.local_committed.map_or(0, |id| id.index + 1)),
             applied: self.applied(),

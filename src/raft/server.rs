@@ -60,9 +60,10 @@ async fn meet(stream: TcpStream, node: Arc<Node>) -> io::Result<()> {
 }
 
 pub async fn connection(mut stream: Box<dyn Stream>, passport: Option<Passport>, node: Arc<Node>) -> io::Result<()> {
-    let hello = tokio::time::timeout(HELLO_TIMEOUT, Hello::read(&mut stream)).await??;
-    // Sent in any case: the other side tells its operator whom it reached
-    node.identity.hello(hello.from).write(&mut stream).await?;
+    let hello = tokio::time::timeout(HELLO_TIMEOUT, Hello::read(&mut stream)).await?;
+    // Sent in any case: the other side tells its operator whom it reached, and which version that speaks
+    node.identity.hello(hello.as_ref().map_or(0, |hello| hello.from)).write(&mut stream).await?;
+    let hello = hello?;
     if hello == Hello::STRANGER {
         return stranger(stream, passport, &node).await;
     }

@@ -8,7 +8,8 @@ pub fn blocks(bytes: usize) -> u64 {
 }
 
 const LONGEST_BITS: u32 = 25;
-const LONGEST_MAX: u64 = (1 << LONGEST_BITS) - 1;
+/// In blocks: 2 GiB, more than any string is long.
+pub const LONGEST_MAX: u64 = (1 << LONGEST_BITS) - 1;
 const TOTAL_MAX: u64 = u64::MAX >> LONGEST_BITS;
 
 /// One word: blocks of all elements : 39 | of the longest that there was since the collection was last empty : 25.

@@ -137,11 +137,11 @@ fn a_wrong_clock_neither_ends_nor_prolongs_a_life() {
         nodes.set_clock(1, wrong).expect("a clock");
         // The library looks for a new time once a second
         std::thread::sleep(Duration::from_millis(1500));
+        let begin = Instant::now();
         for line in ["SET long v PX 600000", "SET short v PX 1500"] {
             assert!(nodes.ask(1, line).is_ok());
         }
         assert_eq!(everywhere(&nodes, "GET long"), ["v", "v", "v"], "a follower is {wrong} s off");
-        let begin = Instant::now();
         wait("the short life ends", &nodes, || everywhere(&nodes, "EXISTS short").iter().all(|n| n == "0"));
         assert!(begin.elapsed() > Duration::from_millis(500), "it ended after {:?}", begin.elapsed());
         nodes.set_clock(1, 0).expect("a clock");

@@ -47,7 +47,7 @@ impl Cluster {
             cluster.launch(id)?;
         }
         for id in 1..=n {
-            cluster.await_writable(id, Duration::from_secs(30))?;
+            cluster.await_writable(id, super::PATIENCE)?;
         }
         Ok(cluster)
     }
@@ -142,7 +142,7 @@ impl Cluster {
     /// The leader as `LOOK.CLUSTER` of any live node names it.
     pub fn leader(&self) -> Result<usize, String> {
         let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(20) {
+        while begin.elapsed() < super::PATIENCE {
             for id in self.up() {
                 let text = self.node(id).connect().line("LOOK.CLUSTER").map(|r| r.text()).unwrap_or_default();
                 let named =

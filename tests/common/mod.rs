@@ -31,6 +31,18 @@ pub fn show(args: &[Vec<u8>]) -> String {
     args.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
+/// How long a test waits for what must come. It comes at once or never, but a machine that others keep busy takes its time.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Waits until something is so.
+pub fn wait(what: &str, mut done: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < PATIENCE, "waited too long for {what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 /// A number from the environment, for longer runs than CI's.
 pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)

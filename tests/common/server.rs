@@ -7,6 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// The binary of this build, or `LOOK_BIN`.
@@ -30,10 +31,17 @@ pub fn skip(why: &str) {
     eprintln!("\n=== SKIPPED, NOTHING CHECKED: {why} ===\n");
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago. None of those that the kernel gives to outgoing connections, of which one might take it before its
+/// server does; and never the same twice in a process.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    const PORTS: std::ops::Range<u32> = 20_000..32_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(0x9e37_79b9) >> 8;
+    let next = || {
+        let port = PORTS.start + (begin + TAKEN.fetch_add(1, Relaxed)) % PORTS.len() as u32;
+        u16::try_from(port).ok().filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+    };
+    (0..PORTS.len()).find_map(|_| next()).expect("loopback has a free port")
 }
 
 pub struct Server {
@@ -164,6 +172,13 @@ impl Server {
             std::thread::sleep(Duration::from_millis(10));
         }
         None
+    }
+
+    /// A number that INFO tells.
+    pub fn info(&self, name: &str) -> u64 {
+        let text = self.connect().line("INFO everything").map(|r| r.text()).unwrap_or_default();
+        let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("INFO has no number {name}:\n{text}"))
     }
 
     /// The end of what the server printed.

@@ -679,9 +679,10 @@ fn a_key_is_gone_when_its_time_is_over() {
     let mut c = look.connect();
     for (make, key) in [("SET a 1 PX 700", "a"), ("PSETEX b 700 1", "b"), ("SET c 1", "c"), ("RPUSH d 1 2", "d")] {
         c.line(make).expect("a key is made");
+        let begin = std::time::Instant::now();
         c.line(&format!("PEXPIRE {key} 700")).expect("PEXPIRE");
         let left = c.line(&format!("PTTL {key}")).expect("PTTL").int().expect("a number");
-        assert!((0..=700).contains(&left), "{key}: PTTL {left}");
+        assert!((0..=700).contains(&left) || begin.elapsed().as_millis() >= 700, "{key}: PTTL {left}");
     }
     std::thread::sleep(Duration::from_millis(720));
     for line in ["GET a", "EXISTS a b c d", "TYPE d", "TTL c", "KEYS *"] {

@@ -3,8 +3,9 @@
 use crate::common::registers::modelled;
 use crate::common::{Random, Reply};
 use crate::net::{CLIENTS, End, HostId, Ms, Net};
+use crate::truth::{self, Places};
 use history::models::{Calls, RegisterOp as Op, Replies};
-use history::{Called, History, Operation};
+use history::{Called, History, Operation, Outcome};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
@@ -33,6 +34,40 @@ pub struct Recorded {
     pub echoes: u64,
     /// What the newest epochs said of keys, by epoch and key: it never changes.
     past: BTreeMap<(u64, u32), Reply>,
+    /// The writes of marked pipelines, in order.
+    marked: BTreeMap<u64, Vec<Called>>,
+    marks: u64,
+}
+
+impl Recorded {
+    /// The log, read to its end, tells where the writes of marked pipelines are, and must agree with what replies told.
+    pub fn find(&mut self, places: &Places) {
+        for (mark, writes) in std::mem::take(&mut self.marked) {
+            // Part of it was refused: which, the log does not say
+            if places.get(&mark).is_some_and(|place| place.epochs != writes.len() as u64) {
+                continue;
+            }
+            let epochs: Vec<_> = match places.get(&mark) {
+                Some(place) => (place.first..).take(writes.len()).map(Some).collect(),
+                None => vec![None; writes.len()],
+            };
+            for (write, epoch) in writes.into_iter().zip(epochs) {
+                self.found(write, epoch);
+            }
+        }
+    }
+
+    fn found(&mut self, write: Called, epoch: Option<u64>) {
+        let told = self.history.operation(write);
+        let replied = told.outcome != Outcome::Unknown;
+        if (replied && epoch.is_none()) || (told.epoch.is_some() && told.epoch != epoch) {
+            self.violations.push(format!("the log has at {epoch:?} what a client knows as {told:?}"));
+        }
+        match epoch {
+            Some(epoch) => self.history.found(write, epoch),
+            None => self.history.fail(write, self.clock),
+        }
+    }
 }
 
 /// What all clients of a run share.
@@ -49,6 +84,12 @@ impl Record {
         all.clock += 1;
         let now = all.clock;
         all.history.call(client, calls, now)
+    }
+
+    fn next_mark(&self) -> u64 {
+        let mut all = self.lock();
+        all.marks += 1;
+        all.marks
     }
 
     fn instant(&self) -> u64 {
@@ -131,6 +172,20 @@ enum Asked {
     Echo(u64),
 }
 
+/// Requests that are sent at once.
+#[derive(Default)]
+struct Pipeline {
+    text: String,
+    asked: Vec<Asked>,
+    /// What tells it from all others in the log, if it writes.
+    mark: Option<u64>,
+    writes: Vec<Called>,
+}
+
+fn writes(calls: &[(u32, Op)]) -> bool {
+    calls.iter().any(|(_, op)| *op != Op::Get)
+}
+
 /// A reply, the instant at which it came, and whether it is of a write.
 type Returned = (Called, Replies, u64, bool);
 
@@ -159,6 +214,8 @@ pub struct Client {
     pub calls: usize,
     /// Milliseconds between two pipelines, at most.
     pub think: Ms,
+    /// Whether the first write of each pipeline tells it from all others.
+    pub marks: bool,
     pub random: Random,
     pub record: Record,
 }
@@ -178,7 +235,7 @@ impl Client {
     async fn talk(&mut self, connection: &mut Connection) -> io::Result<()> {
         let mut newest = None;
         while !self.record.lock().stop && !self.random.chance(1) {
-            let (text, asked) = self.pipeline();
+            let Pipeline { text, asked, .. } = self.pipeline();
             connection.send(&text).await?;
             let mut returned: Vec<Returned> = Vec::new();
             for one in asked {
@@ -264,8 +321,7 @@ impl Client {
         match replies {
             Some(replies) if in_order && items.len() == calls.len() => {
                 self.record.lock().transactions += 1;
-                let writes = calls.iter().any(|(_, op)| *op != Op::Get);
-                Ok(Some((called, replies, self.record.instant(), writes)))
+                Ok(Some((called, replies, self.record.instant(), writes(calls))))
             }
             _ => {
                 self.violation(format!("EXEC of {calls:?} answers {reply:?}"));
@@ -295,32 +351,61 @@ impl Client {
         }
     }
 
-    fn pipeline(&mut self) -> (String, Vec<Asked>) {
-        let (mut text, mut asked) = (String::new(), Vec::new());
+    fn pipeline(&mut self) -> Pipeline {
+        let mut pipeline = Pipeline::default();
         for _ in 0..1 + self.random.below(self.calls) {
             match self.random.below(10) {
                 0 => {
                     let number = self.random.next() % 1_000_000;
-                    text += &format!("ECHO {number}\n");
-                    asked.push(Asked::Echo(number));
+                    pipeline.text += &format!("ECHO {number}\n");
+                    pipeline.asked.push(Asked::Echo(number));
                 }
                 1 | 2 => {
                     let calls: Calls = (0..2 + self.random.below(2)).map(|_| self.call()).collect();
-                    text += "MULTI\n";
-                    calls.iter().for_each(|(key, op)| text += &(op.request(*key) + "\n"));
-                    text += "EXEC\n";
-                    asked.push(Asked::Transaction(self.record.call(self.number, calls.clone()), calls));
+                    self.mark(&mut pipeline, &calls);
+                    pipeline.text += "MULTI\n";
+                    calls.iter().for_each(|(key, op)| pipeline.text += &(op.request(*key) + "\n"));
+                    pipeline.text += "EXEC\n";
+                    let called = self.called(&mut pipeline, &calls);
+                    pipeline.asked.push(Asked::Transaction(called, calls));
                 }
                 _ => {
                     let (key, op) = self.call();
-                    text += &(op.request(key) + "\n");
-                    asked.push(Asked::Call(self.record.call(self.number, vec![(key, op.clone())]), op));
+                    self.mark(&mut pipeline, &[(key, op.clone())]);
+                    self.call_of(&mut pipeline, key, op);
                 }
             }
         }
+        if let Some(mark) = pipeline.mark {
+            self.record.lock().marked.insert(mark, std::mem::take(&mut pipeline.writes));
+        }
         // The epoch of the last write
-        text += "LOOK.LAST\n";
-        (text, asked)
+        pipeline.text += "LOOK.LAST\n";
+        pipeline
+    }
+
+    /// Before its first write: a write that is nowhere else. (Not earlier, for a read behind a write is never old.)
+    fn mark(&mut self, pipeline: &mut Pipeline, next: &[(u32, Op)]) {
+        if !self.marks || pipeline.mark.is_some() || !writes(next) {
+            return;
+        }
+        let mark = self.record.next_mark();
+        pipeline.mark = Some(mark);
+        // An odd key: numbers are on the even ones
+        let key = self.key() | 1;
+        self.call_of(pipeline, key, Op::Set(truth::mark(mark).into()));
+    }
+
+    fn call_of(&self, pipeline: &mut Pipeline, key: u32, op: Op) {
+        pipeline.text += &(op.request(key) + "\n");
+        let called = self.called(pipeline, &[(key, op.clone())]);
+        pipeline.asked.push(Asked::Call(called, op));
+    }
+
+    fn called(&self, pipeline: &mut Pipeline, calls: &[(u32, Op)]) -> Called {
+        let called = self.record.call(self.number, calls.to_vec());
+        pipeline.writes.extend(writes(calls).then_some(called));
+        called
     }
 
     fn key(&mut self) -> u32 {

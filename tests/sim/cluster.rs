@@ -127,6 +127,7 @@ impl Run {
             keys: self.keys.clone(),
             calls: self.plan.calls,
             think: self.plan.think,
+            marks: self.plan.marks,
             random: Random::new(self.random.next()),
             record: self.record.clone(),
         };
@@ -305,6 +306,7 @@ impl Run {
     /// Checks what clients saw in this round, and lets go of it.
     fn judge(&mut self, liveness: Result<(), String>) -> Verdict {
         let mut record = self.record.lock();
+        record.find(&self.truth.take_places());
         let mut violations = self.truth.violations();
         violations.append(&mut record.violations);
         let (history, of_the_past) = (std::mem::take(&mut record.history), std::mem::take(&mut record.looked_back));

@@ -59,6 +59,8 @@ pub struct Plan {
     /// Calls and transactions in a pipeline, and time between two pipelines of a client, at most.
     pub calls: usize,
     pub think: Ms,
+    /// Whether clients mark their pipelines, so that the log tells what became of those without a reply.
+    pub marks: bool,
     /// A round is a time of faults, a time without, and a check of all that clients saw in it.
     pub rounds: u32,
     pub faulty: Ms,
@@ -106,6 +108,7 @@ impl Plan {
             keys_for: 4_000,
             calls: 4,
             think: 60,
+            marks: false,
             rounds: 1,
             faulty: 10_000,
             pace,
@@ -127,13 +130,14 @@ impl Plan {
     fn long(mut self, random: &mut Random) -> Plan {
         self.settings.checkpoint_look = 1000;
         self.settings.heartbeat = *random.pick(&[100, 500, 500, 500]);
-        let (pace, keys_for) = (self.pace * 40, 600_000);
-        Plan { step: 20, think: 20_000, pace, lasting: 30_000, keys_for, rounds: 24, faulty: 3_600_000, ..self }
+        let (pace, keys) = (self.pace * 40, self.keys * 4);
+        let often = Plan { pace, keys, keys_for: 60_000, marks: true, ..self };
+        Plan { step: 20, think: 20_000, lasting: 30_000, rounds: 24, faulty: 3_600_000, ..often }
     }
 
-    /// More keys, so that as many clients touch a key at once.
+    /// More keys, so that as many clients touch a key at once. (An even number of them, as in all lives with marks.)
     fn dense(self, random: &mut Random) -> Plan {
-        let (clients, keys) = (self.clients * 4, 32 + random.below(96) as u32);
-        Plan { clients, keys, keys_for: 2_000, calls: 8, think: 5, rounds: 20, ..self }
+        let (clients, keys) = (self.clients * 4, 32 + 2 * random.below(48) as u32);
+        Plan { clients, keys, keys_for: 2_000, calls: 8, think: 5, marks: true, rounds: 20, ..self }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::net::Ms;
 use look::apply::machine::{Body, Committed};
-use look::base::mix64;
+use look::base::batch::{Batch, Chunk, handler};
+use look::base::{GatewayId, mix64};
 use look::raft::Leadership;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -29,6 +30,44 @@ struct Seen {
     states: BTreeMap<u64, After>,
     leaders: BTreeMap<u64, u64>,
     violations: Vec<String>,
+    /// The newest epoch.
+    epoch: u64,
+    /// The last chunk of each gateway that ran.
+    ran: BTreeMap<GatewayId, u64>,
+    /// Where the log has the pipelines that bear a mark, since the last question.
+    places: Places,
+}
+
+/// Pipelines by their marks.
+pub type Places = BTreeMap<u64, Place>;
+
+/// Where a pipeline is in the log.
+pub struct Place {
+    pub first: u64,
+    pub epochs: u64,
+}
+
+/// What a client writes to know its pipeline in the log.
+pub fn mark(number: u64) -> String {
+    format!("#{number}#")
+}
+
+fn mark_in(blob: &[u8]) -> Option<u64> {
+    std::str::from_utf8(blob.split(|byte| *byte == b'#').nth(1)?).ok()?.parse().ok()
+}
+
+/// How many epochs a chunk makes: its calls, a transaction being one.
+fn epochs_of(chunk: &Chunk) -> u64 {
+    let (mut epochs, mut calls) = (0, chunk.calls());
+    while let Some(call) = calls.next() {
+        match (call.handler, call.words.get(0)) {
+            (handler::SYSTEM, handler::SYSTEM_HASH_SEED | handler::SYSTEM_NODE) => continue,
+            (handler::EXEC, records) => calls.by_ref().take(records as usize).for_each(drop),
+            _ => {}
+        }
+        epochs += 1;
+    }
+    epochs
 }
 
 /// Clones share it.
@@ -46,6 +85,27 @@ fn body_of(body: &Body) -> u64 {
         _ => {}
     }
     sum
+}
+
+impl Seen {
+    /// A batch is applied for the first time. Of each gateway's chunks only the next one runs.
+    fn find_marks(&mut self, batch: &Batch) {
+        let mut epoch = self.epoch;
+        for chunk in &batch.chunks {
+            let ran = self.ran.entry(chunk.gateway).or_default();
+            if chunk.sequence != *ran + 1 {
+                continue;
+            }
+            *ran = chunk.sequence;
+            let epochs = epochs_of(chunk);
+            if let Some(number) = mark_in(&chunk.blob)
+                && self.places.insert(number, Place { first: epoch + 1, epochs }).is_some()
+            {
+                self.violations.push(format!("pipeline {number} is applied twice"));
+            }
+            epoch += epochs;
+        }
+    }
 }
 
 impl Truth {
@@ -72,6 +132,9 @@ impl Truth {
             }
             expected = index + 1;
             let this = Entry { term, body: body_of(&entry.body) };
+            if let (Body::Batch(batch), None) = (&entry.body, seen.entries.get(&index)) {
+                seen.find_marks(batch);
+            }
             let first = *seen.entries.entry(index).or_insert(this);
             if first != this {
                 seen.violations
@@ -83,6 +146,7 @@ impl Truth {
     /// The state after entry `index`: the same on every node, and neither epochs nor log time ever go back.
     pub fn state(&self, node: u64, index: u64, after: After) {
         let mut seen = self.seen();
+        seen.epoch = seen.epoch.max(after.epoch);
         let first = *seen.states.entry(index).or_insert(after);
         if first != after {
             seen.violations.push(format!("node {node} has at entry {index} {after:?}, another node had {first:?}"));
@@ -134,6 +198,11 @@ impl Truth {
         let mut seen = self.seen();
         seen.entries = seen.entries.split_off(&index);
         seen.states = seen.states.split_off(&index);
+    }
+
+    /// The pipelines that the log has got since the last call.
+    pub fn take_places(&self) -> Places {
+        std::mem::take(&mut self.seen().places)
     }
 
     pub fn leaders(&self) -> usize {

@@ -265,6 +265,7 @@ fn look(lines: &mut Lines<'_>, facts: &NodeFacts) {
     lines.add("leader", facts.leader.map_or_else(|| "none".to_owned(), |id| id.to_string()));
     lines.add("role", if facts.is_leader { "leader" } else { "follower" });
     lines.add("term", facts.term);
+    lines.add("log_first", facts.log_first);
     lines.add("log_last", facts.log_last);
     lines.add("log_committed", facts.log_committed);
     lines.add("log_applied", facts.log_applied);

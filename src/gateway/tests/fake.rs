@@ -231,8 +231,8 @@ impl Code for FakeCode {
             id: CommandId(i as u32),
             write: NAMES[i].2,
             arity: NAMES[i].1,
-            no_multi: false,
             fast: NAMES[i].0 != "large",
+            weighs_stored: false,
         })
     }
     fn parse(&self, id: CommandId, request: Request<'_>, db: u8, into: &mut ChunkBuilder) -> Result<(), ParseError> {
@@ -301,6 +301,9 @@ impl Reads for FakeReads {
     }
     fn bound(&mut self, _: &FakeCode, calls: &ChunkBuilder, at: BuilderPlace) -> u64 {
         if is_large(calls, at.word()) { LARGE_READ_OPS + 1 } else { 100 }
+    }
+    fn admit(&mut self, _: &FakeCode, _: &ChunkBuilder, _: BuilderPlace) -> Result<(), ParseError> {
+        Ok(())
     }
     fn settle(&mut self, _: &Plan, _: i64) -> Cost {
         Cost::default()

@@ -36,7 +36,7 @@ async fn a_client_that_takes_nothing_for_the_soft_limits_seconds_is_closed() {
     let begin = Instant::now();
     peer.send("FILL 1000000\r\n".repeat(50).as_bytes()).await;
     while !gateway.shared().clients.is_empty() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "still there");
+        assert!(begin.elapsed() < PATIENCE, "still there");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(begin.elapsed() >= Duration::from_millis(900), "{:?}", begin.elapsed());
@@ -46,8 +46,8 @@ async fn a_client_that_takes_nothing_for_the_soft_limits_seconds_is_closed() {
 async fn idle_clients_are_closed_when_a_timeout_is_set() {
     let (gateway, _) = start_with(&[("timeout", "1")]).await;
     let mut peer = Peer::connect(&gateway).await;
-    peer.says("PING", "+PONG\r\n").await;
     let begin = Instant::now();
+    peer.says("PING", "+PONG\r\n").await;
     peer.is_closed().await;
     assert!(begin.elapsed() >= Duration::from_millis(900), "{:?}", begin.elapsed());
 }
@@ -60,21 +60,22 @@ async fn a_stranger_has_five_seconds_however_busy_he_is() {
     // Whoever resets his connection has no more time than others
     let gateway = &gateway;
     let busy = ["PING\r\n", "RESET\r\n"].map(|request| async move {
-        let (mut peer, begin) = (Peer::connect(gateway).await, Instant::now());
-        while peer.0.write_all(request.as_bytes()).await.is_ok() && begin.elapsed() < Duration::from_secs(10) {
+        let (begin, mut peer) = (Instant::now(), Peer::connect(gateway).await);
+        while peer.0.write_all(request.as_bytes()).await.is_ok() {
+            assert!(begin.elapsed() < PATIENCE, "a busy stranger is never closed");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         begin.elapsed()
     });
     for lived in futures_util::future::join_all(busy).await {
-        assert!((4..8).contains(&lived.as_secs()), "{lived:?}");
+        assert!(lived.as_secs() >= 4, "{lived:?}");
     }
     friend.says("PING", "+PONG\r\n").await;
     // Who was known becomes a stranger by it, from that moment on
-    friend.says("RESET", "+RESET\r\n").await;
     let begin = Instant::now();
+    friend.says("RESET", "+RESET\r\n").await;
     friend.is_closed().await;
-    assert!((4..8).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    assert!(begin.elapsed().as_secs() >= 4, "{:?}", begin.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

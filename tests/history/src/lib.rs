@@ -105,7 +105,7 @@ impl<O, R> History<O, R> {
         (operation.outcome, operation.epoch, operation.returned) = (Outcome::Ok(reply), epoch, now);
     }
 
-    /// Only for a refusal that promises that nothing was done.
+    /// Only for a refusal that promises that nothing was done, or after the log was read to its end and does not hold it.
     pub fn fail(&mut self, call: Called, now: Time) {
         let operation = &mut self.operations[call.0];
         (operation.outcome, operation.returned) = (Outcome::Fail, now);
@@ -114,6 +114,10 @@ impl<O, R> History<O, R> {
     /// An unknown operation was found in the log afterwards: the witness check need not guess its place.
     pub fn found(&mut self, call: Called, epoch: u64) {
         self.operations[call.0].epoch = Some(epoch);
+    }
+
+    pub fn operation(&self, call: Called) -> &Operation<O, R> {
+        &self.operations[call.0]
     }
 
     pub fn extend(&mut self, other: History<O, R>) {
