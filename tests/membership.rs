@@ -393,6 +393,41 @@ fn an_export_of_an_epoch_before_the_log_says_what_can_be_had() {
     assert_eq!(cluster.ask(id, "GET key").expect("answers").text(), "29");
 }
 
+#[test]
+fn an_export_that_the_log_does_not_wait_for_says_so_and_leaves() {
+    if subject_is_redis() {
+        return skip("Redis has no cluster of this kind");
+    }
+    let dir = directory();
+    let flags = vec![["--set", "log-keep-entries=4"].map(String::from).to_vec()];
+    let mut cluster = Cluster::start_with(dir.path(), flags).unwrap_or_else(|why| panic!("{why}"));
+    let write =
+        |cluster: &Cluster| (0..30).for_each(|n| drop(cluster.ask(1, &format!("SET key {n}")).expect("writes")));
+    // It joins before its epoch, and is away while that comes and goes
+    let stop = epoch(&cluster) + 20;
+    let id = cluster.join_with(vec!["--stop-at".into(), stop.to_string()]).expect("starts");
+    wait("it follows", || line_of(&cluster, 1, id).is_some_and(|line| line.ends_with("lag=0")));
+    cluster.kill9(id);
+    write(&cluster);
+    let (saved, past) = (epoch(&cluster), cluster.node(1).info("log_last"));
+    cluster.ask(1, "SAVE").expect("is saved");
+    write(&cluster);
+    cluster.ask(1, "SAVE").expect("is saved");
+    wait("the log lets go", || cluster.node(1).info("log_first") + 8 > past);
+    assert!(saved > stop, "INVALID: epoch {stop} is the checkpoint's");
+    let newest = epoch(&cluster);
+    cluster.launch(id).expect("starts");
+    let node = cluster.nodes[id - 1].as_mut().expect("was started");
+    let status = node.await_exit(PATIENCE);
+    let said = node.output();
+    assert!(
+        status.is_some_and(|s| !s.success()) && said.contains("let go of it while this node joined"),
+        "{status:?}: {said}"
+    );
+    assert!(said.contains(&format!("--stop-at {newest} or later can be had")), "{said}");
+    wait("its leave", || line_of(&cluster, 1, id).is_none());
+}
+
 /// Waits until a node serves.
 fn await_answer(cluster: &mut Cluster, id: usize) {
     let node = cluster.nodes[id - 1].as_mut().expect("was started");

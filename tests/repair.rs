@@ -6,7 +6,7 @@
 mod common;
 
 use common::server::{skip, subject_is_redis};
-use common::{Cluster, Random, setting};
+use common::{Cluster, Random, Server, setting};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -164,4 +164,41 @@ fn a_node_with_a_flipped_bit_says_so_and_is_replaced() {
         "repair: {flips} flips: {ended} nodes ended at their start, {stopped} while they served, {whole} had nothing damaged; all whole again"
     );
     assert!(ended + stopped > 0, "INVALID: no flip did any harm");
+}
+
+/// The read that meets the damage says so itself, among others of its pipeline too, and nobody's connection is lost.
+#[test]
+fn a_read_of_a_damaged_page_is_answered() {
+    if subject_is_redis() {
+        return skip("Redis has no pages");
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut server = Server::look(dir.path(), &[]).expect("a node");
+    let value = |n: usize| format!("{n:0200}");
+    let gets: Vec<_> = (0..4000).map(|n| common::words(&format!("GET key:{n}"))).collect();
+    let sets: Vec<_> = (0..4000).map(|n| common::words(&format!("SET key:{n} {}", value(n)))).collect();
+    server.connect().pipeline(&sets).expect("writes");
+    assert_eq!(server.connect().line("SAVE").expect("is saved").text(), "OK");
+    server.kill9();
+    let mut found = Vec::new();
+    files(dir.path(), &mut found);
+    found.retain(|path| path.to_string_lossy().contains("/blobs/"));
+    for path in found {
+        let mut bytes = fs::read(&path).expect("a file");
+        // The pages that refer to others are the last
+        let leaves = bytes.len() / 2;
+        (0..leaves).step_by(2048).for_each(|at| bytes[at] ^= 1);
+        fs::write(&path, bytes).expect("flips");
+    }
+    let server = Server::look(dir.path(), &[]).expect("a node that has met none of it");
+    let mut connection = server.connect();
+    let mut damaged = 0;
+    for (n, batch) in gets.chunks(8).enumerate() {
+        let replies = connection.pipeline(batch).unwrap_or_else(|e| panic!("{e}: {}", server.output()));
+        for (reply, n) in replies.iter().zip(8 * n..) {
+            damaged += usize::from(reply.is_error());
+            assert!(reply.text() == value(n) || reply.text().starts_with("DAMAGED "), "key:{n}: {reply:?}");
+        }
+    }
+    assert!(damaged > 0, "INVALID: no flip did any harm");
 }

@@ -15,7 +15,7 @@ use crate::command::costs::{Costs, Counter, Totals};
 use crate::command::show;
 use crate::lang::env::{Call as ProgramCall, Ended, Env, random_source};
 use crate::resp::{ReplyBuf, Version};
-use crate::store::{Read, Writer};
+use crate::store::{PageError, Read, Writer};
 use std::sync::Arc;
 
 /// Removals of expired keys before a batch, at most: bounded work, the rest waits for the next batch.
@@ -37,6 +37,11 @@ pub enum RunError {
     Panicked(LogIndex, String),
     #[error("a page of the state cannot be read: {0}")]
     Page(String),
+}
+
+/// What a read answers that needs a page which cannot be had.
+pub fn damaged(fault: &PageError) -> String {
+    format!("DAMAGED {fault}; this node serves no more, and says in its output what to do")
 }
 
 /// Keys that a batch will look up: fetched ahead, many at a time.
@@ -450,7 +455,14 @@ impl Runner {
         };
         self.call += 1;
         let call = ProgramCall { patience, ..self.program_call(command, db, words, blob) };
+        let start = reply.len();
         let ended = self.env.read(self.table.code(), &call, state, reply);
+        if ended == Ended::Panicked
+            && let Some(fault) = state.arena().pages().fault()
+        {
+            reply.rollback(start);
+            reply.error(damaged(fault));
+        }
         if ended != Ended::Large {
             self.costs.count(command, ended != Ended::Done, self.env.ops(), self.env.locs(), words, true);
         }

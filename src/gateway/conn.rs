@@ -296,8 +296,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         self.out = reply;
         match outcome {
             Outcome::Applied => {}
-            Outcome::Refused(text) => refuse(&plan, &text, &mut self.out),
-            Outcome::CodeChanged => refuse(&plan, "TRYAGAIN the commands have changed; send again", &mut self.out),
+            Outcome::Refused(text) => refuse(&plan, Place::default(), &text, &mut self.out),
+            Outcome::CodeChanged => {
+                refuse(&plan, Place::default(), "TRYAGAIN the commands have changed; send again", &mut self.out)
+            }
             Outcome::TooLong => {
                 self.shared.totals.output_limit_disconnections.fetch_add(1, Relaxed);
                 return Err(End::Killed);
@@ -330,7 +332,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         if self.chunk.reads > 0 {
             let fence = self.shared.backend.fence(self.session.consistency, self.session.last_epoch).await;
             if let Err(refused) = fence {
-                refuse(&self.chunk.plan, &refused.0, &mut self.out);
+                refuse(&self.chunk.plan, Place::default(), &refused.0, &mut self.out);
                 return self.flush().await;
             }
         }
@@ -412,7 +414,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
             }
             Err((error, plan)) => {
                 self.out.set_version(self.chunk.version);
-                refuse(&plan, &error.to_string(), &mut self.out);
+                refuse(&plan, Place::default(), &error.to_string(), &mut self.out);
                 self.chunk.plan = plan;
             }
         }
@@ -604,11 +606,12 @@ async fn feed(receiver: Option<&mut broadcast::Receiver<Vec<u8>>>) -> Vec<u8> {
     }
 }
 
-/// Answers a plan that was not run: an error for each call, the ready answers as they are.
-fn refuse(plan: &Plan, text: &str, out: &mut ReplyBuf) {
-    let (mut literal, mut skip) = (0, 0);
-    for step in &plan.steps {
+/// Answers a plan that was not run from `place` on: an error for each call, the ready answers as they are.
+pub fn refuse(plan: &Plan, place: Place, text: &str, out: &mut ReplyBuf) {
+    let (mut literal, mut skip, mut done) = (place.literal, 0, place.done);
+    for step in plan.steps.iter().skip(place.step) {
         let inside = skip > 0;
+        let answered = std::mem::take(&mut done);
         skip = if inside { skip - 1 } else { 0 };
         match *step {
             Step::Literal(bytes) => {
@@ -618,7 +621,7 @@ fn refuse(plan: &Plan, text: &str, out: &mut ReplyBuf) {
                 }
                 literal = end;
             }
-            Step::Records(count) | Step::Riders(count) if !inside => (0..count).for_each(|_| out.error(text)),
+            Step::Records(count) | Step::Riders(count) if !inside => (answered..count).for_each(|_| out.error(text)),
             Step::Exec { steps, .. } => {
                 out.error(text);
                 skip = steps;

@@ -27,6 +27,7 @@ mod tests;
 mod tls;
 
 pub use chunk::EXPORT_WRITES;
+pub use conn::refuse;
 pub use listen::{Gateway, GatewayError, GatewayOptions, TlsListen};
 
 use crate::command::costs::Total;

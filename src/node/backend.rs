@@ -24,6 +24,7 @@ use crate::lang::engine::Engine;
 use crate::raft::{Change, Raft};
 use crate::resp::{ReplyBuf, Request};
 use crate::store::{Entry, Read, Value};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -225,9 +226,12 @@ impl Backend for NodeBackend {
         }
         let task = move || {
             let keys = keys_of_plan(&code.table, &plan);
-            let version = match node.history.at(&node.state.store(), at, keys.as_deref()) {
-                Ok(version) => version,
-                Err(e) => return Err((past_error(e), plan)),
+            // A page of an old checkpoint may be damaged
+            let found = AssertUnwindSafe(|| node.history.at(&node.state.store(), at, keys.as_deref()));
+            let version = match catch_unwind(found) {
+                Ok(Ok(version)) => version,
+                Ok(Err(e)) => return Err((past_error(e), plan)),
+                Err(_) => return Err((PastError::Unreadable("the state of that time cannot be read".into()), plan)),
             };
             let mut place = Place::default();
             match version {

@@ -3,13 +3,14 @@
 use super::code::NodeCode;
 use super::state::SharedState;
 use crate::apply::pending::{Cost, Plan, Step, Watch};
-use crate::apply::runner::{Runner, unchanged};
+use crate::apply::runner::{Runner, damaged, unchanged};
 use crate::base::batch::{BuilderPlace, ChunkBuilder};
 use crate::base::words::{BytesWord, ListWord};
 use crate::base::{Clock, KeyHasher, Stopwatch, mix64};
 use crate::command::args::for_each_key;
 use crate::command::{Command, LARGE_READ_OPS, Table};
 use crate::gateway::backend::{Code, ParseError, Place, Ran, Reads};
+use crate::gateway::refuse;
 use crate::lang::env::Ended;
 use crate::lang::grammar::Grammar;
 use crate::lang::helpers::number;
@@ -17,6 +18,7 @@ use crate::lang::poly::{Anything, Nothing, Place as Where, Stored};
 use crate::resp::ReplyBuf;
 use crate::store::{Read, Reader, SYSTEM_DB, Value, WindowError};
 use smallvec::SmallVec;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 pub struct NodeReads {
@@ -81,7 +83,7 @@ impl Reads for NodeReads {
         let reader = match newest_reader(&self.state, &mut self.reader) {
             Ok(reader) => reader,
             Err(e) => {
-                plan.steps.iter().for_each(|_| out.error(e.to_string()));
+                refuse(plan, *place, &e.to_string(), out);
                 return Ran::All;
             }
         };
@@ -100,8 +102,10 @@ impl Reads for NodeReads {
         match code.table.by_handler(call.handler).map(|n| &code.table[n]) {
             Some(command) if command.write && !command.weighs_stored => command.cost.ops.eval(call.words, &Nothing),
             // What cannot be looked at now is refused when it is read
-            _ => newest_reader(&self.state, &mut self.reader)
-                .map_or(0, |reader| bound(&code.table, &reader.newest(), &call, &calls.blob)),
+            _ => newest_reader(&self.state, &mut self.reader).map_or(0, |reader| {
+                let newest = reader.newest();
+                whole(&newest, || bound(&code.table, &newest, &call, &calls.blob)).unwrap_or(0)
+            }),
         }
     }
 
@@ -111,11 +115,11 @@ impl Reads for NodeReads {
         if command.cost.ops.eval(call.words, &Anything) <= code.max_write_cost() {
             return Ok(());
         }
-        let reader =
-            newest_reader(&self.state, &mut self.reader).map_err(|e| ParseError(e.to_string().into_bytes().into()))?;
+        let refused = |why: String| ParseError(why.into_bytes().into());
+        let reader = newest_reader(&self.state, &mut self.reader).map_err(|e| refused(e.to_string()))?;
         let state = &reader.newest();
         let stored = Sizes { state, db: call.db, blob: &calls.blob, grammar: &command.grammar, collections: &[] };
-        code.check_bound(command, call.words, &stored)
+        whole(state, || code.check_bound(command, call.words, &stored)).unwrap_or_else(|why| Err(refused(why)))
     }
 
     fn settle(&mut self, plan: &Plan, slow_us: i64) -> Cost {
@@ -132,9 +136,35 @@ impl Drop for NodeReads {
     }
 }
 
-/// Answers the steps of a plan of reads from `place` on.
+/// Answers the steps of a plan of reads from `place` on; with an error, where a page that they need cannot be had.
 #[allow(clippy::too_many_arguments)]
 pub fn run_plan<R: Read>(
+    runner: &mut Runner,
+    table: &Table,
+    state: &R,
+    plan: &Plan,
+    place: &mut Place,
+    reply_bytes: usize,
+    patient: bool,
+    out: &mut ReplyBuf,
+) -> Ran {
+    let ran = whole(state, || run_steps(runner, table, state, plan, place, reply_bytes, patient, out));
+    ran.unwrap_or_else(|why| {
+        refuse(plan, *place, &why, out);
+        Ran::All
+    })
+}
+
+/// What `read` finds in `state`; or why not, if a page of it cannot be had.
+fn whole<R: Read, T>(state: &R, read: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(read)).map_err(|cause| match state.arena().pages().fault() {
+        Some(fault) => damaged(fault),
+        None => resume_unwind(cause),
+    })
+}
+
+#[allow(clippy::too_many_arguments)]
+fn run_steps<R: Read>(
     runner: &mut Runner,
     table: &Table,
     state: &R,

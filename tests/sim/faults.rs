@@ -109,15 +109,14 @@ impl Run {
         });
     }
 
-    /// A random set of nodes on one side.
+    /// A random set of the nodes that are there on one side.
     fn partition(&mut self, one_way: bool, end: Ms) {
-        let nodes = self.nodes.len() as u64;
-        let apart = 1 + self.random.next() % ((1 << nodes) - 2);
-        let side = |n: u64| apart >> (n - 1) & 1;
-        // Hosts are numbered as they come
-        for (a, b) in (1..=nodes).flat_map(|a| (1..=nodes).map(move |b| (a, b))) {
+        let hosts: Vec<_> = self.nodes.iter().filter(|node| !node.gone).map(|node| node.host).collect();
+        let apart = 1 + self.random.next() % ((1 << hosts.len()) - 2);
+        let side = |at: usize| apart >> at & 1;
+        for (a, b) in (0..hosts.len()).flat_map(|a| (0..hosts.len()).map(move |b| (a, b))) {
             if side(a) != side(b) && (!one_way || side(a) == 1) {
-                self.net.cut(a, b);
+                self.net.cut(hosts[a], hosts[b]);
             }
         }
         self.repairs.push((end, Repair::Links));

@@ -120,6 +120,20 @@ fn seeds_pass() {
     assert!(others.is_empty(), "{}", others.join("\n"));
 }
 
+/// The lives that nobody waits for to end: a piece of each, for the checks of long histories must come to an end, and see.
+#[test]
+fn long_and_dense_lives_are_judged() {
+    let piece = |life, seconds| {
+        simulate_with(4, &[("LOOK_SIM_LIFE", life), ("LOOK_SIM_ROUNDS", "1"), ("LOOK_SIM_SECONDS", seconds)])
+    };
+    for (life, seconds) in [("long", "300"), ("dense", "3")] {
+        let outcome = piece(life, seconds).expect("an outcome");
+        assert_eq!(outcome.verdict, Verdict::Pass, "{life} life");
+    }
+    // In a pipeline that writes first no read is ever old: clients must not do only that
+    assert!(!cfg!(debug_assertions) || shown("dense", 3, "a read asks nobody").is_some());
+}
+
 /// Bugs planted in the code, one at a time, and the life and the seed that find each.
 const PLANTED: &[(&str, &str, u64)] = &[
     ("a follower leaves out a batch", "short", 3),

@@ -6,6 +6,8 @@ use crate::cluster::Run;
 use crate::common::Reply;
 use crate::net::{HostId, Net, address_of};
 use crate::node::JOIN_TOKEN;
+use look::disk::pages::MemoryGenerations;
+use look::disk::sim::SimDisk;
 use look::raft::{Joiner, Stream, join_over};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -123,10 +125,11 @@ impl Run {
         self.retire(i);
     }
 
-    /// It never comes back, and clients know.
+    /// It never comes back, its disks are thrown away, and clients know.
     fn retire(&mut self, i: usize) {
         let node = &mut self.nodes[i];
         node.gone = true;
+        (node.disk, node.pages) = (SimDisk::new(0), MemoryGenerations::default());
         self.record.lock().hosts.retain(|(_, id)| *id != node.id);
     }
 }
