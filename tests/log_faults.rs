@@ -171,7 +171,9 @@ fn who_appends_here_writes_and_the_mark_follows_in_the_pause() {
     let ops = disk.ops();
     for index in 1..=3 {
         let (tx, rx) = channel();
-        let done = Box::new(move |r: Result<(), LogError>| drop(tx.send((r.is_ok(), std::thread::current().id()))));
+        let done = Box::new(move |r: Result<(), LogError>| {
+            let _ = tx.send((r.is_ok(), std::thread::current().id()));
+        });
         let (position, payload) = (Position { term: 1, index }, Arc::new(payload(1, index)));
         log.append_here([Append { kind: Kind::Batch, position, payload }], done).expect("written");
         assert_eq!(rx.try_recv(), Ok((true, std::thread::current().id())), "durable before it returns");
