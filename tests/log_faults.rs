@@ -67,7 +67,11 @@ fn start(log: &Log, step: Step) -> Result<Ack, LogError> {
     match step {
         Step::Append(position) => {
             let payload = Arc::new(payload(position.term, position.index));
-            log.append([Append { kind: Kind::Batch, position, payload }], done)?
+            let entry = [Append { kind: Kind::Batch, position, payload }];
+            match position.index % 3 {
+                0 => log.append_here(entry, done)?,
+                _ => log.append(entry, done)?,
+            }
         }
         Step::Vote(vote) => log.save_vote(vote, done)?,
         Step::Truncate(last) => log.truncate_after(last, done)?,
@@ -158,6 +162,31 @@ fn snapshot(log: &Log) -> Shown {
     let range = state.purged.index + 1..state.last.index + 1;
     let records = log.read(range, usize::MAX).expect("live entries read");
     (state, records.into_iter().map(|r| (r.term, r.index, r.payload)).collect())
+}
+
+#[test]
+fn who_appends_here_writes_and_the_mark_follows_in_the_pause() {
+    let disk = SimDisk::new(5);
+    let log = open(&disk).expect("opens");
+    let ops = disk.ops();
+    for index in 1..=3 {
+        let (tx, rx) = channel();
+        let done = Box::new(move |r: Result<(), LogError>| {
+            let _ = tx.send((r.is_ok(), std::thread::current().id()));
+        });
+        let (position, payload) = (Position { term: 1, index }, Arc::new(payload(1, index)));
+        log.append_here([Append { kind: Kind::Batch, position, payload }], done).expect("written");
+        assert_eq!(rx.try_recv(), Ok((true, std::thread::current().id())), "durable before it returns");
+    }
+    // Three writes; the mark is the log thread's, which had nothing else to wake for
+    let begin = std::time::Instant::now();
+    while disk.ops() < ops + 4 {
+        assert!(begin.elapsed().as_secs() < 20, "no mark in the pause");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    drop(log);
+    let log = open(&disk).expect("opens again");
+    assert_eq!(log.read(1..4, usize::MAX).expect("reads").len(), 3);
 }
 
 #[test]

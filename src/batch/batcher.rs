@@ -410,7 +410,7 @@ impl Sender {
     }
 
     /// One batch, as soon as there is a place for it; what comes meanwhile goes with it. A small one waits until nothing is on
-    /// its way: an entry costs five hand-overs between threads, so that many small ones at once are slower than one behind the other.
+    /// its way: an entry costs three to five hand-overs between threads, so that many small ones at once are slower than one behind the other.
     async fn propose(&mut self, leadership: Leadership) {
         if std::mem::take(&mut self.shared.lock().refused) {
             tokio::time::sleep(RETRY_AFTER).await;

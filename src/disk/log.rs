@@ -2,7 +2,8 @@
 //!
 //! One writer thread takes everything that waits, lays it out as one *group* (`record.rs`) in an aligned buffer and
 //! makes it durable with one write; whoever waited is then called back. Entries, votes, truncations and purges share this
-//! one order, which Raft asks for.
+//! one order, which Raft asks for. A caller with nothing else to do may write on its own thread ([`Log::append_here`]):
+//! that saves two hand-overs between threads, which cost as much as a small write.
 //!
 //! Promises: a completion with `Ok` means durable. After the first failed write nothing is accepted any more: after a
 //! failed sync nobody can know what the disk holds. A torn tail is dropped at the next start only where `highwater.rs`
@@ -70,7 +71,7 @@ impl Payload for Bytes {
     }
 }
 
-/// Called once, on the writer's thread: must not block.
+/// Called once, on the thread that wrote: must not block, nor ask the log to write here.
 pub type Completion = Box<dyn FnOnce(Result<(), LogError>) + Send>;
 
 /// Tells whoever runs the writer by hand that there is work.
@@ -106,8 +107,53 @@ pub(super) struct Queue {
     /// `state.committed` is newer than the newest such record; it rides with the next write.
     pub committed_waits: bool,
     pub asleep: bool,
+    /// Something was written that the high-water record may not cover: the thread waits for a pause.
+    pub unmarked: bool,
+    /// How often something was taken to be written.
+    pub turns: u64,
     pub stop: bool,
     pub failed: Option<LogError>,
+}
+
+impl Queue {
+    /// Gives back `done` if there is nothing to wait for.
+    fn append(
+        &mut self,
+        entries: impl IntoIterator<Item = Append>,
+        done: Completion,
+    ) -> Result<Option<Completion>, LogError> {
+        let mut done = Some(done);
+        for Append { kind, position, payload } in entries {
+            let last = self.state.last.index;
+            // A log that never had an entry may begin anywhere
+            if position.index != last + 1 && last != 0 {
+                return Err(LogError::Gap { last, got: position.index });
+            }
+            self.state.last = position;
+            self.ops.push(Op { kind, position, payload: Some(payload), done: None });
+        }
+        if let Some(op) = self.ops.last_mut().filter(|op| op.done.is_none()) {
+            op.done = done.take()
+        }
+        Ok(done)
+    }
+
+    /// An error if a write failed before.
+    pub fn check(&self) -> Result<(), LogError> {
+        self.failed.as_ref().map_or(Ok(()), |failure| Err(LogError::Stopped(failure.to_string())))
+    }
+
+    /// Everything queued, the committed index in front when it is newer than on disk.
+    pub fn take(&mut self) -> Vec<Op> {
+        let mut ops = std::mem::take(&mut self.ops);
+        if std::mem::take(&mut self.committed_waits) {
+            let position = self.state.committed;
+            ops.push(Op { kind: Kind::Committed, position, payload: None, done: None });
+        }
+        self.turns += 1;
+        self.unmarked = true;
+        ops
+    }
 }
 
 /// Where durable entries lie. Changed by the writer only.
@@ -138,7 +184,9 @@ pub(super) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The log. Closing (dropping) it writes what is queued.
 pub struct Log {
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
+    /// Whoever holds it writes. None: a [`WriterByHand`] has it.
+    writer: Option<Arc<Mutex<Writer>>>,
+    thread: Option<JoinHandle<()>>,
     torn: bool,
     seal: Option<Arc<Sealer>>,
     /// Its random name.
@@ -149,9 +197,10 @@ impl Log {
     /// Opens the log in `disk`, or begins one if there is none.
     pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<Log, LogError> {
         let (mut log, writer) = Log::open_without_thread(disk, options, None)?;
-        let shared = log.shared.clone();
-        let thread = urgent::spawn("look-log", move || writer.run(&shared));
-        log.writer = Some(thread.map_err(LogError::io("start log thread"))?);
+        let (shared, writer) = (log.shared.clone(), Arc::new(Mutex::new(writer)));
+        log.writer = Some(writer.clone());
+        let thread = urgent::spawn("look-log", move || Writer::run(&writer, &shared));
+        log.thread = Some(thread.map_err(LogError::io("start log thread"))?);
         Ok(log)
     }
 
@@ -174,7 +223,7 @@ impl Log {
         let queue = Queue { state: places.state, asleep: call.is_some(), ..Queue::default() };
         let (queue, wake, places) = (Mutex::new(queue), Condvar::new(), Mutex::new(places));
         let shared = Arc::new(Shared { queue, wake, call, places, syncs: Histogram::default() });
-        Ok((Log { shared, writer: None, torn, seal, name }, writer))
+        Ok((Log { shared, writer: None, thread: None, torn, seal, name }, writer))
     }
 
     /// How long durable writes took since the log was opened.
@@ -198,27 +247,15 @@ impl Log {
 
     /// Queues entries, which must follow the last one. `done` is called when all are durable.
     pub fn append(&self, entries: impl IntoIterator<Item = Append>, done: Completion) -> Result<(), LogError> {
-        self.submit(|queue| {
-            let mut done = Some(done);
-            for entry in entries {
-                let last = queue.state.last.index;
-                // A log that never had an entry may begin anywhere
-                if entry.position.index != last + 1 && last != 0 {
-                    return Err(LogError::Gap { last, got: entry.position.index });
-                }
-                queue.state.last = entry.position;
-                queue.ops.push(Op {
-                    kind: entry.kind,
-                    position: entry.position,
-                    payload: Some(entry.payload),
-                    done: None,
-                });
-            }
-            if let Some(op) = queue.ops.last_mut().filter(|op| op.done.is_none()) {
-                op.done = done.take()
-            }
-            Ok(done)
-        })
+        self.submit(|queue| queue.append(entries, done))
+    }
+
+    /// The same, and writes what is queued on the caller's thread, unless the writer's is at it or there is none.
+    pub fn append_here(&self, entries: impl IntoIterator<Item = Append>, done: Completion) -> Result<(), LogError> {
+        match self.writer.as_ref().map(|writer| writer.try_lock()) {
+            Some(Ok(mut writer)) => writer.write_here(&self.shared, |queue| queue.append(entries, done)),
+            _ => self.append(entries, done),
+        }
     }
 
     pub fn save_vote(&self, vote: Vote, done: Completion) -> Result<(), LogError> {
@@ -264,9 +301,7 @@ impl Log {
     /// Runs `change` on the queue and wakes the writer if it sleeps. What `change` gives back is completed at once.
     fn submit(&self, change: impl FnOnce(&mut Queue) -> Result<Option<Completion>, LogError>) -> Result<(), LogError> {
         let mut queue = lock(&self.shared.queue);
-        if let Some(failure) = &queue.failed {
-            return Err(LogError::Stopped(failure.to_string()));
-        }
+        queue.check()?;
         let at_once = change(&mut queue)?;
         let wake = std::mem::take(&mut queue.asleep);
         drop(queue);
@@ -410,7 +445,7 @@ impl Drop for Log {
         self.shared.wake.notify_one();
         // The last owner may be a completion on the writer's own thread: it ends by itself then
         let own = std::thread::current().id();
-        if let Some(thread) = self.writer.take().filter(|t| t.thread().id() != own) {
+        if let Some(thread) = self.thread.take().filter(|t| t.thread().id() != own) {
             // A panic of the writer has already been reported by its completions' absence
             let _ = thread.join();
         }

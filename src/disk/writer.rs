@@ -1,4 +1,4 @@
-//! The log's writer: the one thread that changes its files.
+//! The log's writer: whoever holds it may change its files. Mostly a thread of its own, sometimes who appends.
 
 use super::highwater::{self, HighWater, Mark};
 use super::log::{
@@ -12,7 +12,7 @@ use super::seal::{Sealer, TRAILER_BYTES};
 use super::segment::{self, Head, Segment};
 use super::{AlignedBuf, BLOCK, Disk, LogError};
 use crate::base::planted::planted;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -42,13 +42,6 @@ pub(super) struct Writer {
     dirty: bool,
     preparing: Option<JoinHandle<Result<String, LogError>>>,
     spare_count: u64,
-}
-
-/// How a pause of the writer ended.
-enum Pause {
-    Over(Vec<Op>, bool),
-    Used,
-    Failed,
 }
 
 impl Writer {
@@ -115,19 +108,48 @@ impl Writer {
     }
 
     /// Until the log is closed or a write fails.
-    pub fn run(mut self, shared: &Shared) {
+    pub fn run(writer: &Mutex<Writer>, shared: &Shared) {
         loop {
-            let (ops, stop) = match self.next_ops(shared) {
-                Pause::Over(ops, stop) => (ops, stop),
-                Pause::Used => continue,
-                Pause::Failed => return,
+            let pause = wait(shared);
+            // The writer first: of two that took what was queued the first must write first
+            let mut writer = lock(writer);
+            let (ops, stop) = {
+                let mut queue = lock(&shared.queue);
+                if queue.failed.is_some() {
+                    return;
+                }
+                (queue.take(), queue.stop)
             };
-            self.now = Instant::now();
-            let written = self.write_and_tell(ops, stop, shared);
+            writer.now = Instant::now();
+            let written = writer.write_or_pause(ops, pause, stop, shared);
             if !written || (stop && lock(&shared.queue).ops.is_empty()) {
                 return;
             }
         }
+    }
+
+    /// Queues what `change` brings and writes it on the caller's thread.
+    pub fn write_here(
+        &mut self,
+        shared: &Shared,
+        change: impl FnOnce(&mut Queue) -> Result<Option<Completion>, LogError>,
+    ) -> Result<(), LogError> {
+        let mut queue = lock(&shared.queue);
+        queue.check()?;
+        let at_once = change(&mut queue)?;
+        // The thread sleeps without end while everything is marked
+        let rouse = queue.asleep && !queue.unmarked;
+        let ops = queue.take();
+        drop(queue);
+        if rouse {
+            shared.wake.notify_one();
+        }
+        self.now = Instant::now();
+        self.write_and_tell(ops, false, shared);
+        if let Some(done) = at_once {
+            done(Ok(()));
+        }
+        Ok(())
     }
 
     /// One turn of [`Writer::run`] that never waits.
@@ -138,18 +160,22 @@ impl Writer {
             if queue.failed.is_some() {
                 return Turn::Failed;
             }
-            let ops = if queue.ops.is_empty() && !pause { Vec::new() } else { take(&mut queue) };
+            let ops = if queue.ops.is_empty() && !pause { Vec::new() } else { queue.take() };
             queue.asleep = true;
             ops
         };
-        let written = if pause && ops.iter().all(|op| op.done.is_none()) {
-            self.use_pause(ops, shared)
-        } else {
-            self.write_and_tell(ops, false, shared)
-        };
+        let written = self.write_or_pause(ops, pause, false, shared);
         match written {
             true => Turn::Asleep(self.dirty || lock(&shared.queue).committed_waits),
             false => Turn::Failed,
+        }
+    }
+
+    /// Writes `ops`; if nobody waits for them, brings the high-water record up to date instead. False: it failed.
+    fn write_or_pause(&mut self, ops: Vec<Op>, pause: bool, stop: bool, shared: &Shared) -> bool {
+        match pause && ops.iter().all(|op| op.done.is_none()) {
+            true => self.use_pause(ops, shared),
+            false => self.write_and_tell(ops, stop, shared),
         }
     }
 
@@ -168,38 +194,15 @@ impl Writer {
         result.is_ok()
     }
 
-    /// Brings the high-water record up to date. False: it failed.
+    /// Nobody waits for `ops`: brings the high-water record up to date, too. False: it failed.
     fn use_pause(&mut self, ops: Vec<Op>, shared: &Shared) -> bool {
         let written = self.write_all(ops, shared, &mut Vec::new()).and_then(|()| self.mark());
         if let Err(failure) = &written {
             tracing::error!("{failure}");
             fail(shared, failure.clone());
         }
+        lock(&shared.queue).unmarked = false;
         written.is_ok()
-    }
-
-    /// Waits for work, or uses a pause to bring the high-water record up to date.
-    fn next_ops(&mut self, shared: &Shared) -> Pause {
-        let mut queue = lock(&shared.queue);
-        while queue.ops.is_empty() && !queue.stop {
-            queue.asleep = true;
-            if !self.dirty && !queue.committed_waits {
-                queue = shared.wake.wait(queue).unwrap_or_else(|e| e.into_inner());
-                continue;
-            }
-            let (q, timeout) = shared.wake.wait_timeout(queue, HIGHWATER_IDLE).unwrap_or_else(|e| e.into_inner());
-            queue = q;
-            if timeout.timed_out() && queue.ops.is_empty() {
-                queue.asleep = false;
-                let ops = take(&mut queue);
-                drop(queue);
-                self.now = Instant::now();
-                return if self.use_pause(ops, shared) { Pause::Used } else { Pause::Failed };
-            }
-        }
-        queue.asleep = false;
-        let stop = queue.stop;
-        Pause::Over(take(&mut queue), stop)
     }
 
     /// Lays out and writes all of `ops`; their completions end in `done` (called by the caller, with the result).
@@ -427,14 +430,25 @@ fn first_segment(disk: &dyn Disk, options: &LogOptions, log: u64) -> Result<Segm
     Segment::begin(disk, name, Head { log, segment: 1, group: 1, ..Head::default() })
 }
 
-/// Everything queued, the committed index in front when it is newer than on disk.
-fn take(queue: &mut Queue) -> Vec<Op> {
-    let mut ops = std::mem::take(&mut queue.ops);
-    if std::mem::take(&mut queue.committed_waits) {
-        let position = queue.state.committed;
-        ops.push(Op { kind: Kind::Committed, position, payload: None, done: None });
+/// Waits for work. True: none came for a while, and what was written since the last pause is not marked.
+fn wait(shared: &Shared) -> bool {
+    let mut queue = lock(&shared.queue);
+    while queue.ops.is_empty() && !queue.stop {
+        queue.asleep = true;
+        if !queue.unmarked && !queue.committed_waits {
+            queue = shared.wake.wait(queue).unwrap_or_else(|e| e.into_inner());
+            continue;
+        }
+        let turns = queue.turns;
+        let (q, timeout) = shared.wake.wait_timeout(queue, HIGHWATER_IDLE).unwrap_or_else(|e| e.into_inner());
+        queue = q;
+        if timeout.timed_out() && queue.ops.is_empty() && queue.turns == turns {
+            queue.asleep = false;
+            return true;
+        }
     }
-    ops
+    queue.asleep = false;
+    false
 }
 
 /// Answers everyone who waits and everyone to come with the failure.

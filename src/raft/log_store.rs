@@ -14,11 +14,12 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Memory for entries that are durable already.
-const RECENT_BYTES_MAX: usize = 64 << 20;
+/// Memory for entries that are durable already. What goes round in it should fit the processor's cache: with 64 MiB a SET at
+/// pipeline 64 took a tenth more of the processor.
+const RECENT_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one read for a peer or for apply.
 const READ_BYTES_MAX: usize = 4 << 20;
 
@@ -31,6 +32,8 @@ struct Store {
     recent: Mutex<Recent>,
     /// First entry of a log of which nothing was purged yet.
     begin: AtomicU64,
+    /// This node's disk is all that an entry waits for: nobody else needs this thread meanwhile.
+    sole: AtomicBool,
 }
 
 #[derive(Default)]
@@ -98,11 +101,16 @@ fn range_of(range: impl RangeBounds<u64>) -> Range<u64> {
 impl LogStore {
     pub fn new(log: Log) -> Self {
         let begin = AtomicU64::new(log.first_indexed() - 1);
-        LogStore(Arc::new(Store { log, recent: Mutex::default(), begin }))
+        LogStore(Arc::new(Store { log, recent: Mutex::default(), begin, sole: AtomicBool::new(false) }))
     }
 
     pub fn log(&self) -> &Log {
         &self.0.log
+    }
+
+    /// Whether this node is the only voter.
+    pub fn set_sole(&self, sole: bool) {
+        self.0.sole.store(sole, Ordering::Relaxed);
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
@@ -288,7 +296,10 @@ impl RaftLogStorage<Types> for LogStore {
             }
             callback.io_completed(result.map_err(io::Error::from));
         });
-        Ok(self.0.log.append(appends, done)?)
+        match self.0.sole.load(Ordering::Relaxed) {
+            true => Ok(self.0.log.append_here(appends, done)?),
+            false => Ok(self.0.log.append(appends, done)?),
+        }
     }
 
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> Result<(), io::Error> {

@@ -7,7 +7,7 @@
 //!
 //! Threads: `look-raft` runs all of openraft, the peer connections and the batcher on one single-threaded runtime;
 //! `look-apply` owns the state machine; `look-log` writes the log. One write costs the hand-overs gateway → raft → log →
-//! raft → apply → gateway, each once a batch.
+//! raft → apply → gateway, each once a batch; a sole voter's `look-raft` writes itself, and saves two of them.
 
 mod agreement;
 mod frame;
@@ -653,6 +653,7 @@ async fn observe(node: Arc<Node>) {
             (leadership, alone, unconfirmed)
         };
         node.alone_since.store(if alone { leadership.term } else { u64::MAX }, Ordering::Release);
+        node.store.set_sole(alone);
         node.leads.store(leadership.me, Ordering::Release);
         node.leadership.send_if_modified(|old| std::mem::replace(old, leadership) != leadership);
         let ended = tokio::select! {
