@@ -5,7 +5,7 @@
 //! `PING`) stay on the gateway's node, here; the steps say how the three kinds interleave.
 
 use crate::base::Epoch;
-use crate::base::batch::{BuilderPlace, ChunkBuilder};
+use crate::base::batch::{BuilderPlace, ChunkBuilder, KEEP_BYTES};
 use crate::base::planted::planted;
 use crate::resp::{ReplyBuf, Version};
 use std::borrow::Cow;
@@ -62,12 +62,11 @@ impl Plan {
 
     /// Empties the plan and keeps small buffers for the next chunk.
     pub fn clear(&mut self) {
-        const KEEP: usize = 64 * 1024;
         self.steps.clear();
         self.sealed = 0;
         self.watches.clear();
         self.literals.clear();
-        self.literals.shrink_to(KEEP);
+        self.literals.shrink_to(KEEP_BYTES);
         self.riders.clear();
     }
 

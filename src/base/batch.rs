@@ -280,8 +280,8 @@ impl<'a> Iterator for Calls<'a> {
     }
 }
 
-/// What a builder keeps of each of its buffers from chunk to chunk.
-const KEEP_BYTES: usize = 64 << 10;
+/// What a builder, or a plan, keeps of each of its buffers from chunk to chunk.
+pub const KEEP_BYTES: usize = 64 << 10;
 
 /// Writes calls: the argument parser fills it, the gateway sends it off as a chunk (or runs it where it is).
 #[derive(Default, Debug)]
