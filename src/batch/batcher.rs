@@ -9,6 +9,7 @@
 //! by apply, on every node alike: it runs a chunk only if its sequence follows the last one of that gateway. So a chunk
 //! that went ahead of a lost one does no harm either.
 
+use super::lull::Lull;
 use crate::base::batch::{Batch, BatchHeader, Chunk};
 use crate::base::histogram::{Distribution, Histogram};
 use crate::base::planted::planted;
@@ -40,12 +41,21 @@ pub struct BatcherConfig {
     pub foreign_bytes_max: usize,
     /// Least time between two batches; zero: as fast as places in flight allow.
     pub interval: Duration,
+    /// What small batches wait for, if anything.
+    pub lull: Option<Arc<Lull>>,
 }
 
 impl Default for BatcherConfig {
     fn default() -> Self {
         let (batch_bytes, interval) = (4 << 20, Duration::ZERO);
-        BatcherConfig { batch_bytes, unapplied_bytes_max: 256 << 20, foreign_bytes_max: 256 << 20, interval }
+        let bytes_max = 256 << 20;
+        BatcherConfig {
+            batch_bytes,
+            unapplied_bytes_max: bytes_max,
+            foreign_bytes_max: bytes_max,
+            interval,
+            lull: None,
+        }
     }
 }
 
@@ -253,7 +263,9 @@ impl Batcher {
         // A resend may have begun before this: it need not send these again
         state.sent = state.sent.max(sequence.min(state.last_sequence));
         let has_room = state.unapplied_bytes < half;
+        let all = state.unapplied.len() == state.unsent();
         drop(state);
+        self.0.config.lull.iter().filter(|_| all).for_each(|lull| lull.applied());
         if was_full && has_room {
             self.0.room.notify_waiters();
         }
@@ -410,7 +422,7 @@ impl Sender {
     }
 
     /// One batch, as soon as there is a place for it; what comes meanwhile goes with it. A small one waits until nothing is on
-    /// its way: an entry costs three to five hand-overs between threads, so that many small ones at once are slower than one behind the other.
+    /// its way, and for a lull: an entry costs three to five hand-overs between threads, whatever is in it.
     async fn propose(&mut self, leadership: Leadership) {
         if std::mem::take(&mut self.shared.lock().refused) {
             tokio::time::sleep(RETRY_AFTER).await;
@@ -425,6 +437,9 @@ impl Sender {
             _ = self.changes.changed() => None,
         };
         let Some(slot) = slot else { return };
+        if let Some(lull) = self.shared.config.lull.as_ref().filter(|_| small) {
+            lull.wait().await;
+        }
         let chunks = {
             let mut state = self.shared.lock();
             if state.leadership != leadership {
@@ -436,8 +451,9 @@ impl Sender {
             state.waited().into_iter().for_each(|waited| self.shared.waits.record(waited));
             chunks
         };
-        if chunks.is_empty() {
-            return;
+        let Some(last) = chunks.last() else { return };
+        if last.gateway == self.shared.gateway {
+            self.shared.config.lull.iter().for_each(|lull| lull.sent());
         }
         self.last_ms = self.last_ms.max(self.shared.clock.now_ms());
         self.batches += 1;

@@ -5,6 +5,8 @@
 //! sequence numbers, without a gap as far as a leader stays, and again from the first missing one when it does not.
 
 pub mod batcher;
+mod lull;
 
 pub use crate::base::batch as format;
 pub use batcher::{Batcher, BatcherConfig, Refused};
+pub use lull::Lull;

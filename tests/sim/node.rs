@@ -272,7 +272,7 @@ impl Boot {
             Raft::start_as_tasks(self.raft_config(), Arc::new(self.disk.clone()), Box::new(watched), self.tasks());
         let raft = raft.await.map_err(|e| text(&e))?;
         let _ = self.parts.raft.set(raft.clone());
-        let batcher = base.batcher(&config, &raft, &self.owner());
+        let batcher = base.batcher(&config, &raft, &self.owner(), None);
         while base.state.progress.hash_seed().is_none() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
