@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use look::disk::log::{Append, Log, LogOptions, LogState};
 use look::disk::sim::SimDisk;
-use look::disk::{Disk, Kind, LogError, Position, RealDisk, Vote};
+use look::disk::{Disk, Kind, LogError, Position, RealDisk, Turn, Vote};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
@@ -240,6 +240,21 @@ fn what_lies_before_a_gap_is_not_offered() {
     drop(log);
     let log = open(&disk).expect("opens");
     assert!(disk.contents("log-0000000000000001").is_some() && log.first_indexed() > 102, "INVALID: all is read");
+    assert_eq!(log.oldest(), 101);
+}
+
+#[test]
+fn what_lies_before_a_gap_to_come_is_not_offered() {
+    let disk = Arc::new(SimDisk::new(12));
+    let (log, mut writer) = Log::open_by_hand(disk, options(), Box::new(|| {})).expect("opens");
+    let mut turn = || assert!(matches!(writer.turn(std::time::Instant::now(), false), Turn::Asleep(_)));
+    (1..=3).for_each(|index| drop(start(&log, Step::Append(Position { term: 1, index })).expect("accepts")));
+    turn();
+    drop(start(&log, Step::Append(Position { term: 1, index: 4 })).expect("accepts"));
+    assert_eq!(log.oldest(), 1, "entry 4 comes to the disk, and is in memory until then");
+    drop(start(&log, Step::Purge(Position { term: 1, index: 100 })).expect("accepts"));
+    assert_eq!(log.oldest(), 101);
+    turn();
     assert_eq!(log.oldest(), 101);
 }
 

@@ -334,9 +334,12 @@ impl Log {
 
     /// The oldest entry that [`Log::read`] surely still finds.
     pub fn oldest(&self) -> u64 {
+        let purged = self.state().purged.index;
         let places = lock(&self.shared.places);
         let kept = places.segments.front().map_or(places.first, |s| (s.head.last.index + 1).min(places.first));
-        kept.max(places.behind_gap)
+        // A purge that is queued behind entries that are not durable, or that never came
+        let behind_purge = if purged > places.state.last.index { purged + 1 } else { 0 };
+        kept.max(places.behind_gap).max(behind_purge)
     }
 
     /// Durable entries of `range`, in order: all of them, or those up to about `bytes_max` (at least one). Purged ones are

@@ -511,7 +511,9 @@ impl Raft {
 
     /// The oldest entry that [`Raft::history`] finds.
     pub fn history_since(&self) -> LogIndex {
-        LogIndex(self.node.store.log().oldest())
+        let (applied, log) = (self.applied(), self.node.store.log());
+        // A peer's checkpoint is in place before the log knows what it leaves out
+        if applied.0 > log.state().last.index { applied.next() } else { LogIndex(log.oldest()) }
     }
 
     /// What took how long since the start.
