@@ -104,9 +104,17 @@ fn until_error(connection: &mut Connection, line: &str, kind: &str) -> Duration 
     }
 }
 
-fn a_divergence_is_found(wrong: impl Fn(&Cluster) -> usize) {
-    let Some((_dir, cluster)) = start() else { return };
-    let wrong = wrong(&cluster);
+/// Within a second. A stall of the machine is no fault of the nodes; it does not hit three clusters in a row.
+fn a_divergence_is_found_within_a_second(wrong: impl Fn(&Cluster) -> usize) {
+    let found: Vec<Duration> = (0..3)
+        .map_while(|_| start().map(|(_dir, cluster)| a_divergence_is_found(&cluster, wrong(&cluster))))
+        .take_while(|found| *found >= Duration::from_secs(1))
+        .collect();
+    assert!(found.len() < 3, "found after {found:?}");
+}
+
+/// Tells how soon.
+fn a_divergence_is_found(cluster: &Cluster, wrong: usize) -> Duration {
     let mut at_wrong = cluster.node(wrong).connect();
     at_wrong.line("LOOK.CONSISTENCY eventual").expect("a reply");
     let mut client = cluster.node(1 + wrong % 3).connect();
@@ -115,7 +123,6 @@ fn a_divergence_is_found(wrong: impl Fn(&Cluster) -> usize) {
     client.line("SET x 2").expect("the write that carries the divergence");
     let found = until_error(&mut at_wrong, "GET x", "DIVERGED");
     eprintln!("digests: found after {found:?}");
-    assert!(found < Duration::from_secs(5), "found after {found:?}");
     // The answer may be faster than what the node says of it
     wait("what the node says", || cluster.node(wrong).output().contains("is not the majority's"));
     for line in ["SET x 3", "LOOK.AT 1 GET x"] {
@@ -138,16 +145,17 @@ fn a_divergence_is_found(wrong: impl Fn(&Cluster) -> usize) {
     std::thread::sleep(Duration::from_secs(2));
     let said = cluster.node(wrong).output();
     assert!(!said.contains("checkpoint of"), "{said}");
+    found
 }
 
 #[test]
 fn a_follower_that_differs_stops_within_a_second() {
-    a_divergence_is_found(follower);
+    a_divergence_is_found_within_a_second(follower);
 }
 
 #[test]
 fn a_leader_that_differs_stops_within_a_second() {
-    a_divergence_is_found(|cluster| cluster.leader().expect("a leader"));
+    a_divergence_is_found_within_a_second(|cluster| cluster.leader().expect("a leader"));
 }
 
 #[test]

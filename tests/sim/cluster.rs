@@ -191,16 +191,15 @@ impl Run {
             false => log.last.index,
         };
         let order = [log.purged.index, checkpoint, raft.applied().0, raft.committed().0, last];
-        self.truth.order(id, now, order);
-        if let Some(why) = raft.failure() {
-            if why.contains("was removed from its cluster") {
-                return self.dismissed(i);
-            }
-            // It takes no part any more: an operator would start it again
-            self.net.note(id << 8);
-            self.nodes[i].kill();
-            self.repairs.push((now + 300, Repair::Start(i)));
+        // Behind a failed write openraft ends, with entries in mind that the log refused
+        let Some(why) = raft.failure() else { return self.truth.order(id, now, order) };
+        if why.contains("was removed from its cluster") {
+            return self.dismissed(i);
         }
+        // It takes no part any more: an operator would start it again
+        self.net.note(id << 8);
+        self.nodes[i].kill();
+        self.repairs.push((now + 300, Repair::Start(i)));
     }
 
     pub fn up(&self) -> Vec<usize> {
