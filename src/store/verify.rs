@@ -45,6 +45,7 @@ pub fn check(store: &dyn PageStore, progress: &mut dyn FnMut(usize, usize)) -> R
         }
     }
     progress(ids.len(), ids.len());
+    checked.damage.extend(store.damaged_files()?.into_iter().map(CheckpointError::from));
     checked.pages = ids.len() as u64;
     let reached = reach(&links, &mut checked);
     checked.unreachable = ids.iter().filter(|id| !reached.contains(id)).count() as u64;
