@@ -143,7 +143,7 @@ impl Queue {
         self.failed.as_ref().map_or(Ok(()), |failure| Err(LogError::Stopped(failure.to_string())))
     }
 
-    /// Everything queued, the committed index in front when it is newer than on disk.
+    /// Everything queued, and behind it the committed index when it is newer than on disk.
     pub fn take(&mut self) -> Vec<Op> {
         let mut ops = std::mem::take(&mut self.ops);
         if std::mem::take(&mut self.committed_waits) {
