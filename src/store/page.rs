@@ -288,6 +288,9 @@ impl<'a, 'p> Packer<'a, 'p> {
     fn subtree(&mut self, node: Node<'_>) -> Result<(), PagesError> {
         let (start, links) = (self.bytes.len(), self.links.len());
         let cells = self.append(node);
+        if cells.is_empty() {
+            return Ok(()); // as most nodes: they are entries
+        }
         let spans = self.children(start, &cells)?;
         if self.bytes.len() - start > SPLIT {
             self.cut(start, links, spans, false)?;
@@ -336,6 +339,12 @@ impl<'a, 'p> Packer<'a, 'p> {
     fn append_branch(&mut self, node: Node<'_>) -> SmallVec<[(usize, Ref); 64]> {
         let (all, mut bitmap) = (node.u64(BITMAP), 0u64);
         let mut cells = SmallVec::new();
+        for n in 0..all.count_ones() as usize {
+            // Children lie anywhere: all at once costs about as much waiting as one. Two lines, as most entries have.
+            let child = node.child(CELLS + 8 * n);
+            self.arena.prefetch(child, 0);
+            self.arena.prefetch(child, 64);
+        }
         for n in 0..all.count_ones() as usize {
             if let Some(child) = self.shown(node.child(CELLS + 8 * n)) {
                 cells.push((CELLS + 8 * cells.len(), child));
