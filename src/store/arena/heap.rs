@@ -6,6 +6,7 @@
 use super::node::header;
 use super::{Arena, HEADER_BYTES, NODE_BYTES_MAX, NodeMut, Ref, SLAB_BYTES, UNIT};
 use crate::base::SubBatch;
+use crate::store::kinds::ENTRY;
 
 /// Up to this many units every size is a class of its own; above, eight classes to a doubling (at most 1/8 is wasted).
 const EXACT_UNITS: usize = 64;
@@ -35,8 +36,8 @@ pub fn class_units(class: usize) -> usize {
 
 /// Cuts slabs into nodes. It does not know its arena: every call names it, and it must be the same one.
 pub struct Heap {
-    bump: u64,
-    bump_end: u64,
+    /// Where nodes are cut from: a slab of small pages, and one of huge pages.
+    bumps: [Bump; 2],
     free: [Vec<Ref>; CLASSES],
     slabs: Vec<u32>,
     /// Large nodes given out, for `release_all`; only a private heap needs to know them.
@@ -45,11 +46,22 @@ pub struct Heap {
     live_bytes: u64,
 }
 
+#[derive(Default)]
+struct Bump {
+    at: u64,
+    end: u64,
+}
+
+impl Bump {
+    fn left(&self) -> u64 {
+        self.end - self.at
+    }
+}
+
 impl Default for Heap {
     fn default() -> Self {
         Heap {
-            bump: 0,
-            bump_end: 0,
+            bumps: [Bump::default(), Bump::default()],
             free: [const { Vec::new() }; CLASSES],
             slabs: Vec::new(),
             large: Vec::new(),
@@ -76,7 +88,7 @@ impl Heap {
         let units = class_units(class);
         let at = match self.free[class].pop() {
             Some(at) => at,
-            None => self.cut(arena, units),
+            None => self.cut(arena, units, kind != ENTRY),
         };
         self.live_bytes += (units * UNIT) as u64;
         // SAFETY: `at` was on a free stack or is fresh: nobody else knows it.
@@ -100,32 +112,34 @@ impl Heap {
     }
 
     #[inline]
-    fn cut(&mut self, arena: &Arena, units: usize) -> Ref {
+    fn cut(&mut self, arena: &Arena, units: usize, huge: bool) -> Ref {
         let bytes = (units * UNIT) as u64;
-        if self.bump + bytes > self.bump_end {
-            self.next_slab(arena);
+        if self.bumps[huge as usize].left() < bytes {
+            self.next_slab(arena, huge);
         }
-        let at = Ref(self.bump);
-        self.bump += bytes;
+        let bump = &mut self.bumps[huge as usize];
+        let at = Ref(bump.at);
+        bump.at += bytes;
         at
     }
 
     #[cold]
-    fn next_slab(&mut self, arena: &Arena) {
+    fn next_slab(&mut self, arena: &Arena, huge: bool) {
         // What is left of the old slab becomes free nodes, largest first.
-        while self.bump < self.bump_end {
-            let left = ((self.bump_end - self.bump) as usize / UNIT).min(NODE_BYTES_MAX / UNIT);
+        let bump = &mut self.bumps[huge as usize];
+        while bump.left() > 0 {
+            let left = (bump.left() as usize / UNIT).min(NODE_BYTES_MAX / UNIT);
             let mut class = class_of(left);
             if class_units(class) > left {
                 class -= 1;
             }
-            self.free[class].push(Ref(self.bump));
-            self.bump += (class_units(class) * UNIT) as u64;
+            self.free[class].push(Ref(bump.at));
+            bump.at += (class_units(class) * UNIT) as u64;
         }
-        let slab = arena.take_slab();
+        let slab = arena.take_slab(huge);
         self.slabs.push(slab);
-        self.bump = slab as u64 * SLAB_BYTES as u64;
-        self.bump_end = self.bump + SLAB_BYTES as u64;
+        bump.at = slab as u64 * SLAB_BYTES as u64;
+        bump.end = bump.at + SLAB_BYTES as u64;
     }
 
     /// Takes a node back. No root reaches it any more.
