@@ -322,6 +322,29 @@ fn after_a_failed_write_nothing_is_accepted_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
+fn what_a_killed_process_had_named_is_durable_before_it_is_used() {
+    let steps = life(80);
+    let whole = SimDisk::new(5);
+    run(&whole, &steps);
+    for op in 1..whole.ops() {
+        for seed in 0..4 {
+            let disk = SimDisk::new(op * 31 + seed);
+            disk.fail_at(op);
+            run(&disk, &steps);
+            // The process ends, the machine lives: what was not synced is still seen
+            disk.restart_faults();
+            let log = open(&disk).unwrap_or_else(|e| panic!("failed at {op}: {e}"));
+            let next = Position { term: 99, index: log.state().last.index + 1 };
+            start(&log, Step::Append(next)).expect("accepts").recv().expect("answers").expect("durable");
+            drop(log);
+            disk.restart();
+            let log = open(&disk).unwrap_or_else(|e| panic!("failed at {op}, then a power cut: {e}"));
+            assert_eq!(log.state().last, next, "failed at {op}");
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_is_an_error_that_says_so() {
     let disk = SimDisk::new(6);
     disk.set_capacity(100 << 10);

@@ -208,6 +208,8 @@ impl FjallPages {
         let pages = db.keyspace("pages", apart)?;
         let roots = db.keyspace("roots", || KeyspaceCreateOptions::default().manual_journal_persist(true))?;
         let (high, directory) = (path.join("high-water"), File::open(path)?);
+        // A process that died may have named a high-water record, and not have synced the name
+        directory.sync_all()?;
         let lineage = generations::lineage(path, &directory)?;
         let cipher = options.seal.clone();
         let store = FjallPages { db, pages, roots, high, lineage, cipher, directory };

@@ -77,8 +77,11 @@ impl Writer {
         let Some(segment) = recovered.segments.back().cloned() else {
             return Err(LogError::Stopped("no segment".into()));
         };
-        // After a mere process crash the tail may still be in the page cache only
+        // After a mere process crash the tail, and the names of files, may still be in the page cache only
         segment.file.sync().map_err(LogError::io("sync segment"))?;
+        if !planted("a name is not synced") {
+            disk.sync_dir().map_err(LogError::io("sync directory"))?;
+        }
         if recovered.torn && !planted("a torn write stays") {
             recovery::wipe(&segment, recovered.offset)?;
         }

@@ -115,6 +115,8 @@ impl DataDir {
         let lock = File::options().read(true).append(true).create(true).open(&identity).map_err(&io)?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| DataDirError::Locked(path.into()))?;
+        // What a process that died here named and did not sync
+        File::open(path).and_then(|d| d.sync_all()).map_err(&io)?;
         let text = text_of(path)?;
         // Empty: new, or stopped between creating and writing the file; nothing else was written before it
         let owner = (!text.is_empty()).then(|| owner_of(path, &text)).transpose()?;

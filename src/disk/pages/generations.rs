@@ -42,6 +42,8 @@ pub struct Fresh {
 impl Generations {
     pub fn new(directory: &Path, options: PagesOptions) -> Result<Generations, PagesError> {
         fs::create_dir_all(directory)?;
+        // A process that died may have named what counts now, and not have synced the name
+        File::open(directory)?.sync_all()?;
         Ok(Generations { directory: directory.to_path_buf(), options })
     }
 
