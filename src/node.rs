@@ -23,7 +23,7 @@ use crate::admin::Admin;
 use crate::base::batch::{Chunk, ChunkBuilder, handler};
 use crate::base::members::EXPORT;
 use crate::base::{Clock, Epoch, GatewayId, KeyHasher, NodeId, SystemClock, random};
-use crate::batch::{Batcher, BatcherConfig, Lull};
+use crate::batch::{Batcher, BatcherConfig, Gather, Lull};
 use crate::command::{Table, builtin};
 use crate::disk::seal::Sealer;
 use crate::disk::{LogError, LogOptions, RealDisk};
@@ -83,19 +83,32 @@ pub enum NodeError {
     Io(#[from] std::io::Error),
 }
 
+/// The threads that serve clients.
+struct Workers {
+    runtime: tokio::runtime::Runtime,
+    lull: Arc<Lull>,
+}
+
+impl Workers {
+    fn start(threads: usize) -> Result<Workers, std::io::Error> {
+        let lull = Arc::new(Lull::default());
+        let (parks, wakes) = (lull.clone(), lull.clone());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("look-gateway")
+            .on_thread_park(move || parks.thread_parks())
+            .on_thread_unpark(move || wakes.thread_wakes())
+            .enable_all()
+            .build()?;
+        Ok(Workers { runtime, lull })
+    }
+}
+
 /// Runs a node until it is told to stop.
 pub fn serve(mut config: Config) -> Result<(), NodeError> {
     start_tracing();
-    let lull = Arc::new(Lull::default());
-    let (parks, wakes) = (lull.clone(), lull.clone());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.io_threads)
-        .thread_name("look-gateway")
-        .on_thread_park(move || parks.thread_parks())
-        .on_thread_unpark(move || wakes.thread_wakes())
-        .enable_all()
-        .build()?;
-    let lull = (config.io_threads == 1).then_some(lull);
+    let workers = Workers::start(config.io_threads)?;
+    let runtime = &workers.runtime;
     let identity = config.uses_tls().then(|| Identity::load(&config)).transpose()?;
     let options = gateway_options(&config, identity.as_ref())?;
     runtime.block_on(async { check_ports(&options, config.admin_address()).await })?;
@@ -112,7 +125,7 @@ pub fn serve(mut config: Config) -> Result<(), NodeError> {
     let data = Arc::new(data);
     config.node_id = owner.node;
     config.stop_at = owner.stop_at();
-    let served = start(&config, &owner, peers, &data, seal, lull).and_then(|node| {
+    let served = start(&config, &owner, peers, &data, seal, &workers).and_then(|node| {
         let backend = NodeBackend(node);
         if let Some(epoch) = config.stop_at {
             export::follow(&backend, epoch, data.clone())?;
@@ -123,7 +136,7 @@ pub fn serve(mut config: Config) -> Result<(), NodeError> {
     if let Err(NodeError::Dismissed(_) | NodeError::Export(..)) = &served {
         data.dismiss()?;
     }
-    drop(runtime);
+    drop(workers);
     drop(data);
     served
 }
@@ -237,7 +250,7 @@ fn start(
     peers: Option<PeerTls>,
     data: &DataDir,
     seal: Option<Arc<Sealer>>,
-    lull: Option<Arc<Lull>>,
+    workers: &Workers,
 ) -> Result<Arc<Node>, NodeError> {
     let engine = match config.engine {
         EngineChoice::Jit => Engine::Jit,
@@ -248,10 +261,19 @@ fn start(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let (base, machine) = Base::new(config, opened, table, clock);
     let disk = Arc::new(RealDisk::open(data.log_dir())?);
-    let raft = Raft::start(raft_config(config, owner, peers, seal.clone()), disk, Box::new(machine))
+    let mut raft_config = raft_config(config, owner, peers, seal.clone());
+    // Peers would have to wait for clients
+    let shares = config.io_threads == 1 && raft_config.listen.is_none();
+    raft_config.runtime = shares.then(|| workers.runtime.handle().clone());
+    let raft = Raft::start(raft_config, disk, Box::new(machine))
         // It replays the log, and so meets pages that cannot be read
         .map_err(|e| unreadable(config, &base.state).unwrap_or(e.into()))?;
-    let batcher = base.batcher(config, &raft, owner, lull);
+    let gather = match config.io_threads {
+        1 if shares => Gather::Turns,
+        1 => Gather::Lull(workers.lull.clone()),
+        _ => Gather::Nothing,
+    };
+    let batcher = base.batcher(config, &raft, owner, gather);
     eprintln!("look: waiting for a leader …");
     let hasher = wait_for_cluster(config, &base.state, &raft)?;
     Ok(base.finish(config, raft, batcher, hasher, data.path(), seal))
@@ -292,11 +314,11 @@ impl Base {
     }
 
     /// Starts the batcher, with what this node has to tell the cluster first.
-    pub fn batcher(&self, config: &Config, raft: &Raft, owner: &Owner, lull: Option<Arc<Lull>>) -> Batcher {
+    pub fn batcher(&self, config: &Config, raft: &Raft, owner: &Owner, gather: Gather) -> Batcher {
         let (watched, failing) = (raft.clone(), self.state.clone());
         raft.spawn(async move { failing.fail(watched.failed().await) });
         let interval = Duration::from_millis(config.batch_interval_ms);
-        let batcher_config = BatcherConfig { interval, lull, ..BatcherConfig::default() };
+        let batcher_config = BatcherConfig { interval, gather, ..BatcherConfig::default() };
         let batcher = Batcher::start(raft.clone(), self.clock.clone(), random(), batcher_config);
         let own = batcher.clone();
         let on_applied = Box::new(move |sequence| own.on_applied(sequence));

@@ -5,7 +5,7 @@ use look::apply::machine::{Applied, Body, Checkpoint, Committed, Receive, Roster
 use look::base::batch::{Chunk, ChunkBuilder};
 use look::base::members::Members;
 use look::base::{LogIndex, NodeId, SystemClock};
-use look::batch::{Batcher, BatcherConfig};
+use look::batch::{Batcher, BatcherConfig, Gather};
 use look::disk::sim::SimDisk;
 use look::disk::{Log, LogOptions, Position};
 use look::raft::{Change, Raft, RaftConfig, ReadError, ReadPoint};
@@ -363,15 +363,27 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 #[test]
 fn one_node_needs_no_network_and_goes_on_after_a_restart() {
+    goes_on_after_restarts(None, BatcherConfig::default());
+}
+
+/// Raft, log and apply on the thread that serves clients.
+#[test]
+fn one_node_on_a_shared_thread_goes_on_after_a_restart() {
+    let shared = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let config = BatcherConfig { gather: Gather::Turns, ..BatcherConfig::default() };
+    goes_on_after_restarts(Some(shared.handle().clone()), config);
+}
+
+fn goes_on_after_restarts(runtime: Option<tokio::runtime::Handle>, batcher_config: BatcherConfig) {
     let disk = SimDisk::new(1);
     let (mut total, mut term, mut waits) = (0, 0, Vec::new());
     for start in 1..=3 {
         let machine = Machine::default();
         let log = LogOptions { segment_bytes: 1 << 20, prepare_ahead: false, ..LogOptions::new(1, 5) };
-        let config = RaftConfig::alone(NodeId(1), log);
+        let config = RaftConfig { runtime: runtime.clone(), ..RaftConfig::alone(NodeId(1), log) };
         let began = Instant::now();
         let raft = Raft::start(config, Arc::new(disk.clone()), Box::new(machine.clone())).expect("starts");
-        let batcher = Batcher::start(raft.clone(), Arc::new(SystemClock::default()), start, BatcherConfig::default());
+        let batcher = Batcher::start(raft.clone(), Arc::new(SystemClock::default()), start, batcher_config.clone());
         let _ = machine.batcher.set(batcher.clone());
         for _ in 0..100 {
             batcher.submit(chunk()).expect("takes");

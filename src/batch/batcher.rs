@@ -30,6 +30,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// A batch with less in it travels alone.
 const SMALL_BATCH_BYTES: usize = 32 << 10;
+/// So much is gathered, where gathering costs nothing but turns of the same thread.
+const GATHER_BYTES: usize = 256 << 10;
 
 #[derive(Clone, Debug)]
 pub struct BatcherConfig {
@@ -41,8 +43,27 @@ pub struct BatcherConfig {
     pub foreign_bytes_max: usize,
     /// Least time between two batches; zero: as fast as places in flight allow.
     pub interval: Duration,
-    /// What small batches wait for, if anything.
-    pub lull: Option<Arc<Lull>>,
+    pub gather: Gather,
+}
+
+/// What a batch waits for before it leaves, besides its place.
+#[derive(Clone, Debug, Default)]
+pub enum Gather {
+    #[default]
+    Nothing,
+    /// A small one: a lull of the gateway's thread.
+    Lull(Arc<Lull>),
+    /// The gateway's thread is this one: until its tasks have nothing more to bring.
+    Turns,
+}
+
+impl Gather {
+    fn lull(&self) -> Option<&Lull> {
+        match self {
+            Gather::Lull(lull) => Some(lull),
+            Gather::Nothing | Gather::Turns => None,
+        }
+    }
 }
 
 impl Default for BatcherConfig {
@@ -54,7 +75,7 @@ impl Default for BatcherConfig {
             unapplied_bytes_max: bytes_max,
             foreign_bytes_max: bytes_max,
             interval,
-            lull: None,
+            gather: Gather::Nothing,
         }
     }
 }
@@ -103,11 +124,11 @@ impl State {
         }
     }
 
-    /// Bytes not yet sent; counting stops where it no longer matters.
-    fn waiting_bytes(&self) -> usize {
+    /// Bytes not yet sent; counting stops at `enough`.
+    fn waiting_bytes(&self, enough: usize) -> usize {
         let mut bytes = self.foreign_bytes;
         for chunk in self.unapplied.range(self.unapplied.len() - self.unsent()..) {
-            if bytes >= SMALL_BATCH_BYTES {
+            if bytes >= enough {
                 break;
             }
             bytes += chunk.encoded_len();
@@ -265,7 +286,7 @@ impl Batcher {
         let has_room = state.unapplied_bytes < half;
         let all = state.unapplied.len() == state.unsent();
         drop(state);
-        self.0.config.lull.iter().filter(|_| all).for_each(|lull| lull.applied());
+        self.0.config.gather.lull().into_iter().filter(|_| all).for_each(|lull| lull.applied());
         if was_full && has_room {
             self.0.room.notify_waiters();
         }
@@ -430,15 +451,17 @@ impl Sender {
         if !self.still(leadership).await {
             return;
         }
-        let small = self.shared.lock().waiting_bytes() < SMALL_BATCH_BYTES;
+        let small = self.shared.lock().waiting_bytes(SMALL_BATCH_BYTES) < SMALL_BATCH_BYTES;
         let slot = tokio::select! {
             slot = self.raft.slot(small) => slot,
             // Entries of a leader that lost its followers keep their places until the next leader has dealt with them
             _ = self.changes.changed() => None,
         };
         let Some(slot) = slot else { return };
-        if let Some(lull) = self.shared.config.lull.as_ref().filter(|_| small) {
-            lull.wait().await;
+        match &self.shared.config.gather {
+            Gather::Lull(lull) if small => lull.wait().await,
+            Gather::Turns => self.take_turns().await,
+            Gather::Lull(_) | Gather::Nothing => {}
         }
         let chunks = {
             let mut state = self.shared.lock();
@@ -453,7 +476,7 @@ impl Sender {
         };
         let Some(last) = chunks.last() else { return };
         if last.gateway == self.shared.gateway {
-            self.shared.config.lull.iter().for_each(|lull| lull.sent());
+            self.shared.config.gather.lull().into_iter().for_each(|lull| lull.sent());
         }
         self.last_ms = self.last_ms.max(self.shared.clock.now_ms());
         self.batches += 1;
@@ -462,6 +485,24 @@ impl Sender {
         self.raft.propose(leadership.term, Arc::new(Batch { header, chunks }), slot).await;
         if !self.shared.config.interval.is_zero() {
             tokio::time::sleep(self.shared.config.interval).await;
+        }
+    }
+
+    /// Lets the gateway's tasks run, which share this thread, until they bring nothing more: everything that one look at the
+    /// sockets finds goes in one batch, and the replies of the batch before have gone out.
+    async fn take_turns(&self) {
+        loop {
+            let before = {
+                let state = self.shared.lock();
+                if state.waiting_bytes(GATHER_BYTES) >= GATHER_BYTES {
+                    return;
+                }
+                state.last_sequence
+            };
+            tokio::task::yield_now().await;
+            if self.shared.lock().last_sequence == before {
+                return;
+            }
         }
     }
 

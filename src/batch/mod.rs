@@ -10,5 +10,5 @@ pub mod batcher;
 mod lull;
 
 pub use crate::base::batch as format;
-pub use batcher::{Batcher, BatcherConfig, Refused};
+pub use batcher::{Batcher, BatcherConfig, Gather, Refused};
 pub use lull::Lull;

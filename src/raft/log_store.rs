@@ -3,6 +3,7 @@
 //! openraft reads every entry again to apply it and to send it; those reads never touch the disk unless a peer lags far
 //! behind. Entries that are not yet durable are always in memory.
 
+use super::here::Here;
 use super::types::{RaftEntry, RaftLogId, RaftVote, Types, entry_of, log_id, payload_of, position};
 use crate::base::planted::planted;
 use crate::disk::{Append, Completion, Log, LogError, Position, Vote};
@@ -16,6 +17,7 @@ use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 /// Memory for entries that are durable already. What goes round in it should fit the processor's cache: with 64 MiB a SET at
 /// pipeline 64 took a tenth more of the processor.
@@ -32,8 +34,10 @@ struct Store {
     recent: Mutex<Recent>,
     /// First entry of a log of which nothing was purged yet.
     begin: AtomicU64,
-    /// This node's disk is all that an entry waits for: nobody else needs this thread meanwhile.
+    /// This node's disk is all that an entry waits for.
     sole: AtomicBool,
+    /// What the raft thread writes itself then.
+    here: Here,
 }
 
 #[derive(Default)]
@@ -99,9 +103,10 @@ fn range_of(range: impl RangeBounds<u64>) -> Range<u64> {
 }
 
 impl LogStore {
-    pub fn new(log: Log) -> Self {
+    /// `here`: what the raft thread of a sole voter writes itself.
+    pub fn new(log: Log, here: Here) -> Self {
         let begin = AtomicU64::new(log.first_indexed() - 1);
-        LogStore(Arc::new(Store { log, recent: Mutex::default(), begin, sole: AtomicBool::new(false) }))
+        LogStore(Arc::new(Store { log, recent: Mutex::default(), begin, sole: AtomicBool::new(false), here }))
     }
 
     pub fn log(&self) -> &Log {
@@ -296,10 +301,14 @@ impl RaftLogStorage<Types> for LogStore {
             }
             callback.io_completed(result.map_err(io::Error::from));
         });
-        match self.0.sole.load(Ordering::Relaxed) {
-            true => Ok(self.0.log.append_here(appends, done)?),
-            false => Ok(self.0.log.append(appends, done)?),
+        let bytes = appends.iter().map(|a| a.payload.encoded_len()).sum();
+        if !self.0.sole.load(Ordering::Relaxed) || !self.0.here.may(bytes) {
+            return Ok(self.0.log.append(appends, done)?);
         }
+        let begun = Instant::now();
+        let appended = self.0.log.append_here(appends, done);
+        self.0.here.took(begun.elapsed());
+        Ok(appended?)
     }
 
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> Result<(), io::Error> {
@@ -324,7 +333,8 @@ impl RaftLogStorage<Types> for LogStore {
 
 #[cfg(test)]
 mod tests {
-    use super::super::machine::{ApplyThread, Machine};
+    use super::super::machine::Machine;
+    use super::super::turns::ApplyThread;
     use super::*;
     use crate::apply::machine::{Applied, Body, Checkpoint, Committed, Receive, Roster, StateMachine};
     use crate::disk::LogOptions;
@@ -389,9 +399,10 @@ mod tests {
         async fn build(&self) -> Result<(ApplyThread, LogStore, Machine), openraft::StorageError<Types>> {
             let options = LogOptions { segment_bytes: 64 << 10, prepare_ahead: false, ..LogOptions::new(0, 9) };
             let log = Log::open(Arc::new(SimDisk::new(1)), options).expect("opens");
-            let (apply, progress, applied) = ApplyThread::start(Box::new(Nothing::default())).expect("starts");
+            let (apply, progress, applied) =
+                ApplyThread::start(Box::new(Nothing::default()), Here::never()).expect("starts");
             let machine = apply.machine(progress, applied);
-            Ok((apply, LogStore::new(log), machine))
+            Ok((apply, LogStore::new(log, Here::always()), machine))
         }
     }
 

@@ -342,7 +342,7 @@ impl Node {
         if self.store.log().state().purged.index == 0 {
             return Ok(());
         }
-        let newest = self.pieces.checkpoint().await.map_err(|e| ChangeError::Refused(e.to_string()))?;
+        let newest = self.queue.checkpoint().await.map_err(|e| ChangeError::Refused(e.to_string()))?;
         match newest.map(|checkpoint| checkpoint.epoch()).filter(|epoch| *epoch > stop) {
             Some(checkpoint) => Err(ChangeError::Past { stop, checkpoint }),
             None => Ok(()),

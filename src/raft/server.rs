@@ -214,7 +214,7 @@ impl Session {
             return Err(io::Error::other(why));
         }
         let membership = RaftStored::new(at, parsed(parse_membership(r.0))?);
-        let pages = self.node.pieces.receive(source, epoch).await?;
+        let pages = self.node.queue.receive(source, epoch).await?;
         let begun = pages.begun();
         let again = if begun.have == 0 { "" } else { " goes on where it was broken off" };
         tracing::info!("checkpoint of {total} pages from node {}{again}", self.from);

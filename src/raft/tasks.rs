@@ -1,9 +1,10 @@
 //! A node's part in the cluster without threads: everything that [`Raft::start`] gives a thread runs as a task of the runtime in
 //! which it is called. The simulation's way: on a runtime of one thread with virtual time nothing happens by chance.
 
+use super::here::Here;
 use super::link::{Host, Stream};
 use super::log_store::LogStore;
-use super::machine::ApplyThread;
+use super::turns::ApplyThread;
 use super::{Parts, Raft, RaftConfig, StartError, server};
 use crate::apply::machine::StateMachine;
 use crate::disk::log::HIGHWATER_IDLE;
@@ -33,14 +34,14 @@ impl Raft {
         let wake = work.clone();
         let (log, writer) = Log::open_by_hand(disk, config.log.clone(), Box::new(move || wake.notify_one()))?;
         tokio::spawn(write(writer, work, log_delay));
-        let store = LogStore::new(log);
+        let store = LogStore::new(log, Here::never());
         let (applied, digests) = (machine.applied(), machine.digests());
         super::check_state_reaches_log(&store, &applied)?;
         let (apply, turns, progress) = ApplyThread::by_hand(machine);
         tokio::spawn(turns.run_as_task(apply_delay));
-        let (machine, pieces) = (apply.machine(progress.clone(), applied), apply.pieces());
+        let (machine, queue) = (apply.machine(progress.clone(), applied), apply.queue());
         let handle = tokio::runtime::Handle::current();
-        let node = Parts { config, store, progress, digests, pieces, machine, handle, host }.start().await?;
+        let node = Parts { config, store, progress, digests, queue, machine, handle, host }.start().await?;
         Ok(Raft { node, threads: Arc::new(Mutex::new(None)) })
     }
 

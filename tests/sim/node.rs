@@ -6,6 +6,7 @@ use crate::truth::{After, Truth};
 use look::apply::digests::Digests;
 use look::apply::machine::{Applied, Checkpoint, Committed, Receive, Roster, StateMachine};
 use look::base::{Clock, Millis, NodeId, unguessable};
+use look::batch::Gather;
 use look::command::Table;
 use look::disk::LogOptions;
 use look::disk::pages::MemoryGenerations;
@@ -272,7 +273,7 @@ impl Boot {
             Raft::start_as_tasks(self.raft_config(), Arc::new(self.disk.clone()), Box::new(watched), self.tasks());
         let raft = raft.await.map_err(|e| text(&e))?;
         let _ = self.parts.raft.set(raft.clone());
-        let batcher = base.batcher(&config, &raft, &self.owner(), None);
+        let batcher = base.batcher(&config, &raft, &self.owner(), Gather::Nothing);
         while base.state.progress.hash_seed().is_none() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
