@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What takes longer is followed by a rest of [`REST`] times as long.
-const LONG: Duration = Duration::from_millis(3);
-const REST: u32 = 30;
+const LONG: Duration = Duration::from_millis(5);
+const REST: u32 = 10;
 
 #[derive(Debug)]
 pub struct Here {
