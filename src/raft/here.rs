@@ -2,7 +2,7 @@
 //!
 //! To wake a thread and to be woken by it costs as much as a small write to the disk or applying a few hundred small commands. So
 //! a thread with little else to do is better off doing these itself; but what others wait for meanwhile must not wait long. Hence
-//! a limit of bytes, and a rest: what took long is not done here again for a time in proportion, so that a slow disk or dear commands
+//! a limit of weight, and a rest: what took long is not done here again for a time in proportion, so that a slow disk or dear commands
 //! take no more than a small part of the thread's time, and each surprise happens once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ const REST: u32 = 10;
 
 #[derive(Debug)]
 pub struct Here {
-    bytes_max: usize,
+    weight_max: usize,
     rests: bool,
     since: Instant,
     /// Microseconds after `since` at which the rest ends.
@@ -31,13 +31,13 @@ impl Here {
         Here { rests: false, ..Here::up_to(usize::MAX) }
     }
 
-    pub fn up_to(bytes_max: usize) -> Here {
-        Here { bytes_max, rests: true, since: Instant::now(), rest_until: AtomicU64::new(0) }
+    pub fn up_to(weight_max: usize) -> Here {
+        Here { weight_max, rests: true, since: Instant::now(), rest_until: AtomicU64::new(0) }
     }
 
-    /// Whether work of so many bytes may be done here now.
-    pub fn may(&self, bytes: usize) -> bool {
-        bytes <= self.bytes_max && (!self.rests || self.now() >= self.rest_until.load(Ordering::Relaxed))
+    /// Whether work of this weight may be done here now.
+    pub fn may(&self, weight: usize) -> bool {
+        weight <= self.weight_max && (!self.rests || self.now() >= self.rest_until.load(Ordering::Relaxed))
     }
 
     /// It was done here and took so long.

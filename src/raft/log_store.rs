@@ -4,7 +4,7 @@
 //! behind. Entries that are not yet durable are always in memory.
 
 use super::here::Here;
-use super::types::{RaftEntry, RaftLogId, RaftVote, Types, entry_of, log_id, payload_of, position};
+use super::types::{RaftEntry, RaftLogId, RaftVote, Types, entry_of, log_id, payload_of, position, weight_of};
 use crate::base::planted::planted;
 use crate::disk::{Append, Completion, Log, LogError, Position, Vote};
 use futures_util::Stream;
@@ -269,7 +269,7 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let mut appends = Vec::new();
-        let mut end = 0;
+        let (mut end, mut weight) = (0, 0);
         let empty = self.0.log.state().last.index == 0;
         let truncations = {
             let mut recent = self.recent();
@@ -279,6 +279,7 @@ impl RaftLogStorage<Types> for LogStore {
                     self.0.begin.store(entry.log_id.index, Ordering::Release);
                 }
                 end = entry.log_id.index + 1;
+                weight += weight_of(&entry);
                 appends.push(Append { kind, position: position(&entry.log_id), payload });
                 let bytes = appends.last().map_or(0, |a| a.payload.encoded_len() + 128);
                 recent.push(entry, bytes);
@@ -301,8 +302,7 @@ impl RaftLogStorage<Types> for LogStore {
             }
             callback.io_completed(result.map_err(io::Error::from));
         });
-        let bytes = appends.iter().map(|a| a.payload.encoded_len()).sum();
-        if !self.0.sole.load(Ordering::Relaxed) || !self.0.here.may(bytes) {
+        if !self.0.sole.load(Ordering::Relaxed) || !self.0.here.may(weight) {
             return Ok(self.0.log.append(appends, done)?);
         }
         let begun = Instant::now();

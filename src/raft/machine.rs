@@ -113,12 +113,12 @@ impl Machine {
         if let Some(why) = self.progress.failure() {
             return Err(io::Error::other(why));
         }
-        let bytes = entries.iter().map(|entry| match &entry.body {
-            Body::Batch(batch) => batch.encoded_len(),
+        let weights = entries.iter().map(|entry| match &entry.body {
+            Body::Batch(batch) => batch.weight(),
             Body::Membership(_) | Body::Blank => 0,
         });
-        let bytes = bytes.sum();
-        self.queue.send(ToApply::Entries(entries), Some(bytes)).await
+        let weight = weights.sum();
+        self.queue.send(ToApply::Entries(entries), Some(weight)).await
     }
 
     /// A checkpoint as if a peer had sent it.

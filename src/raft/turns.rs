@@ -46,11 +46,11 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// `here`: the caller may take the turn itself, of so many bytes.
+    /// `here`: the caller may take the turn itself, of this weight.
     pub(super) async fn send(&self, command: ToApply, here: Option<usize>) -> Result<(), io::Error> {
         self.sender.send(command).await.map_err(|_| stopped())?;
         if let Some(Waking(shared)) = &self.shared
-            && !here.is_some_and(|bytes| shared.take_here(bytes))
+            && !here.is_some_and(|weight| shared.take_here(weight))
         {
             shared.wake();
         }
@@ -98,8 +98,8 @@ impl Shared {
     }
 
     /// False: it is for the thread.
-    fn take_here(&self, bytes: usize) -> bool {
-        if !self.here.may(bytes) {
+    fn take_here(&self, weight: usize) -> bool {
+        if !self.here.may(weight) {
             return false;
         }
         let Ok(mut turns) = self.turns.try_lock() else { return false };

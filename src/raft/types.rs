@@ -123,6 +123,14 @@ pub fn payload_of(entry: &RaftEntry) -> (Kind, Arc<dyn Payload>) {
     }
 }
 
+/// As [`Batch::weight`].
+pub fn weight_of(entry: &RaftEntry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(p) => p.0.weight(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    }
+}
+
 /// An entry from its parts as they lie in the log or in a peer's frame.
 pub fn entry_of(record: Record) -> Result<RaftEntry, LogError> {
     let damaged = |what| LogError::Corrupt { file: "entry".into(), offset: record.index, what };
