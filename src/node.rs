@@ -46,6 +46,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tls::Identity;
 
+/// Name of the threads that serve clients.
+const WORKER: &str = "look-gateway";
 /// How often a start that waits for its cluster says so.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long connections may finish what they have begun at a stop.
@@ -83,24 +85,45 @@ pub enum NodeError {
     Io(#[from] std::io::Error),
 }
 
-/// The threads that serve clients.
+/// The threads that serve clients. One alone takes its tasks from a plain queue, in their order: tokio's scheduler for many gives
+/// each a short queue that 500 clients overflow, and those who did not fit wait long.
 struct Workers {
-    runtime: tokio::runtime::Runtime,
+    handle: tokio::runtime::Handle,
     lull: Arc<Lull>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    /// Keeps the runtime.
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Workers {
     fn start(threads: usize) -> Result<Workers, std::io::Error> {
+        use tokio::runtime::Builder;
         let lull = Arc::new(Lull::default());
         let (parks, wakes) = (lull.clone(), lull.clone());
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
-            .thread_name("look-gateway")
+        let mut builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+        if threads > 1 {
+            builder.worker_threads(threads);
+        }
+        let runtime = builder
+            .thread_name(WORKER)
             .on_thread_park(move || parks.thread_parks())
             .on_thread_unpark(move || wakes.thread_wakes())
             .enable_all()
             .build()?;
-        Ok(Workers { runtime, lull })
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let work = move || drop(runtime.block_on(stopped));
+        let thread = std::thread::Builder::new().name(WORKER.into()).spawn(work)?;
+        Ok(Workers { handle, lull, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -108,7 +131,7 @@ impl Workers {
 pub fn serve(mut config: Config) -> Result<(), NodeError> {
     start_tracing();
     let workers = Workers::start(config.io_threads)?;
-    let runtime = &workers.runtime;
+    let runtime = &workers.handle;
     let identity = config.uses_tls().then(|| Identity::load(&config)).transpose()?;
     let options = gateway_options(&config, identity.as_ref())?;
     runtime.block_on(async { check_ports(&options, config.admin_address()).await })?;
@@ -264,7 +287,7 @@ fn start(
     let mut raft_config = raft_config(config, owner, peers, seal.clone());
     // Peers would have to wait for clients
     let shares = config.io_threads == 1 && raft_config.listen.is_none();
-    raft_config.runtime = shares.then(|| workers.runtime.handle().clone());
+    raft_config.runtime = shares.then(|| workers.handle.clone());
     let raft = Raft::start(raft_config, disk, Box::new(machine))
         // It replays the log, and so meets pages that cannot be read
         .map_err(|e| unreadable(config, &base.state).unwrap_or(e.into()))?;

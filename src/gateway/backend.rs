@@ -333,7 +333,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// `DEBUG OBJECT`'s line.
     fn debug_object(&self, db: u8, key: &[u8]) -> Option<String>;
     /// Other `DEBUG` words (`SET-ACTIVE-EXPIRE`, `DIGEST`, …). False: not known.
-    fn debug(&self, request: Request<'_>, out: &mut ReplyBuf) -> bool;
+    fn debug(&self, request: Request<'_>, out: &mut ReplyBuf) -> impl Future<Output = bool> + Send;
 
     /// A parameter whose meaning is below the gateway was set (here, or cluster-wide); the value has passed the table's check.
     fn configure(&self, name: &str, value: &str) -> Result<(), String>;

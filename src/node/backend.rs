@@ -395,15 +395,15 @@ impl Backend for NodeBackend {
         ))
     }
 
-    fn debug(&self, request: Request<'_>, out: &mut ReplyBuf) -> bool {
+    async fn debug(&self, request: Request<'_>, out: &mut ReplyBuf) -> bool {
         match request.arg(1).to_ascii_lowercase().as_slice() {
             b"set-active-expire" => out.ok(),
             b"digest" => match self.0.state.store().snapshot() {
                 // Reads everything
-                Ok(snapshot) => {
-                    let digest = tokio::task::block_in_place(|| super::digest::content(&snapshot));
-                    out.simple(format!("{digest:032x}").as_bytes());
-                }
+                Ok(snapshot) => match tokio::task::spawn_blocking(move || super::digest::content(&snapshot)).await {
+                    Ok(digest) => out.simple(format!("{digest:032x}").as_bytes()),
+                    Err(e) => out.error(format!("ERR {e}")),
+                },
                 Err(e) => out.error(e.to_string()),
             },
             b"effect-digest" => match self.0.state.store().snapshot() {

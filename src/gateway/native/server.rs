@@ -233,7 +233,7 @@ pub async fn debug<B: Backend>(context: &mut Context<'_, B>, request: Request<'_
             }
         }
         _ => {
-            if !backend.debug(request, out) {
+            if !backend.debug(request, out).await {
                 let word = &request.arg(1)[..request.arg(1).len().min(128)];
                 let text = "ERR unknown subcommand or wrong number of arguments for '%s'. Try DEBUG HELP.";
                 out.error(with_argument(text, word));

@@ -448,7 +448,7 @@ impl Backend for Fake {
     fn debug_object(&self, _: u8, _: &[u8]) -> Option<String> {
         None
     }
-    fn debug(&self, _: Request<'_>, _: &mut ReplyBuf) -> bool {
+    async fn debug(&self, _: Request<'_>, _: &mut ReplyBuf) -> bool {
         false
     }
     fn configure(&self, _: &str, _: &str) -> Result<(), String> {
