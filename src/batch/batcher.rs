@@ -30,7 +30,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// A batch with less in it travels alone.
 const SMALL_BATCH_BYTES: usize = 32 << 10;
-/// So much is gathered, where gathering costs nothing but turns of the same thread.
+/// So much that is not applied is gathered, where gathering costs nothing but turns of the same thread.
 const GATHER_BYTES: usize = 256 << 10;
 
 #[derive(Clone, Debug)]
@@ -124,11 +124,11 @@ impl State {
         }
     }
 
-    /// Bytes not yet sent; counting stops at `enough`.
-    fn waiting_bytes(&self, enough: usize) -> usize {
+    /// Bytes not yet sent; counting stops where it no longer matters.
+    fn waiting_bytes(&self) -> usize {
         let mut bytes = self.foreign_bytes;
         for chunk in self.unapplied.range(self.unapplied.len() - self.unsent()..) {
-            if bytes >= enough {
+            if bytes >= SMALL_BATCH_BYTES {
                 break;
             }
             bytes += chunk.encoded_len();
@@ -451,7 +451,7 @@ impl Sender {
         if !self.still(leadership).await {
             return;
         }
-        let small = self.shared.lock().waiting_bytes(SMALL_BATCH_BYTES) < SMALL_BATCH_BYTES;
+        let small = self.shared.lock().waiting_bytes() < SMALL_BATCH_BYTES;
         let slot = tokio::select! {
             slot = self.raft.slot(small) => slot,
             // Entries of a leader that lost its followers keep their places until the next leader has dealt with them
@@ -494,7 +494,7 @@ impl Sender {
         loop {
             let before = {
                 let state = self.shared.lock();
-                if state.waiting_bytes(GATHER_BYTES) >= GATHER_BYTES {
+                if state.unapplied_bytes >= GATHER_BYTES {
                     return;
                 }
                 state.last_sequence

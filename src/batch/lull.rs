@@ -7,7 +7,8 @@
 //!
 //! On two cores, medians (`redis-benchmark -t set -r 1000000 -d 64`): 50 clients at pipeline 1 make batches of 40 instead of
 //! 20 for 24.7 instead of 28.7 us of CPU an operation, eight clients 7 instead of 4 for 60 instead of 90 us. (Of many
-//! threads there is hardly a moment in which all sleep: only for a gateway of one.)
+//! threads there is hardly a moment in which all sleep: only for a gateway of one. Where that one runs the batcher, too, it
+//! takes turns instead, [`super::Gather::Turns`].)
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU8};

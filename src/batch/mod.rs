@@ -1,7 +1,7 @@
 //! # batch: from chunks to log entries
 //!
 //! Owns the [`Batcher`]: adaptive group commit, back-pressure, forwarding to the leader, sending again after a change of
-//! leader; and the [`Lull`] that small batches wait for. (The batch format is a word of `base`.)
+//! leader; what a batch waits for before it leaves ([`Gather`]). (The batch format is a word of `base`.)
 //!
 //! Promises: the chunks of a gateway reach the log in the order of their sequence numbers, without a gap as far as a leader
 //! stays, and again from the first missing one when it does not.

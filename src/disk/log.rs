@@ -2,8 +2,8 @@
 //!
 //! One writer thread takes everything that waits, lays it out as one *group* (`record.rs`) in an aligned buffer and
 //! makes it durable with one write; whoever waited is then called back. Entries, votes, truncations and purges share this
-//! one order, which Raft asks for. A caller with nothing else to do may write on its own thread ([`Log::append_here`]):
-//! that saves two hand-overs between threads, which cost as much as a small write.
+//! one order, which Raft asks for. A caller whom that does not keep from better things may write on its own thread
+//! ([`Log::append_here`]): that saves two hand-overs between threads, which cost as much as a small write.
 //!
 //! Promises: a completion with `Ok` means durable. After the first failed write nothing is accepted any more: after a
 //! failed sync nobody can know what the disk holds. A torn tail is dropped at the next start only where `highwater.rs`

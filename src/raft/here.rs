@@ -14,7 +14,8 @@ const REST: u32 = 10;
 
 #[derive(Debug)]
 pub struct Here {
-    weight_max: usize,
+    /// None: nothing, not even what weighs nothing.
+    weight_max: Option<usize>,
     rests: bool,
     since: Instant,
     /// Microseconds after `since` at which the rest ends.
@@ -23,7 +24,7 @@ pub struct Here {
 
 impl Here {
     pub fn never() -> Here {
-        Here::up_to(0)
+        Here { weight_max: None, ..Here::up_to(0) }
     }
 
     /// Nobody waits for this thread meanwhile.
@@ -32,12 +33,13 @@ impl Here {
     }
 
     pub fn up_to(weight_max: usize) -> Here {
-        Here { weight_max, rests: true, since: Instant::now(), rest_until: AtomicU64::new(0) }
+        Here { weight_max: Some(weight_max), rests: true, since: Instant::now(), rest_until: AtomicU64::new(0) }
     }
 
     /// Whether work of this weight may be done here now.
     pub fn may(&self, weight: usize) -> bool {
-        weight <= self.weight_max && (!self.rests || self.now() >= self.rest_until.load(Ordering::Relaxed))
+        self.weight_max.is_some_and(|max| weight <= max)
+            && (!self.rests || self.now() >= self.rest_until.load(Ordering::Relaxed))
     }
 
     /// It was done here and took so long.
@@ -74,6 +76,6 @@ mod tests {
         let here = Here::always();
         here.took(LONG * 2);
         assert!(here.may(usize::MAX - 1));
-        assert!(!Here::never().may(1));
+        assert!(!Here::never().may(1) && !Here::never().may(0));
     }
 }

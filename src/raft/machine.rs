@@ -8,7 +8,7 @@
 //! but [`Progress`] is ever asked how far the state has come.
 
 use super::turns::{Queue, ToApply};
-use super::types::{RaftLogId, RaftStored, Types, applied_of, body_of, log_position, position, stored};
+use super::types::{RaftLogId, RaftStored, Types, applied_of, body_of, log_position, position, stored, weight_of};
 use crate::apply::machine::{Applied, Body, Checkpoint, Committed, LogPosition, Receive, Roster};
 use crate::base::LogIndex;
 use crate::base::histogram::Histogram;
@@ -109,15 +109,10 @@ impl Machine {
         Machine { queue, progress, handed }
     }
 
-    async fn hand_over(&mut self, entries: Vec<Committed>) -> Result<(), io::Error> {
+    async fn hand_over(&mut self, entries: Vec<Committed>, weight: usize) -> Result<(), io::Error> {
         if let Some(why) = self.progress.failure() {
             return Err(io::Error::other(why));
         }
-        let weights = entries.iter().map(|entry| match &entry.body {
-            Body::Batch(batch) => batch.weight(),
-            Body::Membership(_) | Body::Blank => 0,
-        });
-        let weight = weights.sum();
         self.queue.send(ToApply::Entries(entries), Some(weight)).await
     }
 
@@ -143,11 +138,12 @@ impl RaftStateMachine<Types> for Machine {
     where
         Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut set = Vec::new();
+        let (mut set, mut weight) = (Vec::new(), 0);
         let mut responders = Vec::new();
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
             let position = log_position(position(&entry.log_id));
+            weight += weight_of(&entry);
             let body = body_of(entry.payload);
             if let Body::Membership(bytes) = &body {
                 self.handed.membership = Some((position, bytes.clone()));
@@ -156,12 +152,12 @@ impl RaftStateMachine<Types> for Machine {
             set.push(Committed { position, body });
             responders.extend(responder);
             if set.len() == SET_ENTRIES_MAX {
-                self.hand_over(std::mem::take(&mut set)).await?;
+                self.hand_over(std::mem::take(&mut set), std::mem::take(&mut weight)).await?;
                 responders.drain(..).for_each(|r| r.send(()));
             }
         }
         if !set.is_empty() {
-            self.hand_over(set).await?;
+            self.hand_over(set, weight).await?;
         }
         responders.into_iter().for_each(|r| r.send(()));
         Ok(())

@@ -1,8 +1,7 @@
 //! Who applies, and when.
 //!
 //! What the state machine is to do is queued in one bounded channel, so that a checkpoint taken over from a peer stands in order
-//! with the entries around it. Whoever holds the machine's lock takes its turns: as a rule the apply thread, which owns nothing but
-//! that habit. Where one thread serves all clients and runs Raft, too, it applies what is small itself ([`super::here`]):
+//! with the entries around it. Whoever holds the machine's lock takes its turns: as a rule the apply thread. Where one thread serves all clients and runs Raft, too, it applies what is small itself ([`super::here`]):
 //! waking another thread and being woken by it costs more.
 //!
 //! Nothing is left lying: whoever queued something and could not take the turn wakes the thread, and the thread waits for the lock.
@@ -46,8 +45,9 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// `here`: the caller may take the turn itself, of this weight.
+    /// `here`: the caller may take the turn itself, of this weight, unless something heavier waits before it.
     pub(super) async fn send(&self, command: ToApply, here: Option<usize>) -> Result<(), io::Error> {
+        let here = here.filter(|_| self.sender.capacity() == self.sender.max_capacity());
         self.sender.send(command).await.map_err(|_| stopped())?;
         if let Some(Waking(shared)) = &self.shared
             && !here.is_some_and(|weight| shared.take_here(weight))
@@ -296,12 +296,17 @@ mod tests {
     use crate::base::LogIndex;
     use std::sync::atomic::AtomicU32;
 
-    /// Has so much left to do.
-    struct Untidy(Arc<AtomicU32>);
     /// Applies the next entry and no other.
-    struct InOrder(Arc<AtomicU32>);
+    #[derive(Clone, Default)]
+    struct Probe {
+        last: Arc<AtomicU32>,
+        /// So much is left to tidy up.
+        left: Arc<AtomicU32>,
+        /// Entries that the apply thread applied.
+        by_thread: Arc<Mutex<Vec<u64>>>,
+    }
 
-    impl StateMachine for InOrder {
+    impl StateMachine for Probe {
         fn applied(&self) -> Applied {
             Applied::default()
         }
@@ -310,12 +315,20 @@ mod tests {
         }
         fn apply(&mut self, entries: Vec<Committed>) -> Result<(), String> {
             for entry in entries {
-                let before = self.0.fetch_add(1, Ordering::SeqCst) as u64;
+                let before = self.last.fetch_add(1, Ordering::SeqCst) as u64;
                 if entry.position.index.0 != before + 1 {
                     return Err(format!("{:?} after {before}", entry.position));
                 }
+                if std::thread::current().name() == Some("look-apply") {
+                    self.by_thread.lock().unwrap().push(before + 1);
+                }
             }
             Ok(())
+        }
+        fn idle(&mut self) -> bool {
+            let left = self.left.load(Ordering::SeqCst);
+            self.left.store(left.saturating_sub(1), Ordering::SeqCst);
+            left <= 1
         }
         fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
             None
@@ -328,30 +341,9 @@ mod tests {
         }
     }
 
-    impl StateMachine for Untidy {
-        fn applied(&self) -> Applied {
-            Applied::default()
-        }
-        fn roster(&self) -> Arc<Roster> {
-            Arc::default()
-        }
-        fn apply(&mut self, _: Vec<Committed>) -> Result<(), String> {
-            Ok(())
-        }
-        fn idle(&mut self) -> bool {
-            let left = self.0.load(Ordering::SeqCst);
-            self.0.store(left.saturating_sub(1), Ordering::SeqCst);
-            left <= 1
-        }
-        fn checkpoint(&mut self) -> Option<Box<dyn Checkpoint>> {
-            None
-        }
-        fn receive(&mut self, _: u64) -> Result<Box<dyn Receive>, String> {
-            Err("nothing to receive".into())
-        }
-        fn install(&mut self, _: Applied, _: Box<dyn Receive>) -> Result<(), String> {
-            Err("nothing to install".into())
-        }
+    fn start(probe: &Probe, here: Here) -> (ApplyThread, Arc<Progress>) {
+        let (thread, progress, _) = ApplyThread::start(Box::new(probe.clone()), here).expect("starts");
+        (thread, progress)
     }
 
     fn entry(index: u64) -> ToApply {
@@ -373,9 +365,10 @@ mod tests {
 
     #[test]
     fn an_idle_machine_tidies_up_until_nothing_is_left() {
-        let left = Arc::new(AtomicU32::new(100));
-        let (mut thread, progress, _) =
-            ApplyThread::start(Box::new(Untidy(left.clone())), Here::never()).expect("starts");
+        let probe = Probe::default();
+        let left = &probe.left;
+        left.store(100, Ordering::SeqCst);
+        let (mut thread, progress) = start(&probe, Here::never());
         wait("the last of it", || left.load(Ordering::SeqCst) == 0);
         left.store(1, Ordering::SeqCst);
         block_on(thread.queue.send(entry(1), Some(1))).expect("is taken");
@@ -386,9 +379,10 @@ mod tests {
 
     #[test]
     fn what_may_be_applied_here_is_applied_when_the_call_returns() {
-        let left = Arc::new(AtomicU32::new(1));
-        let (mut thread, progress, _) =
-            ApplyThread::start(Box::new(Untidy(left.clone())), Here::up_to(10)).expect("starts");
+        let probe = Probe::default();
+        let left = &probe.left;
+        left.store(1, Ordering::SeqCst);
+        let (mut thread, progress) = start(&probe, Here::up_to(10));
         wait("an idle thread", || left.load(Ordering::SeqCst) == 0);
         let mut here = 0;
         for index in 1..100 {
@@ -407,9 +401,8 @@ mod tests {
 
     #[test]
     fn turns_here_and_on_the_thread_keep_the_order_and_lose_nothing() {
-        let last = Arc::new(AtomicU32::new(0));
-        let (mut thread, progress, _) =
-            ApplyThread::start(Box::new(InOrder(last.clone())), Here::up_to(1)).expect("starts");
+        let probe = Probe::default();
+        let (mut thread, progress) = start(&probe, Here::up_to(1));
         let queue = thread.queue();
         let asking = std::thread::spawn({
             let queue = queue.clone();
@@ -420,14 +413,16 @@ mod tests {
         }
         asking.join().expect("every question is answered");
         wait("all of it", || progress.index() == LogIndex(20_000));
-        assert_eq!(last.load(Ordering::SeqCst), 20_000);
+        assert_eq!(probe.last.load(Ordering::SeqCst), 20_000);
+        let by_thread = probe.by_thread.lock().unwrap();
+        let heavy = by_thread.iter().filter(|index| *index % 3 == 0).count();
+        assert_eq!(heavy, 20_000 / 3, "what is not for this thread is not applied along with what is");
         thread.stop();
     }
 
     #[test]
     fn a_machine_that_fails_here_refuses_what_comes() {
-        let last = Arc::new(AtomicU32::new(0));
-        let (mut thread, progress, _) = ApplyThread::start(Box::new(InOrder(last)), Here::up_to(1)).expect("starts");
+        let (mut thread, progress) = start(&Probe::default(), Here::up_to(1));
         block_on(thread.queue.send(entry(2), Some(1))).expect("is taken");
         assert!(progress.failure().is_some(), "the first entry is missing");
         assert!(block_on(thread.queue.checkpoint()).is_err());
@@ -436,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_nobody_can_ask_any_more_ends() {
-        let (mut thread, ..) = ApplyThread::start(Box::new(InOrder(Arc::default())), Here::never()).expect("starts");
+        let (mut thread, _) = start(&Probe::default(), Here::never());
         let running = thread.thread.take().expect("runs");
         drop(thread);
         running.join().expect("ends");
