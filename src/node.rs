@@ -4,6 +4,7 @@
 //! checkpoint), batcher, gateway. Order of stop: gateway, Raft, log; a clean stop needs no checkpoint. Holds no logic of its own: what the
 //! gateway asks of a node is in [`backend`], what the log asks in [`machine`].
 
+pub mod answers;
 pub mod backend;
 pub mod backup;
 pub mod code;
@@ -20,6 +21,7 @@ pub mod tls;
 pub mod verify;
 
 use crate::admin::Admin;
+use crate::apply::{Answers, Own};
 use crate::base::batch::{Chunk, ChunkBuilder, handler};
 use crate::base::members::EXPORT;
 use crate::base::{Clock, Epoch, GatewayId, KeyHasher, NodeId, SystemClock, random};
@@ -93,6 +95,8 @@ struct Workers {
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     /// Keeps the runtime.
     thread: Option<std::thread::JoinHandle<()>>,
+    /// It is the only one.
+    alone: bool,
 }
 
 impl Workers {
@@ -114,7 +118,15 @@ impl Workers {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let work = move || drop(runtime.block_on(stopped));
         let thread = std::thread::Builder::new().name(WORKER.into()).spawn(work)?;
-        Ok(Workers { handle, lull, stop: Some(stop), thread: Some(thread) })
+        Ok(Workers { handle, lull, stop: Some(stop), thread: Some(thread), alone: threads == 1 })
+    }
+
+    /// How apply answers the clients.
+    fn answers(&self) -> Answers {
+        match &self.thread {
+            Some(thread) if self.alone => answers::together(&self.handle, thread.thread().id()),
+            _ => answers::at_once(),
+        }
     }
 }
 
@@ -296,7 +308,7 @@ fn start(
         1 => Gather::Lull(workers.lull.clone()),
         _ => Gather::Nothing,
     };
-    let batcher = base.batcher(config, &raft, owner, gather);
+    let batcher = base.batcher(config, &raft, owner, gather, workers.answers());
     eprintln!("look: waiting for a leader …");
     let hasher = wait_for_cluster(config, &base.state, &raft)?;
     Ok(base.finish(config, raft, batcher, hasher, data.path(), seal))
@@ -337,7 +349,7 @@ impl Base {
     }
 
     /// Starts the batcher, with what this node has to tell the cluster first.
-    pub fn batcher(&self, config: &Config, raft: &Raft, owner: &Owner, gather: Gather) -> Batcher {
+    pub fn batcher(&self, config: &Config, raft: &Raft, owner: &Owner, gather: Gather, answers: Answers) -> Batcher {
         let (watched, failing) = (raft.clone(), self.state.clone());
         raft.spawn(async move { failing.fail(watched.failed().await) });
         let interval = Duration::from_millis(config.batch_interval_ms);
@@ -345,7 +357,7 @@ impl Base {
         let batcher = Batcher::start(raft.clone(), self.clock.clone(), random(), batcher_config);
         let own = batcher.clone();
         let on_applied = Box::new(move |sequence| own.on_applied(sequence));
-        let _ = self.state.own.set(crate::apply::Own { gateway: batcher.gateway(), on_applied });
+        let _ = self.state.own.set(Own { gateway: batcher.gateway(), on_applied, answers });
         // An export has nothing to say
         let first = first_chunk(&self.state, raft, owner, self.table.version()).filter(|_| config.stop_at.is_none());
         if let Some(chunk) = first {

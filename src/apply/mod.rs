@@ -34,7 +34,7 @@ use arc_swap::ArcSwap;
 use digests::Digests;
 use ledger::Ledger;
 use machine::{Applied, Body, Committed, Roster};
-use pending::{Cost, Outcome, Pending};
+use pending::{Answered, Cost, Outcome, Pending};
 use planted::{Bug, Planted};
 use positions::{Place, Positions};
 use runner::{Keys, RunError, Runner};
@@ -161,11 +161,15 @@ impl Progress {
     }
 }
 
+/// Takes the answers of a batch, in the order of their chunks.
+pub type Answers = Box<dyn Fn(Vec<Answered>) + Send + Sync>;
+
 /// This node's gateway: known once its batcher runs. Whatever is applied before that came from earlier starts.
 pub struct Own {
     pub gateway: GatewayId,
     /// Tells the batcher how far its own chunks have come.
     pub on_applied: Box<dyn Fn(u64) + Send + Sync>,
+    pub answers: Answers,
 }
 
 /// The loop's state; lives on the apply thread.
@@ -180,7 +184,7 @@ pub struct Applier {
     applied: Applied,
     roster: Arc<Roster>,
     keys: Keys,
-    finished: Vec<(Pending, Epoch, Outcome)>,
+    finished: Vec<Answered>,
     stopwatch: Stopwatch,
     since_root: SinceRoot,
     /// Shows this epoch when it is reached, and nothing that comes after it.
@@ -368,7 +372,8 @@ impl Applier {
         let outcome = ran?;
         self.settle(chunk, pending.as_mut());
         self.since_root.chunks.push(number);
-        self.finished.extend(pending.map(|pending| (pending, self.runner.epoch, outcome)));
+        let epoch = self.runner.epoch;
+        self.finished.extend(pending.map(|pending| Answered { pending, epoch, outcome }));
         Ok(())
     }
 
@@ -447,8 +452,8 @@ impl Applier {
         self.progress.now.store(self.runner.now, Ordering::Release);
         self.progress.positions.push(place);
         self.progress.positions.release(self.store.since());
-        for (pending, epoch, outcome) in self.finished.drain(..) {
-            pending.finish(epoch, outcome);
+        if let Some(own) = self.own.get().filter(|_| !self.finished.is_empty()) {
+            (own.answers)(std::mem::take(&mut self.finished));
         }
     }
 }

@@ -147,7 +147,7 @@ pub struct Pending {
     pub slow_us: i64,
     /// What the chunk cost; apply fills it in.
     pub cost: Cost,
-    /// Takes the filled reply; called once, from apply's thread. Dropped uncalled: the node stops.
+    /// Takes the filled reply; called once. Dropped uncalled: the node stops.
     pub done: Box<dyn FnOnce(Completion) + Send>,
 }
 
@@ -155,6 +155,19 @@ impl Pending {
     /// Hands the reply over; nobody may be listening any more.
     pub fn finish(self, epoch: Epoch, outcome: Outcome) {
         (self.done)(Completion { reply: self.reply, plan: self.plan, epoch, outcome, cost: self.cost });
+    }
+}
+
+/// A chunk that has run, its root published.
+pub struct Answered {
+    pub pending: Pending,
+    pub epoch: Epoch,
+    pub outcome: Outcome,
+}
+
+impl Answered {
+    pub fn finish(self) {
+        self.pending.finish(self.epoch, self.outcome);
     }
 }
 

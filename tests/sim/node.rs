@@ -13,6 +13,7 @@ use look::disk::pages::MemoryGenerations;
 use look::disk::sim::SimDisk;
 use look::gateway::{Gateway, GatewayOptions};
 use look::node::Base;
+use look::node::answers::at_once;
 use look::node::backend::NodeBackend;
 use look::node::config::Config;
 use look::node::datadir::Owner;
@@ -273,7 +274,7 @@ impl Boot {
             Raft::start_as_tasks(self.raft_config(), Arc::new(self.disk.clone()), Box::new(watched), self.tasks());
         let raft = raft.await.map_err(|e| text(&e))?;
         let _ = self.parts.raft.set(raft.clone());
-        let batcher = base.batcher(&config, &raft, &self.owner(), Gather::Nothing);
+        let batcher = base.batcher(&config, &raft, &self.owner(), Gather::Nothing, at_once());
         while base.state.progress.hash_seed().is_none() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
