@@ -18,6 +18,7 @@
 //! All `unsafe` of the store is in this folder.
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use slabs::Slabs;
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 mod heap;
 mod node;
 mod pages;
+mod slabs;
 
 pub use heap::{CLASSES, Heap, class_of, class_units};
 pub use node::{Flags, Node, NodeMut, Ref};
@@ -55,15 +57,19 @@ pub enum ArenaError {
 /// The reserved range and who has which part of it.
 pub struct Arena {
     base: NonNull<u8>,
-    mapping: NonNull<u8>,
-    mapping_bytes: usize,
-    /// Slabs are numbered from 1 (offset 0 is the null reference) to `slabs_end - 1`.
-    slabs_end: u32,
-    slabs: Mutex<SlabPool>,
+    slabs: Slabs,
     large: Mutex<LargeSpace>,
     /// Bytes of slabs and large nodes that are given out.
     bytes_out: AtomicU64,
     pages: Pages,
+    /// Last: what is dropped before may have threads that touch it.
+    _mapping: Mapping,
+}
+
+/// Address space of this process.
+struct Mapping {
+    at: NonNull<u8>,
+    bytes: usize,
 }
 
 // SAFETY: the raw pointers name the mapping, which lives as long as the arena; access to what they name follows the
@@ -71,12 +77,6 @@ pub struct Arena {
 unsafe impl Send for Arena {}
 // SAFETY: as above.
 unsafe impl Sync for Arena {}
-
-#[derive(Default)]
-struct SlabPool {
-    next: u32,
-    returned: Vec<u32>,
-}
 
 /// Free runs of the upper half: start → bytes, neighbours merged.
 #[derive(Default)]
@@ -89,6 +89,15 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Mapping {
+    fn new(bytes: usize) -> rustix::io::Result<Mapping> {
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+        // SAFETY: a fresh private anonymous mapping at an address the kernel chooses aliases nothing.
+        let at = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, protection, flags) }?;
+        Ok(Mapping { at: NonNull::new(at.cast()).ok_or(rustix::io::Errno::NOMEM)?, bytes })
+    }
+}
+
 impl Arena {
     pub fn new() -> Result<Arena, ArenaError> {
         Self::with_reserve(RESERVE_BYTES)
@@ -98,36 +107,25 @@ impl Arena {
     pub fn with_reserve(bytes: usize) -> Result<Arena, ArenaError> {
         let mut bytes = bytes.next_power_of_two().max(RESERVE_BYTES_MIN);
         let mapping = loop {
-            // SAFETY: a fresh private anonymous mapping at an address the kernel chooses aliases nothing.
-            let mapped = unsafe {
-                mmap_anonymous(
-                    std::ptr::null_mut(),
-                    bytes + SLAB_BYTES,
-                    ProtFlags::READ | ProtFlags::WRITE,
-                    MapFlags::PRIVATE | MapFlags::NORESERVE,
-                )
-            };
-            match mapped {
-                Ok(at) => break at.cast::<u8>(),
+            match Mapping::new(bytes + SLAB_BYTES) {
+                Ok(mapping) => break mapping,
                 Err(_) if bytes > RESERVE_BYTES_MIN => bytes /= 2,
                 Err(e) => return Err(ArenaError::Reserve(e)),
             }
         };
-        let skip = mapping.align_offset(SLAB_BYTES);
+        let skip = mapping.at.align_offset(SLAB_BYTES);
         // SAFETY: `skip` is below SLAB_BYTES, which the mapping has in addition to `bytes`.
-        let base = unsafe { mapping.add(skip) };
+        let base = unsafe { mapping.at.add(skip) };
         let half = bytes / 2;
         let mut large = LargeSpace::default();
         large.free.insert(half as u64, half as u64);
         Ok(Arena {
-            base: NonNull::new(base).ok_or(ArenaError::Reserve(rustix::io::Errno::NOMEM))?,
-            mapping: NonNull::new(mapping).ok_or(ArenaError::Reserve(rustix::io::Errno::NOMEM))?,
-            mapping_bytes: bytes + SLAB_BYTES,
-            slabs_end: (half / SLAB_BYTES) as u32,
-            slabs: Mutex::new(SlabPool { next: 1, returned: Vec::new() }),
+            base,
+            slabs: Slabs::new(base.as_ptr(), (half / SLAB_BYTES) as u32),
             large: Mutex::new(large),
             bytes_out: AtomicU64::new(0),
             pages: Pages::default(),
+            _mapping: mapping,
         })
     }
 
@@ -204,25 +202,13 @@ impl Arena {
 
     /// A slab; of a huge page if the machine has one.
     fn take_slab(&self, huge: bool) -> u32 {
-        let mut pool = lock(&self.slabs);
-        let slab = pool.returned.pop().unwrap_or_else(|| {
-            let slab = pool.next;
-            assert!(slab < self.slabs_end, "the store's address space is used up");
-            pool.next += 1;
-            slab
-        });
         self.bytes_out.fetch_add(SLAB_BYTES as u64, Ordering::Relaxed);
-        if huge {
-            let at = self.base.as_ptr().wrapping_add(slab as usize * SLAB_BYTES);
-            // SAFETY: the slab is inside the mapping. Advice; that it is refused changes speed only.
-            let _ = unsafe { madvise(at.cast(), SLAB_BYTES, Advice::LinuxHugepage) };
-        }
-        slab
+        self.slabs.take(huge)
     }
 
     fn return_slabs(&self, slabs: &mut Vec<u32>) {
         self.bytes_out.fetch_sub((slabs.len() * SLAB_BYTES) as u64, Ordering::Relaxed);
-        lock(&self.slabs).returned.append(slabs);
+        self.slabs.give_back(slabs);
     }
 
     /// A run of the upper half, first fit; `bytes` is rounded up to the granule.
@@ -260,10 +246,10 @@ impl Arena {
     }
 }
 
-impl Drop for Arena {
+impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and every borrow of a node borrows the arena.
-        let _ = unsafe { munmap(self.mapping.as_ptr().cast(), self.mapping_bytes) };
+        let _ = unsafe { munmap(self.at.as_ptr().cast(), self.bytes) };
     }
 }
 
