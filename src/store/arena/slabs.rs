@@ -1,8 +1,8 @@
 //! Who has which slab, and memory that is there before it is asked for.
 //!
 //! While the window fills, SETs write fresh memory, and the first touch of each page waits for the kernel to find one and to
-//! clear it: a sixth of a SET's processor time, all of it in apply. So a thread touches the next slabs of small pages beforehand,
-//! beside whatever else runs (`redis-benchmark -t set -r 1000000 -d 64 -P 64`: 9 % more a second). It starts when a store has
+//! clear it: a fifth of a SET's processor time, all of it in apply. So a thread touches the next slabs beforehand, beside
+//! whatever else runs (`redis-benchmark -t set -r 1000000 -d 64 -P 64`: 9 % more a second). It starts when a store has
 //! grown past a few slabs and keeps [`AHEAD`] of them ready; who finds none ready touches its own.
 
 use super::{SLAB_BYTES, lock};
@@ -10,11 +10,12 @@ use rustix::mm::{Advice, madvise};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// Slabs kept ready.
-const AHEAD: usize = 2;
+/// Slabs kept ready: of small pages, and of huge ones.
+const AHEAD: [usize; 2] = [2, 1];
 /// Smaller stores touch their own.
 const SLABS_BEFORE: usize = 4;
-/// Touched in one piece, for so long may others who change the map of the memory have to wait: some tens of microseconds.
+/// So many small pages are touched in one piece: others who change the map of the memory have to wait for the end of it, some tens
+/// of microseconds.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// The slabs of an arena, numbered from 1 (offset 0 is the null reference).
@@ -34,17 +35,16 @@ struct Pool {
     next: u32,
     end: u32,
     returned: Vec<u32>,
-    /// Touched by the thread.
-    ready: Vec<u32>,
-    /// Slabs of small pages that were taken.
-    small: usize,
+    /// Touched by the thread: of small pages, and of huge ones.
+    ready: [Vec<u32>; 2],
+    taken: usize,
     closed: bool,
 }
 
 impl Slabs {
     /// Of the mapping at `base`, which outlives this.
     pub(super) fn new(base: *mut u8, end: u32) -> Slabs {
-        let pool = Pool { next: 1, end, returned: Vec::new(), ready: Vec::new(), small: 0, closed: false };
+        let pool = Pool { next: 1, end, returned: Vec::new(), ready: Default::default(), taken: 0, closed: false };
         let shared = Shared { base: base as usize, pool: Mutex::new(pool), wanted: Condvar::new() };
         Slabs { shared: Arc::new(shared), thread: Mutex::new(None) }
     }
@@ -52,10 +52,10 @@ impl Slabs {
     /// A slab; of a huge page if the machine has one.
     pub(super) fn take(&self, huge: bool) -> u32 {
         let mut pool = lock(&self.shared.pool);
-        pool.small += usize::from(!huge);
-        let starts = !huge && pool.small == SLABS_BEFORE;
-        let prepared = if huge { None } else { pool.ready.pop() };
-        let slab = pool.returned.pop().or(prepared).or_else(|| pool.fresh());
+        pool.taken += 1;
+        let starts = pool.taken == SLABS_BEFORE;
+        let prepared = pool.ready[huge as usize].pop();
+        let slab = prepared.or_else(|| pool.returned.pop()).or_else(|| pool.fresh());
         drop(pool);
         if starts {
             self.start();
@@ -63,9 +63,8 @@ impl Slabs {
             self.shared.wanted.notify_one();
         }
         let slab = slab.expect("the store's address space is used up");
-        if huge {
-            // SAFETY: the slab is inside the mapping. Advice; that it is refused changes speed only.
-            let _ = unsafe { madvise(self.shared.address(slab).cast(), SLAB_BYTES, Advice::LinuxHugepage) };
+        if huge && prepared.is_none() {
+            self.shared.make_huge(slab);
         }
         slab
     }
@@ -103,10 +102,16 @@ impl Shared {
         (self.base + slab as usize * SLAB_BYTES) as *mut u8
     }
 
+    /// Advice; that it is refused changes speed only.
+    fn make_huge(&self, slab: u32) {
+        // SAFETY: the slab is inside the mapping.
+        let _ = unsafe { madvise(self.address(slab).cast(), SLAB_BYTES, Advice::LinuxHugepage) };
+    }
+
     fn run(&self) {
-        while let Some(slab) = self.wait() {
-            let touched = self.touch(slab);
-            lock(&self.pool).ready.push(slab);
+        while let Some((slab, huge)) = self.wait() {
+            let touched = self.touch(slab, huge);
+            lock(&self.pool).ready[huge as usize].push(slab);
             if let Err(e) = touched {
                 // Linux before 5.14, or no memory to be had; a first touch will tell
                 return tracing::debug!("no memory is touched ahead: {e}");
@@ -115,19 +120,30 @@ impl Shared {
     }
 
     /// A slab to be touched. None: the arena goes, or is used up.
-    fn wait(&self) -> Option<u32> {
+    fn wait(&self) -> Option<(u32, bool)> {
         let mut pool = lock(&self.pool);
-        while pool.ready.len() >= AHEAD && !pool.closed {
+        loop {
+            if pool.closed {
+                return None;
+            }
+            let lacking =
+                [false, true].into_iter().find(|&huge| pool.ready[huge as usize].len() < AHEAD[huge as usize]);
+            if let Some(huge) = lacking {
+                return pool.fresh().map(|slab| (slab, huge));
+            }
             pool = self.wanted.wait(pool).unwrap_or_else(PoisonError::into_inner);
         }
-        if pool.closed { None } else { pool.fresh() }
     }
 
-    fn touch(&self, slab: u32) -> rustix::io::Result<()> {
-        (0..SLAB_BYTES).step_by(PIECE_BYTES).try_for_each(|from| {
+    fn touch(&self, slab: u32, huge: bool) -> rustix::io::Result<()> {
+        if huge {
+            self.make_huge(slab);
+        }
+        let piece = if huge { SLAB_BYTES } else { PIECE_BYTES };
+        (0..SLAB_BYTES).step_by(piece).try_for_each(|from| {
             let at = self.address(slab).wrapping_add(from);
             // SAFETY: the slab is inside the mapping, which the arena keeps until this thread has ended; what its pages hold stays.
-            unsafe { madvise(at.cast(), PIECE_BYTES, Advice::LinuxPopulateWrite) }
+            unsafe { madvise(at.cast(), piece, Advice::LinuxPopulateWrite) }
         })
     }
 }
@@ -145,22 +161,22 @@ mod tests {
         let mut seen = HashSet::new();
         (1..SLABS_BEFORE).for_each(|_| assert!(seen.insert(slabs.take(false))));
         assert!(lock(&slabs.thread).is_none(), "a small store has no such thread");
+        let ready = || lock(&slabs.shared.pool).ready.clone();
         for taken in SLABS_BEFORE..50 {
             assert!(seen.insert(slabs.take(taken % 5 == 0)), "{seen:?}");
             if taken % 7 == 0 {
                 let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
-                while lock(&slabs.shared.pool).ready.len() < AHEAD {
+                while ready().each_ref().map(Vec::len) != AHEAD {
                     assert!(std::time::Instant::now() < until, "nothing is prepared");
                     std::thread::yield_now();
                 }
-                let ready = lock(&slabs.shared.pool).ready.clone();
-                assert!(ready.iter().all(|&slab| is_touched(&slabs.shared, slab)), "{ready:?} of {seen:?}");
+                assert!(ready().iter().flatten().all(|&slab| is_touched(&slabs.shared, slab)), "of {seen:?}");
             }
         }
         let mut back: Vec<u32> = seen.drain().collect();
         slabs.give_back(&mut back);
         // To the end of the address space but for what the thread may have taken
-        (AHEAD + 2..256 / 2 / 2).for_each(|_| assert!(seen.insert(slabs.take(false))));
+        (6..256 / 2 / 2).for_each(|_| assert!(seen.insert(slabs.take(false))));
     }
 
     /// Whether the kernel has memory for all of it.
