@@ -468,7 +468,6 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
     async fn wait(&mut self) -> Result<(), End> {
         self.session.publish();
         self.decoder.shrink();
-        let full = self.in_flight.len() >= IN_FLIGHT_MAX;
         self.make_room();
         let client = &self.session.client;
         client.query_bytes.store(self.input.len(), Relaxed);
@@ -479,12 +478,23 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
             (true, 0) => None,
             (true, seconds) => Some(Duration::from_secs(seconds)),
         };
+        // What is answered meanwhile brings no input
+        while let Some(completion) = self.wait_once(idle).await? {
+            self.complete(completion).await?;
+        }
+        Ok(())
+    }
+
+    /// An unfinished chunk is answered; None: there may be more input.
+    async fn wait_once(&mut self, idle: Option<Duration>) -> Result<Option<Completion>, End> {
+        let full = self.in_flight.len() >= IN_FLIGHT_MAX;
+        let client = &self.session.client;
         tokio::select! {
             biased;
             () = std::future::ready(()), if idle == Some(Duration::ZERO) => Err(End::Closed),
             completion = oldest(self.in_flight.front_mut()) => {
                 self.in_flight.pop_front();
-                self.complete(completion.map_err(|_| End::Stopping)?).await
+                completion.map(Some).map_err(|_| End::Stopping)
             }
             read = self.stream.read_buf(&mut self.input), if !full => {
                 let bytes = read.unwrap_or(0);
@@ -494,12 +504,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
                 self.read_bytes = if bytes >= self.read_bytes { READ_BYTES_BUSY } else { self.read_bytes };
                 client.last_ms.store(self.shared.backend.now_ms(), Relaxed);
                 self.shared.totals.bytes_in.fetch_add(bytes as u64, Relaxed);
-                Ok(())
+                Ok(None)
             }
             line = feed(self.monitor.as_mut()) => {
                 self.out.clear();
                 self.out.raw(&line);
-                self.flush().await
+                self.flush().await.map(|()| None)
             }
             () = client.until_killed() => {
                 // What has been sent to the log will happen: its sender is to learn of it, if that is soon.
