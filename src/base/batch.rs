@@ -145,12 +145,12 @@ fn padded(n: usize) -> usize {
 }
 
 impl Batch {
-    /// Bytes that [`Batch::write_to`] will produce.
     /// How much there is to write and to apply, in bytes; each call counts for [`CALL_WEIGHT`] besides its own.
     pub fn weight(&self) -> usize {
         self.chunks.iter().map(|c| c.calls as usize * CALL_WEIGHT + c.records.len() + c.blob.len()).sum()
     }
 
+    /// Bytes that [`Batch::write_to`] will produce.
     pub fn encoded_len(&self) -> usize {
         BATCH_HEADER_BYTES + self.chunks.iter().map(Chunk::encoded_len).sum::<usize>()
     }

@@ -32,3 +32,65 @@ pub fn together(clients: &Handle, thread: ThreadId) -> Answers {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::pending::{Completion, Cost, Outcome, Pending, Plan};
+    use crate::base::Epoch;
+    use crate::resp::ReplyBuf;
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use tokio::runtime::Builder;
+
+    /// Tells where it was finished.
+    fn answered(epoch: u64, told: &Sender<(u64, ThreadId)>) -> Answered {
+        let told = told.clone();
+        let done = Box::new(move |completion: Completion| {
+            let _ = told.send((completion.epoch.0, std::thread::current().id()));
+        });
+        let (plan, reply, cost) = (Plan::default(), ReplyBuf::default(), Cost::default());
+        let pending = Pending { plan, reply, reply_bytes_max: 0, slow_us: -1, cost, done };
+        Answered { pending, epoch: Epoch(epoch), outcome: Outcome::Applied }
+    }
+
+    fn check(heard: &Receiver<(u64, ThreadId)>, on: ThreadId, epochs: std::ops::Range<u64>) {
+        for epoch in epochs {
+            assert_eq!(heard.recv().expect("is finished"), (epoch, on));
+        }
+        assert!(heard.try_recv().is_err());
+    }
+
+    #[test]
+    fn answers_are_finished_in_order_on_the_thread_that_serves_clients() {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let clients = runtime.handle().clone();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || drop(runtime.block_on(stopped)));
+        let answers = Arc::new(together(&clients, thread.thread().id()));
+        let (told, heard) = channel();
+        for batch in 0..100 {
+            answers((batch * 10..batch * 10 + 10).map(|epoch| answered(epoch, &told)).collect());
+        }
+        check(&heard, thread.thread().id(), 0..1000);
+        let (here, said) = (answers.clone(), told.clone());
+        let at_once = clients.spawn(async move {
+            here(vec![answered(0, &said)]);
+            // No other task had a turn
+            check(&heard, std::thread::current().id(), 0..1);
+            heard
+        });
+        let heard = clients.block_on(at_once).expect("finished when the call returned");
+        drop(stop);
+        thread.join().unwrap();
+        answers(vec![answered(0, &told)]);
+        assert!(heard.try_recv().is_err(), "nobody is there to be answered");
+    }
+
+    #[test]
+    fn many_threads_finish_their_own() {
+        let (told, heard) = channel();
+        at_once()(vec![answered(0, &told), answered(1, &told)]);
+        check(&heard, std::thread::current().id(), 0..2);
+    }
+}
