@@ -54,8 +54,10 @@ impl Slabs {
         let mut pool = lock(&self.shared.pool);
         pool.taken += 1;
         let starts = pool.taken == SLABS_BEFORE;
-        let prepared = pool.ready[huge as usize].pop();
-        let slab = prepared.or_else(|| pool.returned.pop()).or_else(|| pool.fresh());
+        // What comes back has its memory, and would never be used again if fresh slabs went first
+        let returned = pool.returned.pop();
+        let prepared = if returned.is_none() { pool.ready[huge as usize].pop() } else { None };
+        let slab = returned.or(prepared).or_else(|| pool.fresh());
         drop(pool);
         if starts {
             self.start();
@@ -165,11 +167,7 @@ mod tests {
         for taken in SLABS_BEFORE..50 {
             assert!(seen.insert(slabs.take(taken % 5 == 0)), "{seen:?}");
             if taken % 7 == 0 {
-                let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
-                while ready().each_ref().map(Vec::len) != AHEAD {
-                    assert!(std::time::Instant::now() < until, "nothing is prepared");
-                    std::thread::yield_now();
-                }
+                wait_until_ready(slabs);
                 assert!(ready().iter().flatten().all(|&slab| is_touched(&slabs.shared, slab)), "of {seen:?}");
             }
         }
@@ -179,6 +177,14 @@ mod tests {
         (6..256 / 2 / 2).for_each(|_| assert!(seen.insert(slabs.take(false))));
     }
 
+    fn wait_until_ready(slabs: &Slabs) {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while lock(&slabs.shared.pool).ready.each_ref().map(Vec::len) != AHEAD {
+            assert!(std::time::Instant::now() < until, "nothing is prepared");
+            std::thread::yield_now();
+        }
+    }
+
     /// Whether the kernel has memory for all of it.
     fn is_touched(shared: &Shared, slab: u32) -> bool {
         let mut pages = vec![0u8; SLAB_BYTES / 4096];
@@ -186,6 +192,20 @@ mod tests {
         let result = unsafe { libc::mincore(shared.address(slab).cast(), SLAB_BYTES, pages.as_mut_ptr()) };
         assert_eq!(result, 0);
         pages.iter().all(|page| page & 1 == 1)
+    }
+
+    #[test]
+    fn what_was_given_back_is_taken_before_anything_fresh() {
+        let arena = Arena::with_reserve(256 << 20).unwrap();
+        let slabs = &arena.slabs;
+        for round in 0..20 {
+            let mut taken: Vec<u32> = (0..10).map(|n| slabs.take(n % 3 == 0)).collect();
+            slabs.give_back(&mut taken);
+            wait_until_ready(slabs);
+            // The ten, and what the thread keeps ready
+            let most = 1 + 10 + AHEAD.iter().sum::<usize>() as u32;
+            assert!(lock(&slabs.shared.pool).next <= most, "round {round}: {}", lock(&slabs.shared.pool).next);
+        }
     }
 
     #[test]
