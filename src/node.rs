@@ -47,6 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tls::Identity;
+use tokio::runtime::RuntimeFlavor;
 
 /// Name of the threads that serve clients.
 const WORKER: &str = "look-gateway";
@@ -95,8 +96,6 @@ struct Workers {
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     /// Keeps the runtime.
     thread: Option<std::thread::JoinHandle<()>>,
-    /// It is the only one.
-    alone: bool,
 }
 
 impl Workers {
@@ -118,13 +117,15 @@ impl Workers {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let work = move || drop(runtime.block_on(stopped));
         let thread = std::thread::Builder::new().name(WORKER.into()).spawn(work)?;
-        Ok(Workers { handle, lull, stop: Some(stop), thread: Some(thread), alone: threads == 1 })
+        Ok(Workers { handle, lull, stop: Some(stop), thread: Some(thread) })
     }
 
     /// How apply answers the clients.
     fn answers(&self) -> Answers {
         match &self.thread {
-            Some(thread) if self.alone => answers::together(&self.handle, thread.thread().id()),
+            Some(thread) if self.handle.runtime_flavor() == RuntimeFlavor::CurrentThread => {
+                answers::together(&self.handle, thread.thread().id())
+            }
             _ => answers::at_once(),
         }
     }

@@ -1,6 +1,6 @@
 //! # apply: the loop that changes the store
 //!
-//! One OS thread takes committed entries in order, gives every call its epoch, runs its program against the writer, answers the
+//! One thread at a time takes committed entries in order, gives every call its epoch, runs its program against the writer, answers the
 //! chunks whose gateway is on this node, and publishes a new root. No I/O, no clock, no await; the only locks are taken
 //! once a batch. What two nodes apply is equal byte for byte: everything here depends on the entries and the state alone
 //! (replies are written for the own gateway's chunks only and never read back).
@@ -161,8 +161,8 @@ impl Progress {
     }
 }
 
-/// Takes the answers of a batch, in the order of their chunks.
-pub type Answers = Box<dyn Fn(Vec<Answered>) + Send + Sync>;
+/// Takes the answers of a batch, all of them, in the order of their chunks.
+pub type Answers = Box<dyn Fn(&mut Vec<Answered>) + Send + Sync>;
 
 /// This node's gateway: known once its batcher runs. Whatever is applied before that came from earlier starts.
 pub struct Own {
@@ -172,7 +172,7 @@ pub struct Own {
     pub answers: Answers,
 }
 
-/// The loop's state; lives on the apply thread.
+/// The loop's state; whoever takes a turn has it alone.
 pub struct Applier {
     writer: Writer,
     store: Store,
@@ -453,7 +453,7 @@ impl Applier {
         self.progress.positions.push(place);
         self.progress.positions.release(self.store.since());
         if let Some(own) = self.own.get().filter(|_| !self.finished.is_empty()) {
-            (own.answers)(std::mem::take(&mut self.finished));
+            (own.answers)(&mut self.finished);
         }
     }
 }

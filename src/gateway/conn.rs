@@ -464,7 +464,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         self.flush().await
     }
 
-    /// Waits for more input, or for what is unfinished.
+    /// Waits for more input, and writes the replies that come meanwhile.
     async fn wait(&mut self) -> Result<(), End> {
         self.session.publish();
         self.decoder.shrink();

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 /// Each answer from the thread that applied its chunk. For many threads, where tokio wakes those who sleep and no others.
 pub fn at_once() -> Answers {
-    Box::new(|answered| answered.into_iter().for_each(Answered::finish))
+    Box::new(|answered| answered.drain(..).for_each(Answered::finish))
 }
 
 /// By a task of the one thread that serves clients; what that thread applied itself, at once.
@@ -25,10 +25,10 @@ pub fn together(clients: &Handle, thread: ThreadId) -> Answers {
     });
     Box::new(move |answered| {
         if std::thread::current().id() == thread {
-            answered.into_iter().for_each(Answered::finish);
+            answered.drain(..).for_each(Answered::finish);
         } else {
             // The runtime may have ended, and its connections with it
-            let _ = sender.send(answered);
+            let _ = sender.send(std::mem::take(answered));
         }
     })
 }
@@ -70,12 +70,12 @@ mod tests {
         let answers = Arc::new(together(&clients, thread.thread().id()));
         let (told, heard) = channel();
         for batch in 0..100 {
-            answers((batch * 10..batch * 10 + 10).map(|epoch| answered(epoch, &told)).collect());
+            answers(&mut (batch * 10..batch * 10 + 10).map(|epoch| answered(epoch, &told)).collect());
         }
         check(&heard, thread.thread().id(), 0..1000);
         let (here, said) = (answers.clone(), told.clone());
         let at_once = clients.spawn(async move {
-            here(vec![answered(0, &said)]);
+            here(&mut vec![answered(0, &said)]);
             // No other task had a turn
             check(&heard, std::thread::current().id(), 0..1);
             heard
@@ -83,14 +83,14 @@ mod tests {
         let heard = clients.block_on(at_once).expect("finished when the call returned");
         drop(stop);
         thread.join().unwrap();
-        answers(vec![answered(0, &told)]);
+        answers(&mut vec![answered(0, &told)]);
         assert!(heard.try_recv().is_err(), "nobody is there to be answered");
     }
 
     #[test]
     fn many_threads_finish_their_own() {
         let (told, heard) = channel();
-        at_once()(vec![answered(0, &told), answered(1, &told)]);
+        at_once()(&mut vec![answered(0, &told), answered(1, &told)]);
         check(&heard, std::thread::current().id(), 0..2);
     }
 }

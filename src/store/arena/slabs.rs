@@ -2,7 +2,7 @@
 //!
 //! While the window fills, SETs write fresh memory, and the first touch of each page waits for the kernel to find one and to
 //! clear it: a fifth of a SET's processor time, all of it in apply. So a thread touches the next slabs beforehand, beside
-//! whatever else runs (`redis-benchmark -t set -r 1000000 -d 64 -P 64`: 9 % more a second). It starts when a store has
+//! whatever else runs (`redis-benchmark -t set -r 1000000 -d 64 -P 64`: 9 % more a second, paired medians). It starts when a store has
 //! grown past a few slabs and keeps [`AHEAD`] of them ready; who finds none ready touches its own.
 
 use super::{SLAB_BYTES, lock};
@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 /// Slabs kept ready: of small pages, and of huge ones.
 const AHEAD: [usize; 2] = [2, 1];
 /// Smaller stores touch their own.
-const SLABS_BEFORE: usize = 4;
+const SLABS_BEFORE: u32 = 4;
 /// So many small pages are touched in one piece: others who change the map of the memory have to wait for the end of it, some tens
 /// of microseconds.
 const PIECE_BYTES: usize = 64 << 10;
@@ -37,14 +37,13 @@ struct Pool {
     returned: Vec<u32>,
     /// Touched by the thread: of small pages, and of huge ones.
     ready: [Vec<u32>; 2],
-    taken: usize,
     closed: bool,
 }
 
 impl Slabs {
     /// Of the mapping at `base`, which outlives this.
     pub(super) fn new(base: *mut u8, end: u32) -> Slabs {
-        let pool = Pool { next: 1, end, returned: Vec::new(), ready: Default::default(), taken: 0, closed: false };
+        let pool = Pool { next: 1, end, returned: Vec::new(), ready: Default::default(), closed: false };
         let shared = Shared { base: base as usize, pool: Mutex::new(pool), wanted: Condvar::new() };
         Slabs { shared: Arc::new(shared), thread: Mutex::new(None) }
     }
@@ -52,14 +51,13 @@ impl Slabs {
     /// A slab; of a huge page if the machine has one.
     pub(super) fn take(&self, huge: bool) -> u32 {
         let mut pool = lock(&self.shared.pool);
-        pool.taken += 1;
-        let starts = pool.taken == SLABS_BEFORE;
         // What comes back has its memory, and would never be used again if fresh slabs went first
         let returned = pool.returned.pop();
         let prepared = if returned.is_none() { pool.ready[huge as usize].pop() } else { None };
         let slab = returned.or(prepared).or_else(|| pool.fresh());
         drop(pool);
-        if starts {
+        // Until the thread runs fresh slabs go out in the order of their numbers, each once
+        if returned.is_none() && slab == Some(SLABS_BEFORE) {
             self.start();
         } else if prepared.is_some() {
             self.shared.wanted.notify_one();
