@@ -327,7 +327,7 @@ impl Applier {
             if fetched < end {
                 let from = fetched;
                 fetched = end.max(from + PREFETCH).min(self.keys.all.len());
-                self.writer.prefetch(self.keys.all.get(from..fetched).unwrap_or_default());
+                self.writer.fetch(self.keys.all.get(from..fetched).unwrap_or_default());
             }
             if since_root > 0 && since_root + chunk.calls as usize > SUB_BATCH_CALLS_MAX {
                 self.publish(Place { epoch: self.runner.epoch, index, chunks: number });

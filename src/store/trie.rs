@@ -104,11 +104,25 @@ pub enum End {
 /// Follows (hash, key) from `root` to a leaf or a hole, noting the way.
 #[inline]
 pub fn descend(arena: &Arena, root: Ref, hash: u64, key: &[u8], path: &mut Path) -> End {
+    descend_along(arena, root, hash, key, &[], path)
+}
+
+/// As [`descend`], along branches that an earlier walk of this hash passed and that were not freed since: as far as each still
+/// leads to the next there is nothing to search, and nothing to wait for.
+#[inline]
+pub fn descend_along(arena: &Arena, root: Ref, hash: u64, key: &[u8], known: &[(Ref, u16)], path: &mut Path) -> End {
     path.len = 0;
     if root.is_null() {
         return End::Hole;
     }
     let mut node = arena.node(arena.load(root));
+    for &(branch, cell) in known {
+        if node.get() != branch {
+            break;
+        }
+        path.push(branch, cell as usize);
+        node = arena.child(node.cell(cell as usize));
+    }
     while node.kind() == kinds::BRANCH {
         let bitmap = node.u64(BITMAP);
         let digit = digit(hash, key, path.len());

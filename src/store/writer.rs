@@ -9,6 +9,7 @@ use super::extent::blocks;
 use super::garbage::DeadMark;
 use super::map::{self, MapRoot};
 use super::mutator::{Mutator, MutatorMark, PRIVATE};
+use super::prefetch::Ways;
 use super::read::{Read, deletion_slot};
 use super::root::{DBS, DbState, RootState, RootView, SYSTEM_DB};
 use super::rope::{self, Rope};
@@ -77,6 +78,8 @@ pub struct Writer {
     /// Grows with every change of a keyspace trie.
     stamp: u64,
     way: Way,
+    /// Of keys to come.
+    ways: Ways,
     /// What [`Writer::rollback`] returns to.
     saved: Option<(RootState, MutatorMark)>,
     /// In the order of their births.
@@ -159,6 +162,7 @@ impl Writer {
             state,
             stamp: 1,
             way: Way { db: 0, hash: 0, stamp: 0, path: Path::new() },
+            ways: Ways::default(),
             saved: None,
             tombstones: VecDeque::new(),
             old_roots: VecDeque::new(),
@@ -200,6 +204,13 @@ impl Writer {
 
     // ---- one key ----
 
+    /// As [`Read::prefetch`], for keys that will be looked up here in this order, or not at all.
+    pub fn fetch(&mut self, keys: &[(u8, u64)]) {
+        let mut ways = std::mem::take(&mut self.ways);
+        ways.fetch(self, keys);
+        self.ways = ways;
+    }
+
     /// Looks a key up, for reading and for writing.
     #[inline]
     pub fn find_slot(&mut self, db: u8, hash: u64, key: &[u8]) -> Slot {
@@ -216,7 +227,8 @@ impl Writer {
         (way.db, way.hash, way.stamp) = (slot.db, slot.hash, self.stamp);
         slot.stamp = self.stamp;
         let root = self.state.dbs[slot.db as usize].keys.root;
-        let End::Leaf(leaf) = trie::descend(arena, root, slot.hash, key, &mut way.path) else {
+        let known = self.ways.of(slot.db, slot.hash);
+        let End::Leaf(leaf) = trie::descend_along(arena, root, slot.hash, key, known, &mut way.path) else {
             slot.found = Found::Hole;
             return;
         };
@@ -701,6 +713,7 @@ impl Writer {
     /// Lets old versions go as the window's settings say, and frees at most `budget` nodes that none needs. True when none is left.
     pub fn collect(&mut self, budget: usize) -> bool {
         let Home::Store(store) = &self.home else { return true };
+        self.ways.forget();
         let shared = store.0.clone();
         while let Some(root) = shared.window.release_one(self.m.dead().bytes()) {
             self.let_go(Some(root));
