@@ -34,9 +34,9 @@
 //! lives in `store::arena`, `lang` (JIT, engines, the helpers' edge) and one system call of `disk::urgent`; `tests/rooms.rs` names the files; a page whose root is published never
 //! changes; a write is acknowledged only after it is durable on a quorum and applied.
 //!
-//! Threads: clients (one fewer than cores), Raft, log, apply, checkpoints, and one that touches memory before apply needs it. A node
-//! with one thread for clients and no address for peers runs Raft on it, too, and writes and applies small batches there: no
-//! hand-over is left (`raft/here.rs`, `raft/turns.rs`).
+//! Threads: clients (one fewer than cores), Raft, log, apply, checkpoints, and one that touches memory before apply needs it and
+//! merges its pages afterwards. A node with one thread for clients and no address for peers runs Raft on it, too, and writes and
+//! applies small batches there: no hand-over is left (`raft/here.rs`, `raft/turns.rs`).
 //!
 //! Reading order for one SET: `gateway/conn.rs` → `command/args.rs` → `batch/batcher.rs` →
 //! `raft/mod.rs` → `disk/log.rs` → `apply/mod.rs` → `commands/redis/string.look` → `store/map.rs`.
