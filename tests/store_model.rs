@@ -360,6 +360,17 @@ fn not_publish(call: &&Call) -> bool {
     !matches!(call, Call::Publish)
 }
 
+#[test]
+fn two_keys_of_one_hash_that_are_found_together_keep_ways_of_their_own() {
+    for to in 0..40 {
+        let mut rig = Rig::new(1);
+        let keys = (0..40).step_by(3).filter(|key| *key != to);
+        keys.for_each(|key| rig.run(&Call::SetStr(0, key, 1, None)));
+        rig.run(&Call::Relocate { from: (0, 9), to: (0, to), take: true });
+        assert!(content(&rig.writer) == rig.model, "moved to key {to}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 160, failure_persistence: None, ..ProptestConfig::default() })]
 

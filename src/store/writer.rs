@@ -33,6 +33,7 @@ const DUE_MAX: u64 = (1 << 48) - 1;
 pub struct Slot {
     pub db: u8,
     pub hash: u64,
+    number: u64,
     found: Found,
     stamp: u64,
 }
@@ -50,8 +51,8 @@ enum Found {
 
 /// Where the last lookup went, for the write that follows it. Of the trie as `stamp` names it.
 struct Way {
-    db: u8,
-    hash: u64,
+    /// Whose lookup: keys may share a hash.
+    slot: u64,
     stamp: u64,
     path: Path,
 }
@@ -77,6 +78,8 @@ pub struct Writer {
     state: RootState,
     /// Grows with every change of a keyspace trie.
     stamp: u64,
+    /// Found so far.
+    slots: u64,
     way: Way,
     /// Of keys to come.
     ways: Ways,
@@ -161,7 +164,8 @@ impl Writer {
             m,
             state,
             stamp: 1,
-            way: Way { db: 0, hash: 0, stamp: 0, path: Path::new() },
+            slots: 0,
+            way: Way { slot: 0, stamp: 0, path: Path::new() },
             ways: Ways::default(),
             saved: None,
             tombstones: VecDeque::new(),
@@ -214,7 +218,8 @@ impl Writer {
     /// Looks a key up, for reading and for writing.
     #[inline]
     pub fn find_slot(&mut self, db: u8, hash: u64, key: &[u8]) -> Slot {
-        let mut slot = Slot { db, hash, found: Found::Hole, stamp: 0 };
+        self.slots += 1;
+        let mut slot = Slot { db, hash, number: self.slots, found: Found::Hole, stamp: 0 };
         self.look(&mut slot, key);
         slot
     }
@@ -224,7 +229,7 @@ impl Writer {
         // A replay stands in the past: what came after it is there, but does not count.
         let seen = self.seen();
         let (arena, way) = (self.m.arena(), &mut self.way);
-        (way.db, way.hash, way.stamp) = (slot.db, slot.hash, self.stamp);
+        (way.slot, way.stamp) = (slot.number, self.stamp);
         slot.stamp = self.stamp;
         let root = self.state.dbs[slot.db as usize].keys.root;
         let known = self.ways.of(slot.db, slot.hash);
@@ -250,7 +255,7 @@ impl Writer {
     #[inline]
     fn find_way(&mut self, slot: &mut Slot, key: &[u8]) {
         let way = &self.way;
-        if slot.stamp != self.stamp || (way.stamp, way.hash, way.db) != (self.stamp, slot.hash, slot.db) {
+        if slot.stamp != self.stamp || (way.slot, way.stamp) != (slot.number, self.stamp) {
             self.look(slot, key);
         }
     }
