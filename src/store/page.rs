@@ -346,7 +346,10 @@ impl<'a, 'p> Packer<'a, 'p> {
             self.arena.prefetch(child, 64);
         }
         for n in 0..all.count_ones() as usize {
-            if let Some(child) = self.shown(node.child(CELLS + 8 * n)) {
+            let child = node.child(CELLS + 8 * n);
+            if !child.is_null()
+                && let Some(child) = self.shown(child)
+            {
                 cells.push((CELLS + 8 * cells.len(), child));
                 bitmap |= 1 << trie::nth_digit(all, n);
             }

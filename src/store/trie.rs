@@ -4,6 +4,9 @@
 //! header | bitmap u64 | child cell × popcount(bitmap)
 //! ```
 //!
+//! A branch with all 32 bits is *wide*: it has a cell for every digit, and some may be null. The keyspace makes such branches of
+//! those that have grown to [`WIDE_FROM`] children, so that a new key needs no copy of its branch (`keyspace.rs`).
+//!
 //! Digits are five bits of the hash, the highest first, so that the order of the trie is the order of hashes: a scan whose
 //! cursor is a hash is exact under writes. Past the hash's 64 bits the digits come from a second hash of the key itself,
 //! so that keys with equal hashes part as well. What lies below the branches (leaves) is the business of `entry.rs`
@@ -16,6 +19,7 @@ use super::arena::{Arena, Node, Ref};
 use super::kinds;
 use super::mutator::Mutator;
 use crate::base::KeyHasher;
+use smallvec::SmallVec;
 use std::sync::atomic::Ordering;
 
 const DIGIT_BITS: u32 = 5;
@@ -25,6 +29,11 @@ pub const HASH_LEVELS: usize = 13;
 pub const LEVELS_MAX: usize = 2 * HASH_LEVELS;
 pub const BITMAP: usize = 8;
 pub const CELLS: usize = 16;
+/// The bitmap of a wide branch.
+const LINE: usize = 64;
+const WIDE: u64 = u32::MAX as u64;
+/// A shared branch of so many children becomes wide.
+pub(super) const WIDE_FROM: usize = 9;
 
 #[inline]
 fn digit_of(hash: u64, level: usize) -> u32 {
@@ -55,6 +64,17 @@ pub fn cell_of(bitmap: u64, digit: u32) -> usize {
 #[inline]
 pub fn has(bitmap: u64, digit: u32) -> bool {
     bitmap >> digit & 1 == 1
+}
+
+#[inline]
+pub(super) fn is_wide(node: Node<'_>) -> bool {
+    node.u64(BITMAP) == WIDE
+}
+
+/// The cells of a branch that lead to a child.
+pub(super) fn children<'a>(node: Node<'a>) -> impl Iterator<Item = usize> + 'a {
+    let end = CELLS + 8 * node.u64(BITMAP).count_ones() as usize;
+    (CELLS..end).step_by(8).filter(move |cell| node.cell(*cell).load(Ordering::Relaxed) != 0)
 }
 
 pub fn cells(node: Node<'_>, mut visit: impl FnMut(usize)) {
@@ -97,7 +117,7 @@ impl Path {
 pub enum End {
     /// A leaf is in the way: the one looked for, or another.
     Leaf(Ref),
-    /// The last branch of the path has no such digit (or there is no tree at all).
+    /// The last branch of the path has no child of this digit (or there is no tree at all).
     Hole,
 }
 
@@ -121,7 +141,8 @@ pub fn descend_along(arena: &Arena, root: Ref, hash: u64, key: &[u8], known: &[(
             break;
         }
         path.push(branch, cell as usize);
-        node = arena.child(node.cell(cell as usize));
+        let Some(child) = arena.child_if_any(node.cell(cell as usize)) else { return End::Hole };
+        node = child;
     }
     while node.kind() == kinds::BRANCH {
         let bitmap = node.u64(BITMAP);
@@ -131,7 +152,8 @@ pub fn descend_along(arena: &Arena, root: Ref, hash: u64, key: &[u8], known: &[(
         if !has(bitmap, digit) {
             return End::Hole;
         }
-        node = arena.child(node.cell(cell));
+        let Some(child) = arena.child_if_any(node.cell(cell)) else { return End::Hole };
+        node = child;
     }
     End::Leaf(node.get())
 }
@@ -145,12 +167,17 @@ pub fn find_leaf<'a>(arena: &'a Arena, root: Ref, hash: u64, key: &[u8]) -> Opti
     let mut node = arena.node(arena.load(root));
     let mut level = 0;
     while node.kind() == kinds::BRANCH {
-        let bitmap = node.u64(BITMAP);
         let digit = digit(hash, key, level);
+        // Most branches are wide: the cell comes near while the bitmap says whether this one is
+        arena.prefetch(node.get(), CELLS + 8 * digit as usize);
+        let bitmap = node.u64(BITMAP);
         if !has(bitmap, digit) {
             return None;
         }
-        node = arena.child(node.cell(cell_of(bitmap, digit)));
+        let cell = node.cell(cell_of(bitmap, digit));
+        // The value of an entry begins behind its first line
+        arena.prefetch(Ref(cell.load(Ordering::Relaxed)), LINE);
+        node = arena.child_if_any(cell)?;
         level += 1;
     }
     Some(node)
@@ -203,6 +230,9 @@ pub fn insert(m: &mut Mutator, root: &mut Ref, path: &mut Path, hash: u64, key: 
     };
     own_path(m, root, path, last);
     let branch = path.nodes[last];
+    if is_wide(m.arena().node(branch)) {
+        return replace(m, root, path, leaf);
+    }
     let with = branch_with(m, branch, digit(hash, key, last), leaf);
     if with != branch {
         path.nodes[last] = with;
@@ -239,11 +269,29 @@ fn add_cell(m: &mut Mutator, branch: Ref, digit: u32, leaf: Ref) {
     node.set_u64(BITMAP, bitmap | 1 << digit);
 }
 
-/// A copy of the branch without one child.
+/// A wide copy of the branch, with one child more.
+pub(super) fn copy_wide(m: &mut Mutator, branch: Ref, digit: u32, leaf: Ref) -> Ref {
+    let mut all = [Ref::NULL; 32];
+    all[digit as usize] = leaf;
+    let old = m.arena().node(branch);
+    let bitmap = old.u64(BITMAP);
+    for cell in children(old) {
+        all[nth_digit(bitmap, (cell - CELLS) / 8) as usize] = old.child(cell);
+    }
+    let mut new = m.alloc_node(CELLS + 8 * all.len(), kinds::BRANCH);
+    new.set_u64(BITMAP, WIDE);
+    all.iter().enumerate().for_each(|(digit, child)| new.set_child(CELLS + 8 * digit, *child));
+    new.get()
+}
+
+/// A copy of the branch without one child, and without empty cells.
 pub(super) fn copy_without(m: &mut Mutator, branch: Ref, cell: usize) -> Ref {
-    let new = m.copy_node(branch, m.arena().node(branch).capacity());
-    take_cell(m, new, cell);
-    new
+    let old = m.arena().node(branch);
+    let bitmap = old.u64(BITMAP);
+    let rest = children(old).filter(|other| *other != cell);
+    let rest: SmallVec<[(u32, Ref); 32]> =
+        rest.map(|other| (nth_digit(bitmap, (other - CELLS) / 8), old.child(other))).collect();
+    self::branch(m, &rest)
 }
 
 fn take_cell(m: &mut Mutator, branch: Ref, cell: usize) {
@@ -353,7 +401,8 @@ impl Leaves {
                 return walk;
             }
             walk.next[walk.len - 1] = cell as u16 + 8;
-            node = arena.child(node.cell(cell));
+            let Some(child) = arena.child_if_any(node.cell(cell)) else { return walk };
+            node = child;
         }
         walk.single = node.get();
         walk
@@ -372,7 +421,7 @@ impl Leaves {
                 continue;
             }
             self.next[top] = cell as u16 + 8;
-            let child = arena.child(node.cell(cell));
+            let Some(child) = arena.child_if_any(node.cell(cell)) else { continue };
             if child.kind() != kinds::BRANCH {
                 return Some(child);
             }

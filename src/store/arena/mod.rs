@@ -156,6 +156,16 @@ impl Arena {
         if at.is_resident() { self.node(at) } else { self.node(self.page_in(cell, at)) }
     }
 
+    /// As [`Arena::child`], of a cell that may be empty.
+    #[inline]
+    pub fn child_if_any(&self, cell: &AtomicU64) -> Option<Node<'_>> {
+        let at = Ref(cell.load(Ordering::Acquire));
+        if at.is_resident() {
+            return Some(self.node(at));
+        }
+        (!at.is_null()).then(|| self.node(self.page_in(cell, at)))
+    }
+
     /// The resident form of any reference but null.
     #[inline]
     pub fn load(&self, at: Ref) -> Ref {
