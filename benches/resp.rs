@@ -1,10 +1,17 @@
-//! What does it cost to decode a pipelined SET, and to encode the replies of everyday commands?
-//! Bound: 25 ns a SET (one thread).
+//! What does it cost to decode a pipelined SET, to make a record of the log of it, and to encode the replies of everyday commands?
+//! Bound: 25 ns to decode a SET (one thread).
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use look::base::KeyHasher;
+use look::base::batch::ChunkBuilder;
+use look::command::builtin;
+use look::gateway::backend::Code;
+use look::lang::engine::Engine;
+use look::node::code::NodeCode;
 use look::resp::decode::Progress;
 use look::resp::{Decoder, ReplyBuf, Version};
 use std::hint::black_box;
+use std::sync::Arc;
 
 const PIPELINE: usize = 64;
 
@@ -30,6 +37,21 @@ fn decode(c: &mut Criterion) {
                 at += len;
             }
             assert_eq!(seen, PIPELINE * 67);
+        });
+    });
+    let code = NodeCode::new(Arc::new(builtin::table(Engine::Jit).unwrap()), KeyHasher::new(7), Arc::default());
+    let mut records = ChunkBuilder::default();
+    group.bench_function("decode, look up and parse 64 pipelined SET", |b| {
+        b.iter(|| {
+            let mut at = 0;
+            while let Ok(Progress::Complete(len)) = decoder.next(&input[at..]) {
+                let request = decoder.request(&input[at..]);
+                let route = code.lookup(request.arg(0)).unwrap();
+                code.parse(route.id, request, 0, &mut records).unwrap();
+                at += len;
+            }
+            assert_eq!(records.calls, PIPELINE as u32);
+            records.clear();
         });
     });
     group.bench_function("encode 64 bulks of 64 bytes", |b| {

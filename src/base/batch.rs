@@ -326,6 +326,11 @@ impl ChunkBuilder {
         self.words.push(word);
         self.words.len() - self.open - 2
     }
+    /// Appends so many words that are zero.
+    #[inline]
+    pub fn zeros(&mut self, words: usize) {
+        self.words.resize(self.words.len() + words, 0);
+    }
     /// Changes a word of the open call.
     #[inline]
     pub fn set_word(&mut self, number: usize, word: u64) {

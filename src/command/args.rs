@@ -52,19 +52,17 @@ pub fn parse(
     hasher: &KeyHasher,
     builder: &mut ChunkBuilder,
 ) -> Result<(), ArgError> {
-    for _ in 0..grammar.fixed_words {
-        builder.word(0);
-    }
+    builder.zeros(grammar.fixed_words as usize);
     let mut p = Parser { grammar, name, args, next: 0, hasher, builder, value_error: None };
-    let mut params = &grammar.params[..];
-    while let Some(param) = params.first() {
-        let options = params.iter().take_while(|p| is_option(p)).count();
-        if options > 0 {
-            p.options(&params[..options])?;
-            params = &params[options..];
+    let mut next = 0;
+    while let Some(param) = grammar.params.get(next) {
+        if param.options > 0 {
+            let behind = next + param.options as usize;
+            p.options(&grammar.params[next..behind])?;
+            next = behind;
         } else {
-            params = &params[1..];
-            p.param(param, required(params))?;
+            p.param(param)?;
+            next += 1;
         }
     }
     if p.next < args.len() {
@@ -74,20 +72,6 @@ pub fn parse(
         Some(text) => Err(text),
         None => Ok(()),
     }
-}
-
-fn is_option(param: &Param) -> bool {
-    matches!(param.kind, ParamKind::Flag { .. } | ParamKind::Options(_))
-}
-
-/// Arguments that these parameters take at least.
-fn required(params: &[Param]) -> usize {
-    let least = |p: &Param| match &p.kind {
-        ParamKind::One(shape) => shape.arguments().0,
-        ParamKind::Rest { element, min, .. } => min * element.arguments().0,
-        ParamKind::Flag { .. } | ParamKind::Options(_) => 0,
-    };
-    params.iter().map(least).sum::<u32>() as usize
 }
 
 struct Parser<'a> {
@@ -118,7 +102,7 @@ impl<'a> Parser<'a> {
     /// Arguments that no parameter takes, or too few: a command with optional parts answers a syntax error, one without an arity error.
     fn leftover(&self) -> ArgError {
         let optional =
-            |p: &Param| is_option(p) || matches!(&p.kind, ParamKind::One(Shape::Optional(_) | Shape::Words(_)));
+            |p: &Param| p.options > 0 || matches!(&p.kind, ParamKind::One(Shape::Optional(_) | Shape::Words(_)));
         if self.grammar.params.iter().any(optional) { self.syntax() } else { self.arity() }
     }
 
@@ -126,8 +110,8 @@ impl<'a> Parser<'a> {
         self.builder.set_word(at, word);
     }
 
-    /// `reserved`: arguments that later parameters need.
-    fn param(&mut self, param: &Param, reserved: usize) -> Result<(), ArgError> {
+    fn param(&mut self, param: &Param) -> Result<(), ArgError> {
+        let reserved = param.reserved as usize;
         match &param.kind {
             ParamKind::One(Shape::Optional(inner)) => {
                 if self.left() > reserved {
@@ -137,7 +121,7 @@ impl<'a> Parser<'a> {
                 }
             }
             ParamKind::One(shape) => {
-                if self.left() < reserved + shape.arguments().0 as usize {
+                if self.left() < reserved + param.least as usize {
                     return Err(self.arity());
                 }
                 self.shape(shape, param.slot as usize)
@@ -383,8 +367,7 @@ mod tests {
                 ParamKind::Options(alternatives) => Shape::Words(alternatives.clone()).words(),
                 _ => 1,
             };
-            g.params.push(Param { name: name.into(), slot: g.fixed_words, words, kind, once: false });
-            g.fixed_words += words;
+            g.add(name, words, kind, false);
         }
         g
     }

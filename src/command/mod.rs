@@ -17,6 +17,7 @@ use crate::lang::engine::Code;
 use crate::lang::grammar::Grammar;
 use crate::lang::poly::Cost;
 use ahash::AHashMap;
+use std::collections::BTreeMap;
 use std::ops::Index;
 
 /// Version of the meaning of handler numbers and argument words in the log.
@@ -87,8 +88,10 @@ pub enum Named {
 pub struct Table {
     version: u64,
     commands: Vec<Command>,
-    /// By lower-case first word; with its rank among all of them in alphabetical order.
-    names: AHashMap<Vec<u8>, (Named, u32)>,
+    /// First words in lower case and in alphabetical order; what is called a rank is an index here.
+    names: Vec<(String, Named)>,
+    /// Ranks by [`short`] words.
+    short: AHashMap<u128, u32>,
     code: Code,
     by_handler: HandlerIndex,
 }
@@ -96,34 +99,37 @@ pub struct Table {
 /// Longest name that is looked up; anything longer is unknown.
 const NAME_BYTES_MAX: usize = 64;
 
+/// A first word of up to 15 bytes as a number: in lower case, its length behind it.
+#[inline]
+fn short(name: &[u8]) -> Option<u128> {
+    let mut bytes = [0; 16];
+    bytes[..15].get_mut(..name.len())?.copy_from_slice(name);
+    bytes.make_ascii_lowercase();
+    bytes[15] = name.len() as u8;
+    Some(u128::from_le_bytes(bytes))
+}
+
 impl Table {
     pub fn new(commands: Vec<Command>, code: Code) -> Table {
-        let mut names = AHashMap::<Vec<u8>, Named>::new();
+        let mut names = BTreeMap::<String, Named>::new();
         for (number, command) in commands.iter().enumerate() {
             match command.name.split_once('|') {
                 None => {
-                    names.insert(command.name.clone().into_bytes(), Named::Command(number));
+                    names.insert(command.name.clone(), Named::Command(number));
                 }
                 Some((container, _)) => {
-                    match names.entry(container.as_bytes().to_vec()).or_insert(Named::Container(Vec::new())) {
+                    match names.entry(container.to_owned()).or_insert(Named::Container(Vec::new())) {
                         Named::Container(all) => all.push(number),
                         Named::Command(_) => unreachable!("'{container}' is a command and a container"),
                     }
                 }
             }
         }
-        let mut order: Vec<Vec<u8>> = names.keys().cloned().collect();
-        order.sort();
-        let rank = |name: &Vec<u8>| order.binary_search(name).map_or(0, |i| i as u32);
-        let names = names
-            .into_iter()
-            .map(|(name, named)| {
-                let at = rank(&name);
-                (name, (named, at))
-            })
-            .collect();
+        let names: Vec<(String, Named)> = names.into_iter().collect();
+        let ranks = names.iter().zip(0..);
+        let short = ranks.filter_map(|((name, _), rank)| Some((short(name.as_bytes())?, rank))).collect();
         let by_handler = HandlerIndex::new(&commands);
-        Table { version: LEVEL, commands, names, code, by_handler }
+        Table { version: LEVEL, commands, names, short, code, by_handler }
     }
 
     pub fn version(&self) -> u64 {
@@ -142,19 +148,25 @@ impl Table {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Command> {
         self.commands.iter()
     }
-    /// All first words.
-    pub fn names(&self) -> impl Iterator<Item = (&[u8], &Named)> {
-        self.names.iter().map(|(n, (named, _))| (&n[..], named))
+    /// All first words, by rank.
+    pub fn names(&self) -> &[(String, Named)] {
+        &self.names
     }
 
-    /// By first word, in any case.
+    /// The rank of a first word, in any case.
     #[inline]
-    pub fn lookup(&self, name: &[u8]) -> Option<(&Named, u32)> {
-        let mut lower = [0u8; NAME_BYTES_MAX];
-        let lower = lower.get_mut(..name.len())?;
-        lower.copy_from_slice(name);
-        lower.make_ascii_lowercase();
-        self.names.get(&*lower).map(|(named, rank)| (named, *rank))
+    pub fn lookup(&self, name: &[u8]) -> Option<u32> {
+        match short(name) {
+            Some(short) => self.short.get(&short).copied(),
+            None => self.lookup_long(name),
+        }
+    }
+
+    #[cold]
+    fn lookup_long(&self, name: &[u8]) -> Option<u32> {
+        let lower = (name.len() <= NAME_BYTES_MAX).then(|| name.to_ascii_lowercase())?;
+        let rank = self.names.binary_search_by(|(known, _)| known.as_bytes().cmp(&lower));
+        rank.ok().map(|rank| rank as u32)
     }
 
     /// A container's subcommand, in any case.

@@ -45,6 +45,11 @@ pub struct Param {
     pub kind: ParamKind,
     /// A flag or option whose words may not be said twice: the second is a syntax error.
     pub once: bool,
+    /// Fewest arguments that it takes, and that those behind it take.
+    pub least: u32,
+    pub reserved: u32,
+    /// Of a flag or an option: how many of them follow each other from here on. Else 0.
+    pub options: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -277,9 +282,23 @@ impl Grammar {
         if self.fixed_words + words > WORDS_MAX || element > WORDS_MAX {
             return Err(Diagnostic::new(Code::TooBig, p.span, "these arguments take too many words"));
         }
-        self.params.push(Param { name: p.name.name.clone(), slot: self.fixed_words, words, kind, once: p.once });
-        self.fixed_words += words;
+        self.add(&p.name.name, words, kind, p.once);
         Ok(())
+    }
+
+    /// Appends a parameter of so many words.
+    pub fn add(&mut self, name: &str, words: u16, kind: ParamKind, once: bool) {
+        let (least, options) = match &kind {
+            ParamKind::One(shape) => (shape.arguments().0, 0),
+            ParamKind::Rest { element, min, .. } => (min.saturating_mul(element.arguments().0), 0),
+            ParamKind::Flag { .. } | ParamKind::Options(_) => (0, 1),
+        };
+        self.params.iter_mut().for_each(|before| before.reserved = before.reserved.saturating_add(least));
+        let row = self.params.iter_mut().rev().take_while(|before| options > 0 && before.options > 0);
+        row.for_each(|before| before.options += 1);
+        let slot = self.fixed_words;
+        self.params.push(Param { name: name.into(), slot, words, kind, once, least, reserved: 0, options });
+        self.fixed_words += words;
     }
 
     fn arity(&self, name_words: i32) -> i32 {

@@ -18,28 +18,25 @@ pub struct NodeCode {
     pub hasher: KeyHasher,
     /// `max-write-cost`: most operations of one write.
     pub max_write_cost: Arc<AtomicU64>,
-    /// First words in the order of their ids; a `CommandId` is an index here.
-    names: Vec<(String, Named)>,
+    /// By rank of the first word, which is what a `CommandId` is.
+    routes: Vec<Route>,
 }
 
 impl NodeCode {
     pub fn new(table: Arc<Table>, hasher: KeyHasher, max_write_cost: Arc<AtomicU64>) -> NodeCode {
-        let mut names: Vec<(String, Named)> =
-            table.names().map(|(name, named)| (String::from_utf8_lossy(name).into_owned(), named.clone())).collect();
-        names.sort_by(|a, b| a.0.cmp(&b.0));
-        NodeCode { table, hasher, max_write_cost, names }
+        let routes = table.names().iter().zip(0..).map(|((_, named), rank)| route(&table, named, rank)).collect();
+        NodeCode { table, hasher, max_write_cost, routes }
     }
 
-    fn named(&self, id: CommandId) -> &Named {
-        &self.names[id.0 as usize].1
+    fn named(&self, id: CommandId) -> &(String, Named) {
+        &self.table.names()[id.0 as usize]
     }
 
     /// The command that a request means, and how many words its name has.
     fn resolve(&self, id: CommandId, request: Request<'_>) -> Result<(&Command, usize), ParseError> {
         match self.named(id) {
-            Named::Command(number) => Ok((&self.table[*number], 1)),
-            Named::Container(all) => {
-                let container = &self.names[id.0 as usize].0;
+            (_, Named::Command(number)) => Ok((&self.table[*number], 1)),
+            (container, Named::Container(all)) => {
                 if request.len() < 2 {
                     return Err(ParseError(args::arity_error(container).into()));
                 }
@@ -126,6 +123,17 @@ impl NodeCode {
     }
 }
 
+fn route(table: &Table, named: &Named, rank: u32) -> Route {
+    let (all, arity) = match named {
+        Named::Command(number) => (std::slice::from_ref(number), table[*number].grammar.arity),
+        Named::Container(all) => (&all[..], -2),
+    };
+    let write = all.iter().any(|n| table[*n].write);
+    let fast = all.iter().all(|n| table[*n].fast);
+    let weighs_stored = all.iter().any(|n| table[*n].weighs_stored);
+    Route { id: CommandId(rank), write, arity, fast, weighs_stored }
+}
+
 /// The text of the term that is worth most for these words.
 fn dominant_term(command: &Command, poly: &Poly, words: &[u64], stored: &dyn Stored) -> String {
     let value = |term: &Poly| term.eval(words, stored);
@@ -152,15 +160,7 @@ impl Code for NodeCode {
 
     #[inline]
     fn lookup(&self, name: &[u8]) -> Option<Route> {
-        let (named, id) = self.table.lookup(name)?;
-        let (all, arity) = match named {
-            Named::Command(number) => (std::slice::from_ref(number), self.table[*number].grammar.arity),
-            Named::Container(all) => (&all[..], -2),
-        };
-        let write = all.iter().any(|n| self.table[*n].write);
-        let fast = all.iter().all(|n| self.table[*n].fast);
-        let weighs_stored = all.iter().any(|n| self.table[*n].weighs_stored);
-        Some(Route { id: CommandId(id), write, arity, fast, weighs_stored })
+        Some(self.routes[self.table.lookup(name)? as usize])
     }
 
     #[inline]
@@ -176,20 +176,20 @@ impl Code for NodeCode {
     }
 
     fn commands(&self) -> Vec<CommandId> {
-        (0..self.names.len() as u32).map(CommandId).collect()
+        self.routes.iter().map(|route| route.id).collect()
     }
 
     fn describe(&self, id: CommandId) -> Description {
         match self.named(id) {
-            Named::Command(number) => describe(&self.table[*number]),
-            Named::Container(all) => {
+            (_, Named::Command(number)) => describe(&self.table[*number]),
+            (name, Named::Container(all)) => {
                 let subcommands: Vec<Description> = all.iter().map(|n| describe(&self.table[*n])).collect();
                 let first = subcommands.first().cloned().unwrap_or_default();
                 Description {
-                    name: self.names[id.0 as usize].0.clone(),
+                    name: name.clone(),
                     arity: -2,
                     categories: vec!["slow".into()],
-                    summary: format!("A container for {} commands.", self.names[id.0 as usize].0),
+                    summary: format!("A container for {name} commands."),
                     since: first.since,
                     group: first.group,
                     complexity: "Depends on subcommand.".into(),
@@ -201,7 +201,7 @@ impl Code for NodeCode {
     }
 
     fn name(&self, id: CommandId, request: Request<'_>) -> &str {
-        self.resolve(id, request).map_or(&self.names[id.0 as usize].0, |(command, _)| &command.name)
+        self.resolve(id, request).map_or(&self.named(id).0, |(command, _)| &command.name)
     }
 
     fn call_keys<'a>(
