@@ -1,7 +1,7 @@
 //! # apply: the loop that changes the store
 //!
 //! One thread at a time takes committed entries in order, gives every call its epoch, runs its program against the writer, answers the
-//! chunks whose gateway is on this node, and publishes a new root. No I/O, no clock, no await; the only locks are taken
+//! chunks whose gateway is on this node, and publishes a new root, within a large batch again and again. No I/O, no clock, no await; the only locks are taken
 //! once a batch. What two nodes apply is equal byte for byte: everything here depends on the entries and the state alone
 //! (replies are written for the own gateway's chunks only and never read back).
 //!
@@ -331,6 +331,7 @@ impl Applier {
             }
             if since_root > 0 && since_root + chunk.calls as usize > SUB_BATCH_CALLS_MAX {
                 self.publish(Place { epoch: self.runner.epoch, index, chunks: number });
+                self.answer();
                 self.since_root.inside = true;
                 since_root = 0;
             }
@@ -452,6 +453,11 @@ impl Applier {
         self.progress.now.store(self.runner.now, Ordering::Release);
         self.progress.positions.push(place);
         self.progress.positions.release(self.store.since());
+        self.answer();
+    }
+
+    /// After the root that shows what is answered.
+    fn answer(&mut self) {
         if let Some(own) = self.own.get().filter(|_| !self.finished.is_empty()) {
             (own.answers)(&mut self.finished);
         }

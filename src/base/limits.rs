@@ -17,8 +17,9 @@ pub const UNAUTHENTICATED_OUTPUT_BYTES_MAX: usize = 1024;
 pub const CLIENTS_MAX: usize = 10_000;
 /// Output waiting for one client: closed at once past the hard limit.
 pub const OUTPUT_BYTES_HARD: usize = 64 * 1024 * 1024;
-/// Epochs between two kept roots, so that a past read never replays more.
-pub const SUB_BATCH_CALLS_MAX: usize = 1024;
+/// Calls between two kept roots, so that a past read never replays more. What a root shows is answered at once, while the rest of the batch
+/// runs (`redis-benchmark -t set -P 64`: 10 % more a second than with 1024, paired medians).
+pub const SUB_BATCH_CALLS_MAX: usize = 256;
 /// Databases of `SELECT`.
 pub const DATABASES: usize = 16;
 
