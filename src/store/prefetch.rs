@@ -9,7 +9,6 @@ use super::trie;
 const GROUP: usize = 32;
 /// Deeper ways are rare.
 const STEPS_MAX: usize = 6;
-const LINE: usize = 64;
 /// Most ways remembered.
 const WAYS_MAX: usize = 1024;
 /// So many keys in a row are looked for: one that is not asked for does not cost the next ones their ways.
@@ -94,7 +93,7 @@ fn walk<R: Read + ?Sized>(version: &R, group: &[(u8, u64)], mut passed: impl FnM
             }
             let node = arena.node(at[i]);
             if node.kind() != kinds::BRANCH {
-                arena.prefetch(at[i], LINE);
+                arena.prefetch(at[i], trie::LINE);
                 at[i] = Ref::NULL;
                 continue;
             }
@@ -107,7 +106,7 @@ fn walk<R: Read + ?Sized>(version: &R, group: &[(u8, u64)], mut passed: impl FnM
             let cell = trie::cell_of(bitmap, digit);
             cells[i] = cell as u16;
             going = true;
-            if cell >= LINE - 8 {
+            if cell >= trie::LINE - 8 {
                 arena.prefetch(at[i], cell);
             }
         }

@@ -29,8 +29,9 @@ pub const HASH_LEVELS: usize = 13;
 pub const LEVELS_MAX: usize = 2 * HASH_LEVELS;
 pub const BITMAP: usize = 8;
 pub const CELLS: usize = 16;
+/// Of a processor's cache.
+pub(super) const LINE: usize = 64;
 /// The bitmap of a wide branch.
-const LINE: usize = 64;
 const WIDE: u64 = u32::MAX as u64;
 /// A shared branch of so many children becomes wide.
 pub(super) const WIDE_FROM: usize = 9;
