@@ -2,7 +2,7 @@
 //!
 //! One thread at a time takes committed entries in order, gives every call its epoch, runs its program against the writer, answers the
 //! chunks whose gateway is on this node, and publishes a new root, within a large batch again and again. No I/O, no clock, no await; the only locks are taken
-//! once a batch. What two nodes apply is equal byte for byte: everything here depends on the entries and the state alone
+//! once a chunk or a root. What two nodes apply is equal byte for byte: everything here depends on the entries and the state alone
 //! (replies are written for the own gateway's chunks only and never read back).
 //!
 //! [`machine`] is what the log hands over, [`runner`] runs calls, [`ledger`] remembers what was applied, [`pending`] is what a gateway waits

@@ -1,8 +1,8 @@
 //! The way of answers from apply to the clients' connections.
 //!
 //! A completion wakes its connection's task. Where one thread serves all clients, each such wake-up from another thread is a system
-//! call: tokio's plain queue tells the sleeper of every task. So the answers of a batch go there together, to one task that hands
-//! them out. (`redis-benchmark -t set -P 64`, 50 clients: eight answers a batch.)
+//! call: tokio's plain queue tells the sleeper of every task. So the answers that one root shows go there together, to one task that hands
+//! them out.
 
 use crate::apply::Answers;
 use crate::apply::pending::Answered;

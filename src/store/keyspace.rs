@@ -21,7 +21,7 @@
 use super::arena::Ref;
 use super::kinds;
 use super::mutator::Mutator;
-use super::trie::{self, BITMAP, Path, WIDE_FROM};
+use super::trie::{self, BITMAP, CELLS, Path, WIDE_FROM};
 
 /// Tells the branches of the way that something below them changes. Ancestors of one that knows know.
 #[inline]
@@ -89,7 +89,8 @@ pub fn remove(m: &mut Mutator, root: &mut Ref, path: &mut Path) {
         if !below.is_null() {
             return link(m, root, path, level + 1, below);
         }
-        let other = trie::children(node).find(|other| *other != cell).map_or(Ref::NULL, |other| node.child(other));
+        let digit = trie::nth_digit(node.u64(BITMAP), (cell - CELLS) / 8);
+        let other = trie::children(node).find(|(other, _)| *other != digit).map_or(Ref::NULL, |(_, other)| other);
         // A child on disk stays where it is: the shape is nobody's business but speed's.
         if count == 2 && other.is_resident() && m.arena().node(other).kind() != kinds::BRANCH {
             m.retire_shared(branch);
@@ -99,7 +100,7 @@ pub fn remove(m: &mut Mutator, root: &mut Ref, path: &mut Path) {
         if trie::is_wide(node) && count > WIDE_FROM / 2 {
             return link(m, root, path, level + 1, Ref::NULL);
         }
-        let without = trie::copy_without(m, branch, cell);
+        let without = trie::copy_without(m, branch, digit);
         m.retire_shared(branch);
         return link(m, root, path, level, without);
     }

@@ -72,10 +72,11 @@ pub(super) fn is_wide(node: Node<'_>) -> bool {
     node.u64(BITMAP) == WIDE
 }
 
-/// The cells of a branch that lead to a child.
-pub(super) fn children<'a>(node: Node<'a>) -> impl Iterator<Item = usize> + 'a {
-    let end = CELLS + 8 * node.u64(BITMAP).count_ones() as usize;
-    (CELLS..end).step_by(8).filter(move |cell| node.cell(*cell).load(Ordering::Relaxed) != 0)
+/// The children of a branch, with their digits.
+pub(super) fn children<'a>(node: Node<'a>) -> impl Iterator<Item = (u32, Ref)> + 'a {
+    let bitmap = node.u64(BITMAP);
+    let all = (0..32).filter(move |digit| has(bitmap, *digit));
+    all.map(move |digit| (digit, node.child(cell_of(bitmap, digit)))).filter(|(_, child)| !child.is_null())
 }
 
 pub fn cells(node: Node<'_>, mut visit: impl FnMut(usize)) {
@@ -274,11 +275,7 @@ fn add_cell(m: &mut Mutator, branch: Ref, digit: u32, leaf: Ref) {
 pub(super) fn copy_wide(m: &mut Mutator, branch: Ref, digit: u32, leaf: Ref) -> Ref {
     let mut all = [Ref::NULL; 32];
     all[digit as usize] = leaf;
-    let old = m.arena().node(branch);
-    let bitmap = old.u64(BITMAP);
-    for cell in children(old) {
-        all[nth_digit(bitmap, (cell - CELLS) / 8) as usize] = old.child(cell);
-    }
+    children(m.arena().node(branch)).for_each(|(digit, child)| all[digit as usize] = child);
     let mut new = m.alloc_node(CELLS + 8 * all.len(), kinds::BRANCH);
     new.set_u64(BITMAP, WIDE);
     all.iter().enumerate().for_each(|(digit, child)| new.set_child(CELLS + 8 * digit, *child));
@@ -286,12 +283,9 @@ pub(super) fn copy_wide(m: &mut Mutator, branch: Ref, digit: u32, leaf: Ref) -> 
 }
 
 /// A copy of the branch without one child, and without empty cells.
-pub(super) fn copy_without(m: &mut Mutator, branch: Ref, cell: usize) -> Ref {
-    let old = m.arena().node(branch);
-    let bitmap = old.u64(BITMAP);
-    let rest = children(old).filter(|other| *other != cell);
+pub(super) fn copy_without(m: &mut Mutator, branch: Ref, digit: u32) -> Ref {
     let rest: SmallVec<[(u32, Ref); 32]> =
-        rest.map(|other| (nth_digit(bitmap, (other - CELLS) / 8), old.child(other))).collect();
+        children(m.arena().node(branch)).filter(|(other, _)| *other != digit).collect();
     self::branch(m, &rest)
 }
 
