@@ -243,6 +243,51 @@ fn what_lies_before_a_gap_is_not_offered() {
     assert_eq!(log.oldest(), 101);
 }
 
+/// A start costs what it has to replay: segments behind the checkpoint are kept, and not read.
+#[test]
+fn a_start_does_not_read_what_a_checkpoint_covers() {
+    let disk = SimDisk::new(13);
+    let log = open(&disk).expect("opens");
+    let append = |log: &Log, indices: std::ops::RangeInclusive<u64>| {
+        for index in indices {
+            let step = Step::Append(Position { term: 1, index });
+            start(log, step).expect("accepts").recv().expect("answers").expect("durable");
+        }
+    };
+    append(&log, 1..=60);
+    drop(log);
+    let covered = 40;
+    let behind = |disk: &SimDisk, covered| {
+        Log::open(Arc::new(disk.clone()), LogOptions { covered, history_bytes: 1 << 20, ..options() })
+    };
+    let log = behind(&disk, covered).expect("opens");
+    let purged = log.state().purged;
+    assert!(purged.index > 10 && purged.index <= covered && log.first_indexed() == purged.index + 1, "{purged:?}");
+    assert_eq!((log.oldest(), log.state().last.index), (1, 60), "all of it is kept");
+    for range in [1..purged.index + 1, purged.index + 1..61] {
+        let found = log.read(range.clone(), usize::MAX).expect("reads");
+        assert!(found.iter().map(|r| (r.index, r.payload.clone())).eq(range.map(|i| (i, payload(1, i)))));
+    }
+    drop(log);
+
+    // What is damaged there is found by who reads it; behind it by the start, as ever
+    let first = disk.fork();
+    first.flip("log-0000000000000001", (4096 + 900) * 8);
+    assert!(matches!(behind(&first, 0), Err(LogError::Corrupt { .. })));
+    let log = behind(&first, covered).expect("opens");
+    assert!(matches!(log.read(1..5, usize::MAX), Err(LogError::Corrupt { .. })));
+    append(&log, 61..=70);
+    drop(log);
+    let newest = first.list().expect("lists").into_iter().filter(|name| name.starts_with("log-")).max().expect("some");
+    let second = first.fork();
+    second.flip(&newest, (4096 + 900) * 8);
+    assert!(matches!(behind(&second, covered), Err(LogError::Corrupt { .. })));
+
+    // A checkpoint that is newer than the log, of a peer: the newest segment is read
+    let newer = behind(&first, 1000).expect("opens");
+    assert_eq!((newer.state().last.index, newer.read(70..71, usize::MAX).expect("reads").len()), (70, 1));
+}
+
 #[test]
 fn what_lies_before_a_gap_to_come_is_not_offered() {
     let disk = Arc::new(SimDisk::new(12));

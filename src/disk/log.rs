@@ -35,6 +35,8 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// Purged segments are kept for reads of the past up to this many bytes.
     pub history_bytes: u64,
+    /// Entries up to this one are in a checkpoint: the start does not read segments that hold nothing behind it.
+    pub covered: u64,
     /// Random name of a new log.
     pub fresh_name: u64,
     /// Prepare the next segment on a thread of its own (tests of crashes say no).
@@ -49,6 +51,7 @@ impl LogOptions {
             node,
             segment_bytes: 64 << 20,
             history_bytes: 1 << 30,
+            covered: 0,
             fresh_name,
             prepare_ahead: true,
             seal: None,

@@ -80,11 +80,13 @@ pub fn open_segments(disk: &dyn Disk, mark: &Mark) -> Result<VecDeque<Segment>, 
     Ok(segments)
 }
 
-/// Reads what is needed of `segments` (not empty): from the one that holds the oldest entry not purged.
-pub fn recover(segments: VecDeque<Segment>, high: &HighWater) -> Result<Recovered, LogError> {
-    let start = first_needed(&segments);
+/// Reads what is needed of `segments` (not empty): from the one that holds the oldest entry that is neither purged nor `covered` by a
+/// checkpoint. What lies before it counts as purged from now on: a start's time depends on what it has to replay, not on what is kept.
+pub fn recover(segments: VecDeque<Segment>, high: &HighWater, covered: u64) -> Result<Recovered, LogError> {
+    let start = first_needed(&segments, covered);
     let head = segments[start].head;
-    let mut state = LogState { last: head.last, purged: head.purged, committed: head.committed, vote: head.vote };
+    let purged = if start > 0 { head.purged.max(head.last) } else { head.purged };
+    let mut state = LogState { last: head.last, purged, committed: head.committed, vote: head.vote };
     let first = head.last.index + 1;
     let Head { group, chain, behind_gap, .. } = head;
     let mut scan = Scan { group, chain, places: VecDeque::new(), first, behind_gap, state: &mut state, strict: None };
@@ -120,10 +122,10 @@ pub fn check(
     Ok((scan.places.len() as u64, state, end, torn))
 }
 
-/// A segment is needed unless the one after it began when everything up to then is purged by now.
-fn first_needed(segments: &VecDeque<Segment>) -> usize {
-    let purged = segments.back().map_or(0, |s| s.head.purged.index);
-    (1..segments.len()).rev().find(|&i| segments[i].head.last.index <= purged).unwrap_or(0)
+/// A segment is needed unless everything up to the beginning of the one after it is purged, or covered, by now.
+fn first_needed(segments: &VecDeque<Segment>, covered: u64) -> usize {
+    let gone = segments.back().map_or(0, |s| s.head.purged.index).max(covered);
+    (1..segments.len()).rev().find(|&i| segments[i].head.last.index <= gone).unwrap_or(0)
 }
 
 struct Scan<'a> {

@@ -72,7 +72,7 @@ impl Writer {
         let recovered = if segments.is_empty() {
             Recovered::fresh(first_segment(&*disk, &options, high.mark().log)?)
         } else {
-            recovery::recover(segments, &high)?
+            recovery::recover(segments, &high, options.covered)?
         };
         let Some(segment) = recovered.segments.back().cloned() else {
             return Err(LogError::Stopped("no segment".into()));

@@ -497,14 +497,19 @@ fn value_bytes(entry: &Entry<'_>) -> u64 {
 const QUIET: Duration = Duration::from_secs(30);
 const QUIET_BYTES: u64 = 4 << 20;
 
+/// With so much it is due as soon as the log has not grown for a while: nobody is disturbed then, and a restart has nothing to replay.
+const REST: Duration = Duration::from_secs(2);
+const REST_BYTES: u64 = 64 << 20;
+
 /// No more log than this goes without a checkpoint: it bounds the replay of a restart.
 const LOG_BYTES_MAX: u64 = 1 << 30;
 
 /// Makes checkpoints, so that a restart has little to replay: after `checkpoint-bytes` of log (or four times what the last checkpoint
-/// wrote, if that is more, so that pages cost a fraction of what the log costs), and when a while has passed.
+/// wrote, if that is more, so that pages cost a fraction of what the log costs), when the log rests, and when a while has passed.
 pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
     let node = &backend.0;
     let mut last = Instant::now();
+    let mut grew = (Instant::now(), 0);
     while !stopped() {
         std::thread::sleep(Duration::from_millis(200));
         if let Some(what) = damage(node) {
@@ -517,7 +522,12 @@ pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
         let since = bytes.saturating_sub(node.keeper.last_bytes.load(Ordering::Relaxed));
         let paced = (4 * node.keeper.last_page_bytes.load(Ordering::Relaxed)).min(LOG_BYTES_MAX);
         let much = node.checkpoint_bytes.load(Ordering::Relaxed).max(paced);
-        if since < much && (since < QUIET_BYTES || last.elapsed() < QUIET) {
+        if bytes != grew.1 {
+            grew = (Instant::now(), bytes);
+        }
+        let rests = since >= REST_BYTES && grew.0.elapsed() >= REST;
+        let waited = since >= QUIET_BYTES && last.elapsed() >= QUIET;
+        if since < much && !rests && !waited {
             continue;
         }
         last = Instant::now();

@@ -117,6 +117,11 @@ impl RaftConfig {
             runtime: None,
         }
     }
+
+    /// How the log is opened for a machine that has what its checkpoint says.
+    fn log_behind(&self, machine: &dyn StateMachine) -> LogOptions {
+        LogOptions { covered: machine.applied().last.index.0, ..self.log.clone() }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -337,7 +342,7 @@ impl Raft {
             None => (Here::always(), Here::never()),
             Some(_) => (Here::up_to(HERE_WEIGHT_MAX), Here::up_to(HERE_WEIGHT_MAX)),
         };
-        let store = LogStore::new(Log::open(disk, config.log.clone())?, log_here);
+        let store = LogStore::new(Log::open(disk, config.log_behind(&*machine))?, log_here);
         check_state_reaches_log(&store, &machine.applied())?;
         let digests = machine.digests();
         let (apply, progress, applied) = ApplyThread::start(machine, apply_here)?;
