@@ -18,6 +18,7 @@
 use crate::base::{GatewayId, Millis};
 use bytes::Bytes;
 use std::fmt;
+use zerocopy::IntoBytes;
 
 pub use crate::base::words::{BytesWord, ListWord};
 
@@ -386,11 +387,11 @@ impl ChunkBuilder {
     pub fn finish(&mut self, gateway: GatewayId, sequence: u64, code_version: u64) -> Chunk {
         let split = self.words.len() * 8;
         let moved = self.blob.len() > KEEP_BYTES;
-        let mut bytes = vec![0; split + if moved { 0 } else { self.blob.len() }];
-        let (records, copied) = bytes.split_at_mut(split);
-        records.chunks_exact_mut(8).zip(&self.words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
+        let mut bytes = Vec::with_capacity(split + if moved { 0 } else { self.blob.len() });
+        self.words.iter_mut().for_each(|word| *word = word.to_le());
+        bytes.extend_from_slice(self.words.as_bytes());
         if !moved {
-            copied.copy_from_slice(&self.blob);
+            bytes.extend_from_slice(&self.blob);
         }
         let mut records = Bytes::from(bytes);
         let copied = records.split_off(split);
