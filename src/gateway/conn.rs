@@ -12,10 +12,11 @@ use super::session::{Replies, Session};
 use crate::apply::pending::{Completion, Cost, Outcome, Pending, Plan, Step};
 use crate::base::{Epoch, limits};
 use crate::resp::decode::Progress;
-use crate::resp::{Decoder, Limits, ReplyBuf, Version};
+use crate::resp::{Arg, Decoder, Limits, ReplyBuf, Request, Version};
 use bytes::{Buf, BytesMut};
 use std::collections::VecDeque;
 use std::future::pending;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -170,7 +171,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
             }
             match filler.take(request) {
                 Taken::Done => {
-                    last = Some((at, at + len));
+                    last = request.args().first().map(|name| (at..at + len, *name));
                     at += len;
                 }
                 Taken::Wait(entry) => break Stop::Wait(entry, len),
@@ -178,24 +179,30 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
                 Taken::Hostile => break Stop::Hostile,
             }
         };
-        if let Some((from, to)) = last {
-            // Looked at once more, once a chunk: for CLIENT LIST and the slow log.
-            self.note_last(from, to);
+        if let Some((request, name)) = last {
+            self.note_last(request, name);
         }
         self.input.advance(at);
         stop
     }
 
-    fn note_last(&mut self, from: usize, to: usize) {
+    /// Once a chunk, for `CLIENT LIST` and the slow log: its last request and that one's first argument.
+    fn note_last(&mut self, request: Range<usize>, name: Arg) {
         let client = &self.session.client;
         client.commands.fetch_add(self.chunk.commands as u64, Relaxed);
-        let mut decoder = Decoder::default();
-        if let Ok(Progress::Complete(_)) = decoder.next(&self.input[from..to]) {
-            let name = decoder.request(&self.input[from..to]).arg(0);
-            let mut texts = super::clients::locked(&client.texts);
-            texts.command.clear();
-            texts.command.extend(name[..name.len().min(64)].iter().map(|b| b.to_ascii_lowercase() as char));
-        }
+        let request = &self.input[request];
+        let mut again = Decoder::default();
+        let name = match request.first() {
+            Some(b'*') => Request::new(request, std::slice::from_ref(&name)).arg(0),
+            // The words of an inline one lay elsewhere
+            _ => match again.next(request) {
+                Ok(Progress::Complete(_)) => again.request(request).arg(0),
+                _ => return,
+            },
+        };
+        let mut texts = super::clients::locked(&client.texts);
+        texts.command.clear();
+        texts.command.extend(name[..name.len().min(64)].iter().map(|b| b.to_ascii_lowercase() as char));
     }
 
     fn limit_decoder(&mut self) {

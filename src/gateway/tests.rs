@@ -343,6 +343,16 @@ async fn clients_are_listed_paused_and_killed() {
         list.contains(" name=first ") && list.contains(" cmd=client|id ") && list.contains(" cmd=client|list "),
         "{list}"
     );
+    // The last request of what came together counts, in either form
+    for (sent, command) in [
+        (&b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n*2\r\n$3\r\ngEt\r\n$2\r\nno\r\n"[..], "get"),
+        (b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n  \"deL\" a\r\n", "del"),
+    ] {
+        b.send(sent).await;
+        b.expect(if command == "get" { "+OK\r\n$-1\r\n" } else { "$1\r\n1\r\n:1\r\n" }).await;
+        let list = a.ask("CLIENT LIST").await;
+        assert!(list.contains(&format!(" cmd={command} ")), "{list}");
+    }
     a.says("CLIENT PAUSE 60000 WRITE", "+OK\r\n").await;
     b.says("GET a", "$-1\r\n").await;
     b.send(b"SET a 1\r\n").await;
