@@ -118,9 +118,11 @@ impl RaftConfig {
         }
     }
 
-    /// How the log is opened for a machine that has what its checkpoint says.
+    /// How the log is opened for a machine that has what its checkpoint says. Nobody else can need that of a node that no peer reaches;
+    /// elsewhere the log has it for followers that are a little late, who would be sent pages in its place.
     fn log_behind(&self, machine: &dyn StateMachine) -> LogOptions {
-        LogOptions { covered: machine.applied().last.index.0, ..self.log.clone() }
+        let covered = if self.listen.is_none() { machine.applied().last.index.0 } else { 0 };
+        LogOptions { covered, ..self.log.clone() }
     }
 }
 

@@ -32,7 +32,7 @@ impl Raft {
         let Tasks { host, log_delay, apply_delay } = tasks;
         let work = Arc::new(Notify::new());
         let wake = work.clone();
-        let (log, writer) = Log::open_by_hand(disk, config.log_behind(&*machine), Box::new(move || wake.notify_one()))?;
+        let (log, writer) = Log::open_by_hand(disk, config.log.clone(), Box::new(move || wake.notify_one()))?;
         tokio::spawn(write(writer, work, log_delay));
         let store = LogStore::new(log, Here::never());
         let (applied, digests) = (machine.applied(), machine.digests());
