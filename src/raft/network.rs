@@ -20,7 +20,8 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A follower answers an append when its disk has it: a slow disk is not a lost message.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(3);
