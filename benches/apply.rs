@@ -168,40 +168,69 @@ fn gets(c: &mut Criterion) {
     let (newest, since) = (bench.progress.frontier().epoch.0, bench.store.since().0);
     let history = History::new(bench.table.clone(), bench.progress.clone(), bench.log.clone(), Arc::new(NoCheckpoints));
     let mut group = c.benchmark_group("GET of random keys");
-    let mut n = 0u64;
     let mut reply = ReplyBuf::new(Resp::Resp2);
     let mut reader = bench.store.reader().expect("a pin slot");
     let mut live = Runner::new(bench.table.clone(), bench.hasher, Epoch(newest), 2_000_000);
+    let mut n = 0u64;
+    let mut ask = || {
+        n += 1;
+        let key = key(mix64(n));
+        let words = [look::base::words::BytesWord::argument(0, key.len() as u32).0, bench.hasher.hash(&key)];
+        (n, key, words)
+    };
+    let mut get_live = |key: &[u8], words: &[u64]| {
+        reply.clear();
+        live.read_words(&reader.newest(), handler, 0, words, key, u64::MAX, &mut reply);
+        black_box(reply.len())
+    };
+    let mut runner_of_past = Runner::new(bench.table.clone(), bench.hasher, Epoch(newest), 2_000_000);
+    let mut past_reply = ReplyBuf::new(Resp::Resp2);
+    let mut get_past = |n: u64, key: &[u8], words: &[u64]| {
+        let at = Epoch(since + 1 + mix64(n ^ 77) % (newest - since - 1));
+        let keys = [KeyRead { db: 0, hash: words[1], key: key.to_vec() }];
+        past_reply.clear();
+        match history.at(&bench.store, at, Some(&keys)).expect("in the window") {
+            Version::Kept(snapshot, _) => {
+                runner_of_past.read_words(&snapshot, handler, 0, words, key, u64::MAX, &mut past_reply)
+            }
+            Version::Private(writer, mut runner, _) => {
+                assert_eq!(writer.epoch(), at);
+                runner.read_words(&writer, handler, 0, words, key, u64::MAX, &mut past_reply)
+            }
+        };
+        black_box(past_reply.len())
+    };
     group.bench_function("live", |b| {
         b.iter(|| {
-            n += 1;
-            let key = key(mix64(n));
-            let words = [look::base::words::BytesWord::argument(0, key.len() as u32).0, bench.hasher.hash(&key)];
-            reply.clear();
-            live.read_words(&reader.newest(), handler, 0, &words, &key, u64::MAX, &mut reply);
-            black_box(reply.len())
+            let (_, key, words) = ask();
+            get_live(&key, &words)
         })
     });
     group.bench_function("past", |b| {
         b.iter(|| {
-            n += 1;
-            let key = key(mix64(n));
-            let at = Epoch(since + 1 + mix64(n ^ 77) % (newest - since - 1));
-            let words = [look::base::words::BytesWord::argument(0, key.len() as u32).0, bench.hasher.hash(&key)];
-            let keys = [KeyRead { db: 0, hash: words[1], key: key.clone() }];
-            reply.clear();
-            match history.at(&bench.store, at, Some(&keys)).expect("in the window") {
-                Version::Kept(snapshot, _) => {
-                    live.read_words(&snapshot, handler, 0, &words, &key, u64::MAX, &mut reply)
-                }
-                Version::Private(writer, mut runner, _) => {
-                    assert_eq!(writer.epoch(), at);
-                    runner.read_words(&writer, handler, 0, &words, &key, u64::MAX, &mut reply)
-                }
-            };
-            black_box(reply.len())
+            let (n, key, words) = ask();
+            get_past(n, &key, &words)
         })
     });
+    // The goal is told of medians, and a few of the past replay much
+    let mut took = [Vec::new(), Vec::new()];
+    for turn in 0..200_000 {
+        let (n, key, words) = ask();
+        let begun = Instant::now();
+        if turn % 2 == 0 {
+            get_live(&key, &words)
+        } else {
+            get_past(n, &key, &words)
+        };
+        took[turn % 2].push(begun.elapsed());
+    }
+    took.iter_mut().for_each(|times| times.sort_unstable());
+    let [live, past] = took.map(|times| (times[times.len() / 2], times[times.len() * 99 / 100]));
+    let ratio = past.0.as_secs_f64() / live.0.as_secs_f64();
+    println!(
+        "one by one, in turn: live p50 {:?} p99 {:?}, past p50 {:?} p99 {:?}: {ratio:.2}x at p50",
+        live.0, live.1, past.0, past.1
+    );
 }
 
 criterion_group!(benches, sets, gets);
