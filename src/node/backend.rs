@@ -152,9 +152,12 @@ impl Backend for NodeBackend {
 
     async fn submit(&self, records: &mut ChunkBuilder, code_version: u64, pending: Pending) {
         let chunk = records.finish(GatewayId(0), 0, code_version);
+        let failed = |why: &str| match self.unfit() {
+            Some(unfit) => Outcome::Refused(unfit.0),
+            None => Outcome::Refused(format!("MISCONF this node takes no more writes: {why}").into()),
+        };
         if let Some(why) = self.0.state.failure.get() {
-            let text = format!("MISCONF this node takes no more writes: {why}");
-            return pending.finish(Epoch::ZERO, Outcome::Refused(self.unfit().map_or(text.into(), |e| e.0)));
+            return pending.finish(Epoch::ZERO, failed(why));
         }
         if self.0.stop_at.is_some() {
             return pending.finish(Epoch::ZERO, Outcome::Refused(EXPORT_WRITES.into()));
@@ -173,7 +176,9 @@ impl Backend for NodeBackend {
                 Err(Full::Stopped) => {
                     if let Some(pending) = pending.take() {
                         let text = "LOADING this node takes no writes now; use another node of the cluster";
-                        pending.finish(Epoch::ZERO, Outcome::Refused(text.into()));
+                        // Raft knows of a failure before the state does
+                        let why = self.0.raft.failure();
+                        pending.finish(Epoch::ZERO, why.map_or(Outcome::Refused(text.into()), |why| failed(&why)));
                     }
                     return;
                 }
