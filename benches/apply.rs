@@ -187,7 +187,7 @@ fn gets(c: &mut Criterion) {
     let mut past_reply = ReplyBuf::new(Resp::Resp2);
     let mut get_past = |n: u64, key: &[u8], words: &[u64]| {
         let at = Epoch(since + 1 + mix64(n ^ 77) % (newest - since - 1));
-        let keys = [KeyRead { db: 0, hash: words[1], key: key.to_vec() }];
+        let keys = [KeyRead { db: 0, hash: words[1], key }];
         past_reply.clear();
         match history.at(&bench.store, at, Some(&keys)).expect("in the window") {
             Version::Kept(snapshot, _) => {

@@ -116,6 +116,27 @@ fn expiry_is_as_of_the_epoch() {
     assert!(c.line(&format!("LOOK.AT {later} GET a")).expect("a past read").is_nil());
 }
 
+#[test]
+fn a_batch_without_an_epoch_changes_nothing_of_the_one_before() {
+    let Some((_dir, server)) = look() else { return };
+    let (mut c, mut other) = (server.connect(), server.connect());
+    for line in ["WATCH w", "MULTI", "SET never 1"] {
+        c.line(line).expect("a reply");
+    }
+    other.line("SET w 1").expect("a write, which the transaction will find");
+    other.line("SET a 1 PX 150").expect("a write");
+    let alive = int(&mut other, "LOOK.LAST");
+    let read = |c: &mut Connection| {
+        let value = c.line(&format!("LOOK.AT {alive} GET a")).expect("a past read");
+        (value, int(c, &format!("LOOK.AT {alive} PTTL a")))
+    };
+    let before = read(&mut other);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(c.line("EXEC").expect("aborted, in the log, at a time at which `a` is expired").is_nil());
+    assert_eq!(int(&mut other, "LOOK.EPOCH"), alive, "an aborted transaction has no epoch");
+    assert_eq!((read(&mut other), before.0.clone()), (before, bulk(1)));
+}
+
 /// Every value of some keys, by epoch.
 #[derive(Default)]
 struct Chronicle {

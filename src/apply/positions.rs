@@ -36,11 +36,10 @@ impl Positions {
         }
     }
 
-    /// The places around `epoch`: of the last root before it (none: the window does not reach so far) and of the first one that shows it.
-    pub fn around(&self, epoch: Epoch) -> Option<(Place, Place)> {
+    /// The place of the newest root that shows just `epoch`.
+    pub fn of(&self, epoch: Epoch) -> Option<Place> {
         let all = self.lock();
-        let next = all.partition_point(|p| p.epoch < epoch);
-        Some((*all.get(next.checked_sub(1)?)?, *all.get(next)?))
+        all.binary_search_by_key(&epoch, |p| p.epoch).ok().map(|i| all[i])
     }
 
     /// The oldest root behind which a log that begins with entry `log` goes on; the newest needs none.

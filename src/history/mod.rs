@@ -103,10 +103,10 @@ fn beginning() -> Result<OldState, HistoryError> {
 
 /// A key that a read depends on.
 #[derive(Clone, Debug)]
-pub struct KeyRead {
+pub struct KeyRead<'a> {
     pub db: u8,
     pub hash: u64,
-    pub key: Vec<u8>,
+    pub key: &'a [u8],
 }
 
 impl History {
@@ -135,11 +135,7 @@ impl History {
     }
 
     /// The version as of `epoch`. `keys` are those the reads depend on; None when that is not known (`KEYS`, `DBSIZE`, …).
-    pub fn at(&self, store: &Store, epoch: Epoch, keys: Option<&[KeyRead]>) -> Result<Version, HistoryError> {
-        let upper = store.upper();
-        if epoch >= upper {
-            return Err(HistoryError::Future(upper));
-        }
+    pub fn at(&self, store: &Store, epoch: Epoch, keys: Option<&[KeyRead<'_>]>) -> Result<Version, HistoryError> {
         match self.version(store, epoch, keys, false) {
             // A helper panicked then, as it did when the batch was applied: its call failed, and must fail again
             Err(HistoryError::Replay(RunError::Panicked(..))) => self.version(store, epoch, keys, true),
@@ -153,7 +149,7 @@ impl History {
         &self,
         store: &Store,
         epoch: Epoch,
-        keys: Option<&[KeyRead]>,
+        keys: Option<&[KeyRead<'_>]>,
         careful: bool,
     ) -> Result<Version, HistoryError> {
         match self.in_window(store, epoch, keys, careful) {
@@ -167,26 +163,20 @@ impl History {
         &self,
         store: &Store,
         epoch: Epoch,
-        keys: Option<&[KeyRead]>,
+        keys: Option<&[KeyRead<'_>]>,
         careful: bool,
     ) -> Result<Version, HistoryError> {
-        let around = self.progress.positions.around(epoch);
-        if let (Some(keys), Some((_, next))) = (keys, around)
-            && let Ok(after) = store.snapshot_at(next.epoch)
-            && after.epoch() == next.epoch
-            && keys.iter().all(|k| after.last_change(k.db, k.hash, &k.key) <= epoch)
-        {
+        let after = store.snapshot_showing(epoch)?;
+        let unchanged = |k: &KeyRead<'_>| after.last_change(k.db, k.hash, k.key) <= epoch;
+        if after.epoch() == epoch || keys.is_some_and(|keys| keys.iter().all(unchanged)) {
             let time = after.time();
             return Ok(Version::Kept(after, time));
         }
         let before = store.snapshot_at(epoch)?;
-        if before.epoch() == epoch {
-            let time = before.time();
-            return Ok(Version::Kept(before, time));
-        }
-        let Some((place, _)) = around else { return Err(HistoryError::TooOld(store.since())) };
+        let Some(place) = self.progress.positions.of(before.epoch()) else {
+            return Err(HistoryError::TooOld(store.since()));
+        };
         let (from, now) = (before.epoch(), before.time());
-        debug_assert_eq!(place.epoch, from);
         self.replay(
             OldState { writer: Writer::private(before), epoch: from, now, index: place.index, kept: None },
             place,

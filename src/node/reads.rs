@@ -2,7 +2,7 @@
 
 use super::code::NodeCode;
 use super::state::SharedState;
-use crate::apply::pending::{Cost, Plan, Step, Watch};
+use crate::apply::pending::{Cost, Plan, Step};
 use crate::apply::runner::{Runner, damaged, unchanged};
 use crate::base::batch::{BuilderPlace, ChunkBuilder};
 use crate::base::words::{BytesWord, ListWord};
@@ -11,6 +11,7 @@ use crate::command::args::for_each_key;
 use crate::command::{Command, LARGE_READ_OPS, Table};
 use crate::gateway::backend::{Code, ParseError, Place, Ran, Reads};
 use crate::gateway::refuse;
+use crate::history::KeyRead;
 use crate::lang::env::Ended;
 use crate::lang::grammar::Grammar;
 use crate::lang::helpers::number;
@@ -364,7 +365,7 @@ impl<R: Read> Stored for Sizes<'_, R> {
 }
 
 /// The keys that a plan's reads depend on; None when one of them may look anywhere.
-pub fn keys_of_plan(table: &Table, plan: &Plan) -> Option<Vec<crate::history::KeyRead>> {
+pub fn keys_of_plan<'a>(table: &Table, plan: &'a Plan) -> Option<Vec<KeyRead<'a>>> {
     let mut keys = Vec::new();
     let mut at = 0;
     while let Some((call, next)) = rider(&plan.riders.words, at) {
@@ -373,16 +374,12 @@ pub fn keys_of_plan(table: &Table, plan: &Plan) -> Option<Vec<crate::history::Ke
         let before = keys.len();
         for_each_key(&command.grammar, &|i| call.words.get(i).copied().unwrap_or(0), &mut |_, word, hash| {
             let key = plan.riders.blob.get(word.offset()..word.offset() + word.len()).unwrap_or_default();
-            keys.push(crate::history::KeyRead { db: call.db, hash, key: key.to_vec() });
+            keys.push(KeyRead { db: call.db, hash, key });
         });
         if keys.len() == before {
             return None;
         }
     }
-    keys.extend(plan.watches.iter().map(|Watch { db, key, hash, .. }| crate::history::KeyRead {
-        db: *db,
-        hash: *hash,
-        key: key.clone(),
-    }));
+    keys.extend(plan.watches.iter().map(|w| KeyRead { db: w.db, hash: w.hash, key: &w.key }));
     Some(keys)
 }

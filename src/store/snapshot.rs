@@ -71,7 +71,13 @@ impl Store {
     /// The newest kept version whose epoch is at most `epoch`; calls after it up to `epoch` are the reader's to replay.
     pub fn snapshot_at(&self, epoch: Epoch) -> Result<OwnedSnapshot, WindowError> {
         let reader = self.reader()?;
-        let root = reader.shared.pin_past(reader.slot, epoch)?;
+        let root = reader.shared.pin_past(reader.slot, |window| window.at_or_before(epoch))?;
+        Ok(OwnedSnapshot { reader, root })
+    }
+    /// The first kept version that shows `epoch`; of the calls after it up to that version, the reader sees too much.
+    pub fn snapshot_showing(&self, epoch: Epoch) -> Result<OwnedSnapshot, WindowError> {
+        let reader = self.reader()?;
+        let root = reader.shared.pin_past(reader.slot, |window| window.showing(epoch))?;
         Ok(OwnedSnapshot { reader, root })
     }
     /// The oldest epoch that memory can show.
@@ -112,9 +118,13 @@ impl Store {
 }
 
 impl Shared {
-    fn pin_past(&self, slot: usize, epoch: Epoch) -> Result<Ref, WindowError> {
+    fn pin_past(
+        &self,
+        slot: usize,
+        find: impl FnOnce(&Window) -> Result<KeptRoot, WindowError>,
+    ) -> Result<Ref, WindowError> {
         self.pins.pin_everything(slot);
-        match self.window.at_or_before(epoch) {
+        match find(&self.window) {
             Ok(kept) => {
                 self.pins.pin_at(slot, kept.sub_batch.0);
                 Ok(kept.root)
@@ -142,7 +152,7 @@ impl Reader {
     }
     /// Pins the newest kept version whose epoch is at most `epoch`.
     pub fn at_or_before(&mut self, epoch: Epoch) -> Result<Snapshot<'_>, WindowError> {
-        let root = self.shared.pin_past(self.slot, epoch)?;
+        let root = self.shared.pin_past(self.slot, |window| window.at_or_before(epoch))?;
         Ok(Snapshot { shared: &self.shared, slot: self.slot, root })
     }
 }

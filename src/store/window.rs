@@ -79,6 +79,7 @@ impl Window {
     }
 
     fn with_capacity(first: KeptRoot, roots: usize) -> Window {
+        assert!(roots.is_power_of_two());
         let window = Window {
             segments: (0..roots.div_ceil(SEGMENT)).map(|_| OnceLock::new()).collect(),
             capacity: roots as u64,
@@ -91,7 +92,7 @@ impl Window {
     }
 
     fn cell(&self, number: u64) -> &Cell {
-        let place = (number % self.capacity) as usize;
+        let place = (number & (self.capacity - 1)) as usize;
         let segment = self.segments[place / SEGMENT].get_or_init(|| (0..SEGMENT).map(|_| Cell::default()).collect());
         &segment[place % SEGMENT]
     }
@@ -118,7 +119,7 @@ impl Window {
     }
     /// The newest kept root.
     pub fn newest(&self) -> KeptRoot {
-        self.search(|_| true).newest
+        self.search(i64::MAX, by_epoch).newest
     }
     /// The oldest kept root. The writer's call.
     pub fn oldest(&self) -> KeptRoot {
@@ -156,46 +157,90 @@ impl Window {
 
     /// The newest kept root whose epoch is at most `epoch`. The caller has announced "everything".
     pub fn at_or_before(&self, epoch: Epoch) -> Result<KeptRoot, WindowError> {
-        let seen = self.search(|kept| kept.epoch <= epoch);
+        let seen = self.search(number(epoch).saturating_add(1), by_epoch);
         if epoch > seen.newest.epoch {
             return Err(WindowError::Future { upper: seen.newest.epoch.next() });
         }
-        seen.found.ok_or(WindowError::TooOld { since: seen.oldest.epoch })
+        seen.before.ok_or(WindowError::TooOld { since: seen.oldest.epoch })
+    }
+
+    /// The first kept root that shows `epoch`, which is of the batch that made it: batches without an epoch of their own may have
+    /// come later. The root before it is kept too, unless it shows just this epoch. The caller has announced "everything".
+    pub fn showing(&self, epoch: Epoch) -> Result<KeptRoot, WindowError> {
+        let seen = self.search(number(epoch), by_epoch);
+        match seen.from {
+            None => Err(WindowError::Future { upper: seen.newest.epoch.next() }),
+            Some(first) if seen.before.is_none() && first.epoch > epoch => {
+                Err(WindowError::TooOld { since: first.epoch })
+            }
+            Some(first) => Ok(first),
+        }
     }
 
     /// The newest epoch at log time `time` or before; None when the window does not reach back so far.
     pub fn epoch_at(&self, time: Millis) -> Option<Epoch> {
-        self.search(|kept| kept.time <= time).found.map(|kept| kept.epoch)
+        self.search(time.saturating_add(1), |kept| kept.time).before.map(|kept| kept.epoch)
     }
 
     /// The oldest epoch whose state is kept.
     pub fn since(&self) -> Epoch {
-        self.search(|_| true).oldest.epoch
+        self.search(i64::MAX, by_epoch).oldest.epoch
     }
 
-    /// The newest root for which `holds`, which holds for all older ones if for any.
-    fn search(&self, holds: impl Fn(&KeptRoot) -> bool) -> Seen {
+    /// The roots on both sides of `least`, in an order in which they were kept.
+    fn search(&self, least: i64, order: impl Fn(&KeptRoot) -> i64) -> Seen {
         loop {
             let tail = self.tail.load(Ordering::SeqCst);
             let head = self.head.load(Ordering::Acquire);
-            let (mut low, mut high) = (tail, head);
-            while low < high {
-                let mid = low + (high - low) / 2;
-                if holds(&self.kept(mid)) { low = mid + 1 } else { high = mid }
-            }
-            let found = (low > tail).then(|| self.kept(low - 1));
             let (oldest, newest) = (self.kept(tail), self.kept(head - 1));
+            let (first, last) = (order(&oldest) as f64, order(&newest) as f64);
+            // Where it is if roots came at an even pace
+            let ahead = ((least as f64 - first) / (last - first) * (head - 1 - tail) as f64) as u64;
+            let guess = tail.saturating_add(ahead).min(head - 1);
+            let from = first_from(tail, head, guess, |number| order(&self.kept(number)) < least);
+            let before = (from > tail).then(|| self.kept(from - 1));
+            let from = (from < head).then(|| self.kept(from));
             fence(Ordering::Acquire);
             // The writer may have let go of what was just read, and have turned the ring over it.
             if self.tail.load(Ordering::SeqCst) == tail {
-                return Seen { found, oldest, newest };
+                return Seen { before, from, oldest, newest };
             }
         }
     }
 }
 
+/// The first of `low..high` that is not below, where those below come first; `high` if all are. Looked for from `near` on, in
+/// growing steps, then by halves.
+fn first_from(mut low: u64, mut high: u64, mut near: u64, below: impl Fn(u64) -> bool) -> u64 {
+    let mut step = 1;
+    while low < high {
+        if !(low..high).contains(&near) {
+            near = low + (high - low) / 2;
+        }
+        if below(near) {
+            low = near + 1;
+            near += step;
+        } else {
+            high = near;
+            near = near.saturating_sub(step);
+        }
+        step *= 2;
+    }
+    low
+}
+
+fn by_epoch(kept: &KeptRoot) -> i64 {
+    number(kept.epoch)
+}
+
+fn number(epoch: Epoch) -> i64 {
+    i64::try_from(epoch.0).unwrap_or(i64::MAX)
+}
+
 struct Seen {
-    found: Option<KeptRoot>,
+    /// The last root below what was looked for, and the first that is not.
+    before: Option<KeptRoot>,
+    from: Option<KeptRoot>,
     oldest: KeptRoot,
     newest: KeptRoot,
 }
@@ -226,9 +271,45 @@ mod tests {
         assert_eq!(w.at_or_before(Epoch(79)).unwrap().epoch, Epoch(70));
         assert_eq!(w.at_or_before(Epoch(100)).unwrap().epoch, Epoch(100));
         assert_eq!(w.at_or_before(Epoch(101)), Err(WindowError::Future { upper: Epoch(101) }));
+        for epoch in 71..=100 {
+            assert_eq!(w.showing(Epoch(epoch)).unwrap().epoch.0, epoch.next_multiple_of(10));
+        }
+        assert_eq!(w.showing(Epoch(70)).unwrap().epoch, Epoch(70));
+        assert_eq!(w.showing(Epoch(69)), Err(WindowError::TooOld { since: Epoch(70) }));
+        assert_eq!(w.showing(Epoch(101)), Err(WindowError::Future { upper: Epoch(101) }));
+        assert_eq!(w.showing(Epoch(u64::MAX)), Err(WindowError::Future { upper: Epoch(101) }));
         assert_eq!(w.epoch_at(399), Some(Epoch(70)));
         assert_eq!(w.epoch_at(9999), Some(Epoch(100)));
         assert_eq!(w.epoch_at(3), None);
+    }
+
+    #[test]
+    fn a_root_is_found_wherever_the_guess_of_its_place_lies() {
+        let sorted: Vec<u64> = (0..200).map(|n| (n / 3) * n).collect();
+        for least in 0..14_000 {
+            let right = sorted.partition_point(|&v| v < least) as u64;
+            for guess in [0, 1, right, right + 9, 100, 199, 200, u64::MAX] {
+                let probes = std::cell::Cell::new(0);
+                let below = |n: u64| {
+                    probes.set(probes.get() + 1);
+                    sorted[n as usize] < least
+                };
+                assert_eq!(first_from(0, 200, guess, below), right, "{least} from {guess}");
+                assert!(probes.get() <= 17, "{} probes for {least} from {guess}", probes.get());
+            }
+        }
+    }
+
+    #[test]
+    fn of_roots_of_one_epoch_the_first_shows_it() {
+        let w = Window::with_capacity(root(1, 5), 8);
+        for (n, epoch, time) in [(2, 20, 7), (3, 20, 9), (4, 20, 11), (5, 31, 12)] {
+            w.push(KeptRoot { epoch: Epoch(epoch), ..root(n, time) });
+        }
+        assert_eq!((w.showing(Epoch(20)).unwrap().time, w.at_or_before(Epoch(20)).unwrap().time), (7, 11));
+        assert_eq!((w.showing(Epoch(21)).unwrap().time, w.at_or_before(Epoch(30)).unwrap().time), (12, 11));
+        w.push(KeptRoot { epoch: Epoch(31), ..root(6, 30) });
+        assert_eq!((w.showing(Epoch(31)).unwrap().time, w.newest().time), (12, 30));
     }
 
     #[test]
