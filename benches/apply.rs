@@ -169,7 +169,6 @@ fn gets(c: &mut Criterion) {
     let history = History::new(bench.table.clone(), bench.progress.clone(), bench.log.clone(), Arc::new(NoCheckpoints));
     let mut group = c.benchmark_group("GET of random keys");
     let mut reply = ReplyBuf::new(Resp::Resp2);
-    let mut reader = bench.store.reader().expect("a pin slot");
     let mut live = Runner::new(bench.table.clone(), bench.hasher, Epoch(newest), 2_000_000);
     let mut n = 0u64;
     let mut ask = || {
@@ -180,7 +179,7 @@ fn gets(c: &mut Criterion) {
     };
     let mut get_live = |key: &[u8], words: &[u64]| {
         reply.clear();
-        live.read_words(&reader.newest(), handler, 0, words, key, u64::MAX, &mut reply);
+        live.read_words(&bench.store.newest().expect("a pin"), handler, 0, words, key, u64::MAX, &mut reply);
         black_box(reply.len())
     };
     let mut runner_of_past = Runner::new(bench.table.clone(), bench.hasher, Epoch(newest), 2_000_000);

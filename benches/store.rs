@@ -115,12 +115,11 @@ impl Bench {
 
     fn gets(&mut self, count: u64, prefetch: bool) -> Duration {
         let (mut left, mut time) = (count as usize, Duration::ZERO);
-        let mut reader = self.store.reader().expect("a pin");
         while left > 0 {
             let n = left.min(SUB_BATCH);
             self.draw(n);
             let start = Instant::now();
-            let version = reader.newest();
+            let version = self.store.newest().expect("a pin");
             for (calls, ahead) in self.calls.chunks(GROUP).zip(self.ahead.chunks(GROUP)) {
                 if prefetch {
                     version.prefetch(ahead);

@@ -20,9 +20,9 @@
 mod common;
 
 use common::resp::{Connection, Reply, encode};
-use common::server::look_binary;
+use common::server::{look_binary, skip};
 use common::{Cluster, PATIENCE, Random, Server, wait, words};
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -697,6 +697,28 @@ fn descriptors_are_kept_for_the_log() {
     assert_eq!(answer, "-ERR max number of clients reached\r\n");
     drop(clients);
     wait("service after the storm", || target.server.connect().line("SET k v").is_ok_and(|reply| !reply.is_error()));
+    target.stays_well();
+}
+
+/// A version is pinned while it is read, not while somebody is connected who once read.
+#[test]
+fn more_clients_read_than_there_are_pins() {
+    const CLIENTS: usize = 4300;
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: Some(CLIENTS as u64 + 500), ..limit };
+    if setrlimit(Resource::Nofile, wanted).is_err() {
+        return skip("this process may not have so many descriptors");
+    }
+    let target = Target::start(&[]);
+    let mut clients: Vec<Connection> = (0..CLIENTS).map(|_| target.server.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert!(client.line("GET k").expect("a reply").is_nil(), "client {number}");
+    }
+    assert_eq!(clients[0].line("SET k v").expect("a reply").text(), "OK");
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.line("GET k").expect("a reply").text(), "v", "client {number}");
+    }
+    assert!(clients[CLIENTS - 1].line("LOOK.AT 0 GET k").expect("a reply").is_nil());
     target.stays_well();
 }
 

@@ -351,8 +351,7 @@ fn no_leak(rig: &mut Rig) {
         rig.writer.publish();
         assert!(rig.writer.collect(usize::MAX));
     }
-    let mut reader = rig.store.reader().unwrap();
-    let newest = reader.newest();
+    let newest = rig.store.newest().unwrap();
     assert_eq!(rig.writer.mutator().live_bytes(), reachable_bytes(&newest) + newest.root_bytes());
 }
 
@@ -388,13 +387,12 @@ proptest! {
             rig.check();
         }
         rig.writer.publish();
-        let mut reader = rig.store.reader().unwrap();
         for epoch in 0..=rig.epoch {
-            let version = reader.at_or_before(Epoch(epoch)).unwrap();
+            let version = rig.store.snapshot_at(Epoch(epoch)).unwrap();
             prop_assert!(version.epoch().0 <= epoch);
             prop_assert_eq!(&content(&version), &log[version.epoch().0 as usize]);
         }
-        prop_assert_eq!(content(&reader.newest()), rig.model);
+        prop_assert_eq!(content(&rig.store.newest().unwrap()), rig.model);
     }
 
     #[test]

@@ -17,14 +17,13 @@ use crate::lang::grammar::Grammar;
 use crate::lang::helpers::number;
 use crate::lang::poly::{Anything, Nothing, Place as Where, Stored};
 use crate::resp::ReplyBuf;
-use crate::store::{Read, Reader, SYSTEM_DB, Value, WindowError};
+use crate::store::{Read, SYSTEM_DB, Value};
 use smallvec::SmallVec;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 pub struct NodeReads {
     state: Arc<SharedState>,
-    reader: Option<(u64, Reader)>,
     runner: Runner,
     clock: Arc<dyn Clock>,
     /// Where its costs are added.
@@ -55,18 +54,8 @@ impl NodeReads {
         let progress = &state.progress;
         let mut runner = Runner::new(table, state.hasher(), progress.frontier().epoch, 0);
         runner.set_seed(mix64(seed));
-        NodeReads { state, reader: None, runner, clock, shard: number, nanos: 0 }
+        NodeReads { state, runner, clock, shard: number, nanos: 0 }
     }
-}
-
-/// The pin slot in the store that counts: a peer's checkpoint brings another.
-fn newest_reader<'r>(state: &SharedState, held: &'r mut Option<(u64, Reader)>) -> Result<&'r mut Reader, WindowError> {
-    let generation = state.generation();
-    let fresh = match held.take() {
-        Some(held) if held.0 == generation => held,
-        _ => (generation, state.store().reader()?),
-    };
-    Ok(&mut held.insert(fresh).1)
 }
 
 impl Reads for NodeReads {
@@ -81,8 +70,9 @@ impl Reads for NodeReads {
         patient: bool,
         out: &mut ReplyBuf,
     ) -> Ran {
-        let reader = match newest_reader(&self.state, &mut self.reader) {
-            Ok(reader) => reader,
+        let store = self.state.current();
+        let snapshot = match store.newest() {
+            Ok(snapshot) => snapshot,
             Err(e) => {
                 refuse(plan, *place, &e.to_string(), out);
                 return Ran::All;
@@ -90,7 +80,6 @@ impl Reads for NodeReads {
         };
         self.runner.now = self.state.now(&*self.clock);
         let mut stopwatch = Stopwatch::start();
-        let snapshot = reader.newest();
         self.runner.epoch = snapshot.epoch();
         let ran = run_plan(&mut self.runner, &code.table, &snapshot, plan, place, reply_bytes, patient, out);
         drop(snapshot);
@@ -103,10 +92,11 @@ impl Reads for NodeReads {
         match code.table.by_handler(call.handler).map(|n| &code.table[n]) {
             Some(command) if command.write && !command.weighs_stored => command.cost.ops.eval(call.words, &Nothing),
             // What cannot be looked at now is refused when it is read
-            _ => newest_reader(&self.state, &mut self.reader).map_or(0, |reader| {
-                let newest = reader.newest();
-                whole(&newest, || bound(&code.table, &newest, &call, &calls.blob)).unwrap_or(0)
-            }),
+            _ => self
+                .state
+                .current()
+                .newest()
+                .map_or(0, |newest| whole(&newest, || bound(&code.table, &newest, &call, &calls.blob)).unwrap_or(0)),
         }
     }
 
@@ -117,8 +107,8 @@ impl Reads for NodeReads {
             return Ok(());
         }
         let refused = |why: String| ParseError(why.into_bytes().into());
-        let reader = newest_reader(&self.state, &mut self.reader).map_err(|e| refused(e.to_string()))?;
-        let state = &reader.newest();
+        let store = self.state.current();
+        let state = &store.newest().map_err(|e| refused(e.to_string()))?;
         let stored = Sizes { state, db: call.db, blob: &calls.blob, grammar: &command.grammar, collections: &[] };
         whole(state, || code.check_bound(command, call.words, &stored)).unwrap_or_else(|why| Err(refused(why)))
     }

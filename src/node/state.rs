@@ -4,13 +4,12 @@
 use crate::apply::{Own, Progress, Waiting};
 use crate::base::{Clock, KeyHasher, Millis};
 use crate::store::Store;
-use arc_swap::ArcSwap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use arc_swap::{ArcSwap, Guard};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 pub struct SharedState {
     store: ArcSwap<Store>,
-    generation: AtomicU64,
     pub progress: Arc<Progress>,
     /// The leader's wall clock less this node's monotonic one, in ms, as this node last heard it; [`NOT_HEARD`].
     leader_lead: AtomicI64,
@@ -44,7 +43,6 @@ impl SharedState {
     pub fn new(store: Store) -> SharedState {
         SharedState {
             store: ArcSwap::from_pointee(store),
-            generation: AtomicU64::new(0),
             progress: Arc::default(),
             leader_lead: AtomicI64::new(NOT_HEARD),
             waiting: Arc::default(),
@@ -57,14 +55,13 @@ impl SharedState {
         self.store.load_full()
     }
 
-    /// Changes whenever the store was replaced: readers then get a new one.
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+    /// The same, for a moment.
+    pub fn current(&self) -> Guard<Arc<Store>> {
+        self.store.load()
     }
 
     pub fn replace(&self, store: Store) {
         self.store.store(Arc::new(store));
-        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// This node takes no more writes; nobody is to wait for those that are on their way.

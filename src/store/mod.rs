@@ -59,6 +59,6 @@ pub use mutator::Mutator;
 pub use read::{Keys, Read};
 pub use root::{DBS, DbState, RootState, SYSTEM_DB};
 pub use rope::Rope;
-pub use snapshot::{OwnedSnapshot, Reader, Snapshot, Store, Usage};
+pub use snapshot::{OwnedSnapshot, Snapshot, Store, Usage};
 pub use window::{WindowError, WindowSettings};
 pub use writer::{Expired, Slot, Writer, create, open, restore};

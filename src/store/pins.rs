@@ -14,8 +14,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 /// A slot nobody has.
 const FREE: u64 = u64::MAX;
-/// A slot somebody has, who reads nothing now.
-const IDLE: u64 = u64::MAX - 1;
 /// Announced while looking for a root of the past: nothing at all may be freed meanwhile.
 const EVERYTHING: u64 = 0;
 
@@ -23,7 +21,7 @@ const EVERYTHING: u64 = 0;
 #[repr(align(128))]
 struct Padded(AtomicU64);
 
-/// One announcement a reader.
+/// One announcement a pinned root.
 pub struct Pins {
     slots: Box<[Padded]>,
     /// Slots from here on were never taken.
@@ -59,35 +57,35 @@ impl Pins {
         Pins { slots: (0..slots).map(|_| Padded(AtomicU64::new(FREE))).collect(), high: AtomicUsize::new(0) }
     }
 
-    /// Takes a slot; none when all are taken.
-    pub fn claim(&self) -> Option<usize> {
-        for (i, slot) in self.slots.iter().enumerate() {
-            if slot.0.load(Ordering::Relaxed) == FREE
-                && slot.0.compare_exchange(FREE, IDLE, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-            {
-                self.high.fetch_max(i + 1, Ordering::SeqCst);
-                return Some(i);
-            }
-        }
-        None
-    }
-
-    pub fn release(&self, slot: usize) {
-        self.slots[slot].0.store(FREE, Ordering::Release);
-    }
-
-    /// Pins the newest root and gives its word. It stays whole until `unpin`.
+    /// Takes a slot, the first free one from `near` on, and announces a sub-batch in it; none when all are taken.
     #[inline]
-    pub fn pin_newest(&self, slot: usize, published: &Published) -> u64 {
-        self.slots[slot].0.store(published.sub_batch(), Ordering::Relaxed);
+    fn announce(&self, near: usize, sub_batch: u64) -> Option<usize> {
+        let free = |&i: &usize| {
+            let slot = &self.slots[i].0;
+            // Acquire: whoever had the slot before is done with what it read, and the writer learns that from this announcement's end
+            slot.load(Ordering::Relaxed) == FREE
+                && slot.compare_exchange(FREE, sub_batch, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
+        let near = near.min(self.slots.len());
+        let slot = (near..self.slots.len()).chain(0..near).find(free)?;
+        if self.high.load(Ordering::Relaxed) <= slot {
+            self.high.fetch_max(slot + 1, Ordering::SeqCst);
+        }
         fence(Ordering::SeqCst);
-        published.root()
+        Some(slot)
+    }
+
+    /// Pins the newest root: the slot, to be given back by `unpin`, and the root's word. It stays whole until then. Slots are
+    /// looked for from `near` on: a thread that gives the one it had last keeps to itself.
+    #[inline]
+    pub fn pin_newest(&self, near: usize, published: &Published) -> Option<(usize, u64)> {
+        let slot = self.announce(near, published.sub_batch())?;
+        Some((slot, published.root()))
     }
 
     /// Stops all freeing while a root of the past is looked for; follow it by `pin_at` or `unpin` soon.
-    pub fn pin_everything(&self, slot: usize) {
-        self.slots[slot].0.store(EVERYTHING, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+    pub fn pin_everything(&self, near: usize) -> Option<usize> {
+        self.announce(near, EVERYTHING)
     }
 
     /// Pins the root of `sub_batch`, found under `pin_everything`.
@@ -97,7 +95,7 @@ impl Pins {
 
     #[inline]
     pub fn unpin(&self, slot: usize) {
-        self.slots[slot].0.store(IDLE, Ordering::Release);
+        self.slots[slot].0.store(FREE, Ordering::Release);
     }
 
     /// The writer's side: the oldest sub-batch that a reader may be reading, or `limit` if that is older. Whatever was published,

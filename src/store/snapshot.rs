@@ -1,4 +1,5 @@
-//! Readers: pinned versions, and the store as readers share it.
+//! Readers: pinned versions, and the store as readers share it. A version is pinned for as long as it is read and no longer, so that the
+//! writer, who looks at all pins, finds few however many clients there are.
 
 use super::arena::{Arena, PageError, Ref};
 use super::entry::Seen;
@@ -7,20 +8,23 @@ use super::read::Read;
 use super::root::{DbState, RootState, RootView};
 use super::window::{KeptRoot, Window, WindowError, WindowSettings};
 use crate::base::{Epoch, Millis, SubBatch};
+use std::cell::Cell;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Most snapshots at once, idle readers included.
+/// Most snapshots at once.
 pub const PINS_MAX: usize = 4096;
 
-pub(super) struct Shared {
-    pub arena: Arc<Arena>,
-    pub published: Published,
-    pub pins: Pins,
-    pub window: Window,
-    pub live_bytes: AtomicU64,
-    pub dead_bytes: AtomicU64,
-    pub dead_entries: AtomicU64,
+/// What the writer and readers share.
+pub struct Shared {
+    pub(super) arena: Arc<Arena>,
+    pub(super) published: Published,
+    pub(super) pins: Pins,
+    pub(super) window: Window,
+    pub(super) live_bytes: AtomicU64,
+    pub(super) dead_bytes: AtomicU64,
+    pub(super) dead_entries: AtomicU64,
 }
 
 /// The store as everybody but the writer sees it.
@@ -57,28 +61,22 @@ impl Store {
     pub fn arena(&self) -> &Arc<Arena> {
         &self.0.arena
     }
-    /// A pin slot for a thread or task that reads again and again.
-    pub fn reader(&self) -> Result<Reader, WindowError> {
-        let slot = self.0.pins.claim().ok_or(WindowError::TooManyReaders)?;
-        Ok(Reader { shared: self.0.clone(), slot })
-    }
     /// The newest version, pinned for as long as the value lives.
+    #[inline]
+    pub fn newest(&self) -> Result<Snapshot<'_>, WindowError> {
+        Pinned::newest(&*self.0)
+    }
+    /// The same, to be handed to another thread or kept for long.
     pub fn snapshot(&self) -> Result<OwnedSnapshot, WindowError> {
-        let reader = self.reader()?;
-        let root = Ref(reader.shared.pins.pin_newest(reader.slot, &reader.shared.published));
-        Ok(OwnedSnapshot { reader, root })
+        Pinned::newest(self.0.clone())
     }
     /// The newest kept version whose epoch is at most `epoch`; calls after it up to `epoch` are the reader's to replay.
     pub fn snapshot_at(&self, epoch: Epoch) -> Result<OwnedSnapshot, WindowError> {
-        let reader = self.reader()?;
-        let root = reader.shared.pin_past(reader.slot, |window| window.at_or_before(epoch))?;
-        Ok(OwnedSnapshot { reader, root })
+        Pinned::past(self.0.clone(), |window| window.at_or_before(epoch))
     }
     /// The first kept version that shows `epoch`; of the calls after it up to that version, the reader sees too much.
     pub fn snapshot_showing(&self, epoch: Epoch) -> Result<OwnedSnapshot, WindowError> {
-        let reader = self.reader()?;
-        let root = reader.shared.pin_past(reader.slot, |window| window.showing(epoch))?;
-        Ok(OwnedSnapshot { reader, root })
+        Pinned::past(self.0.clone(), |window| window.showing(epoch))
     }
     /// The oldest epoch that memory can show.
     pub fn since(&self) -> Epoch {
@@ -117,126 +115,96 @@ impl Store {
     }
 }
 
-impl Shared {
-    fn pin_past(
-        &self,
-        slot: usize,
-        find: impl FnOnce(&Window) -> Result<KeptRoot, WindowError>,
-    ) -> Result<Ref, WindowError> {
-        self.pins.pin_everything(slot);
-        match find(&self.window) {
-            Ok(kept) => {
-                self.pins.pin_at(slot, kept.sub_batch.0);
-                Ok(kept.root)
-            }
-            Err(e) => {
-                self.pins.unpin(slot);
-                Err(e)
-            }
-        }
-    }
-}
-
-/// One pin slot. Not shared between threads; a snapshot borrows it.
-pub struct Reader {
-    shared: Arc<Shared>,
-    slot: usize,
-}
-
-impl Reader {
-    /// Pins the newest version.
-    #[inline]
-    pub fn newest(&mut self) -> Snapshot<'_> {
-        let root = Ref(self.shared.pins.pin_newest(self.slot, &self.shared.published));
-        Snapshot { shared: &self.shared, slot: self.slot, root }
-    }
-    /// Pins the newest kept version whose epoch is at most `epoch`.
-    pub fn at_or_before(&mut self, epoch: Epoch) -> Result<Snapshot<'_>, WindowError> {
-        let root = self.shared.pin_past(self.slot, |window| window.at_or_before(epoch))?;
-        Ok(Snapshot { shared: &self.shared, slot: self.slot, root })
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.shared.pins.release(self.slot);
-    }
+thread_local! {
+    /// The pin slot that this thread had last.
+    static NEAR: Cell<usize> = const { Cell::new(0) };
 }
 
 /// A pinned version; nothing that it reaches is freed while it lives.
-pub struct Snapshot<'a> {
-    shared: &'a Shared,
+pub struct Pinned<S: Deref<Target = Shared>> {
+    shared: S,
     slot: usize,
     root: Ref,
 }
 
-impl Drop for Snapshot<'_> {
+/// Pinned for a moment.
+pub type Snapshot<'a> = Pinned<&'a Shared>;
+/// Pinned for long, or by several threads.
+pub type OwnedSnapshot = Pinned<Arc<Shared>>;
+
+impl<S: Deref<Target = Shared>> Pinned<S> {
+    #[inline]
+    fn newest(shared: S) -> Result<Self, WindowError> {
+        let pinned = shared.pins.pin_newest(NEAR.get(), &shared.published);
+        let (slot, root) = pinned.ok_or(WindowError::TooManyReaders)?;
+        NEAR.set(slot);
+        Ok(Pinned { shared, slot, root: Ref(root) })
+    }
+
+    fn past(shared: S, find: impl FnOnce(&Window) -> Result<KeptRoot, WindowError>) -> Result<Self, WindowError> {
+        let slot = shared.pins.pin_everything(NEAR.get()).ok_or(WindowError::TooManyReaders)?;
+        NEAR.set(slot);
+        // From here on the slot is given back whatever comes
+        let mut pinned = Pinned { shared, slot, root: Ref::NULL };
+        let kept = find(&pinned.shared.window)?;
+        pinned.shared.pins.pin_at(slot, kept.sub_batch.0);
+        pinned.root = kept.root;
+        Ok(pinned)
+    }
+
+    #[inline]
+    fn view(&self) -> RootView<'_> {
+        RootView(self.shared.arena.node(self.root))
+    }
+    /// Bytes of the root's own node.
+    pub fn root_bytes(&self) -> u64 {
+        self.view().0.capacity() as u64
+    }
+    /// The sub-batch that ended with this version.
+    pub fn sub_batch(&self) -> SubBatch {
+        self.view().0.birth()
+    }
+}
+
+impl<S: Deref<Target = Shared>> Drop for Pinned<S> {
+    #[inline]
     fn drop(&mut self) {
         self.shared.pins.unpin(self.slot);
     }
 }
 
-/// A pinned version with a slot of its own, to be handed to another thread or kept for long.
-pub struct OwnedSnapshot {
-    reader: Reader,
-    root: Ref,
-}
-
 impl OwnedSnapshot {
     pub(super) fn arena_arc(&self) -> Arc<Arena> {
-        self.reader.shared.arena.clone()
+        self.shared.arena.clone()
     }
 }
 
-macro_rules! read_root {
-    ($type:ty, $shared:ident => $get:expr) => {
-        impl $type {
-            #[inline]
-            fn view(&self) -> RootView<'_> {
-                let $shared = self;
-                RootView($get.arena.node(self.root))
-            }
-            /// Bytes of the root's own node.
-            pub fn root_bytes(&self) -> u64 {
-                self.view().0.capacity() as u64
-            }
-            /// The sub-batch that ended with this version.
-            pub fn sub_batch(&self) -> SubBatch {
-                self.view().0.birth()
-            }
-        }
-        impl Read for $type {
-            #[inline]
-            fn arena(&self) -> &Arena {
-                let $shared = self;
-                &$get.arena
-            }
-            #[inline]
-            fn db(&self, db: u8) -> DbState {
-                self.view().db(db)
-            }
-            fn deletions(&self) -> Ref {
-                self.view().deletions()
-            }
-            #[inline]
-            fn seen(&self) -> Seen {
-                Seen(self.sub_batch())
-            }
-            fn epoch(&self) -> Epoch {
-                self.view().epoch()
-            }
-            fn time(&self) -> Millis {
-                self.view().time()
-            }
-            fn digest(&self) -> u64 {
-                self.view().digest()
-            }
-            fn state(&self) -> RootState {
-                self.view().state()
-            }
-        }
-    };
+impl<S: Deref<Target = Shared>> Read for Pinned<S> {
+    #[inline]
+    fn arena(&self) -> &Arena {
+        &self.shared.arena
+    }
+    #[inline]
+    fn db(&self, db: u8) -> DbState {
+        self.view().db(db)
+    }
+    fn deletions(&self) -> Ref {
+        self.view().deletions()
+    }
+    #[inline]
+    fn seen(&self) -> Seen {
+        Seen(self.sub_batch())
+    }
+    fn epoch(&self) -> Epoch {
+        self.view().epoch()
+    }
+    fn time(&self) -> Millis {
+        self.view().time()
+    }
+    fn digest(&self) -> u64 {
+        self.view().digest()
+    }
+    fn state(&self) -> RootState {
+        self.view().state()
+    }
 }
-
-read_root!(Snapshot<'_>, s => s.shared);
-read_root!(OwnedSnapshot, s => s.reader.shared);

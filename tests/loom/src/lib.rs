@@ -52,11 +52,10 @@ mod tests {
     fn newest_root_stays_while_it_is_pinned() {
         loom::model(|| {
             let world = Arc::new(World::new());
-            let slot = world.pins.claim().unwrap();
             let reader = {
                 let world = world.clone();
                 thread::spawn(move || {
-                    let root = world.pins.pin_newest(slot, &world.published);
+                    let (slot, root) = world.pins.pin_newest(0, &world.published).unwrap();
                     world.assert_alive(root);
                     thread::yield_now();
                     world.assert_alive(root);
@@ -73,11 +72,10 @@ mod tests {
     fn past_root_found_in_the_window_stays_while_it_is_pinned() {
         loom::model(|| {
             let world = Arc::new(World::new());
-            let slot = world.pins.claim().unwrap();
             let reader = {
                 let world = world.clone();
                 thread::spawn(move || {
-                    world.pins.pin_everything(slot);
+                    let slot = world.pins.pin_everything(0).unwrap();
                     let root = world.tail.load(Ordering::SeqCst);
                     world.pins.pin_at(slot, root + 1);
                     world.assert_alive(root);
@@ -93,20 +91,42 @@ mod tests {
     }
 
     #[test]
-    fn reader_that_comes_late_is_seen() {
+    fn slot_that_changes_hands_hides_neither_reader() {
         loom::model(|| {
             let world = Arc::new(World::new());
+            let read = |world: &World| {
+                let (slot, root) = world.pins.pin_newest(0, &world.published).unwrap();
+                world.assert_alive(root);
+                world.pins.unpin(slot);
+            };
             let reader = {
                 let world = world.clone();
                 thread::spawn(move || {
-                    let slot = world.pins.claim().unwrap();
-                    let root = world.pins.pin_newest(slot, &world.published);
-                    world.assert_alive(root);
-                    world.pins.unpin(slot);
-                    world.pins.release(slot);
+                    read(&world);
+                    read(&world);
                 })
             };
             world.publish(1);
+            world.publish(2);
+            reader.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn two_readers_take_two_slots() {
+        loom::model(|| {
+            let world = Arc::new(World::new());
+            let read = |world: &World| {
+                let (slot, root) = world.pins.pin_newest(1, &world.published).unwrap();
+                world.assert_alive(root);
+                world.pins.unpin(slot);
+            };
+            let reader = {
+                let world = world.clone();
+                thread::spawn(move || read(&world))
+            };
+            world.publish(1);
+            read(&world);
             reader.join().unwrap();
         });
     }
