@@ -98,7 +98,8 @@ fn checkpoints(_: &mut Criterion) {
             let snapshot = store.snapshot().unwrap();
             let retention = Retention { records: 1, oldest_live: store.oldest_sub_batch() };
             let start = Instant::now();
-            let done = checkpoints.run(snapshot.arena(), &snapshot.state(), Meta::default(), retention).unwrap();
+            let done =
+                checkpoints.run(snapshot.arena(), &snapshot.state(), Meta::default(), retention, &|_| ()).unwrap();
             let seconds = start.elapsed().as_secs_f64();
             println!(
                 "checkpoint, {what}: {} nodes, {} pages, {:.1} MiB in {seconds:.2} s: {:.0} pages/s, {:.0} MiB/s",

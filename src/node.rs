@@ -7,6 +7,7 @@
 pub mod answers;
 pub mod backend;
 pub mod backup;
+pub mod checkpointing;
 pub mod code;
 pub mod config;
 pub mod datadir;
@@ -493,7 +494,7 @@ async fn run(backend: NodeBackend, config: Config, options: GatewayOptions, star
         let (backend, stopping) = (backend.clone(), stopping.clone());
         std::thread::Builder::new()
             .name("look-checkpoint".into())
-            .spawn(move || backend::checkpoint_loop(&backend, &|| stopping.load(Ordering::Relaxed)))?
+            .spawn(move || checkpointing::checkpoint_loop(&backend, &|| stopping.load(Ordering::Relaxed)))?
     };
     let mut dismissed = None;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

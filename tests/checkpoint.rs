@@ -183,7 +183,7 @@ impl Rig {
         let snapshot = self.store.snapshot().unwrap();
         let meta = Meta { applied: snapshot.epoch().0.to_le_bytes().to_vec(), ..Meta::default() };
         let retention = Retention { records, oldest_live: self.store.oldest_sub_batch() };
-        self.checkpoints.run(snapshot.arena(), &snapshot.state(), meta, retention)
+        self.checkpoints.run(snapshot.arena(), &snapshot.state(), meta, retention, &|_| ())
     }
 
     fn dump(&self) -> Model {
@@ -601,7 +601,8 @@ fn checkpoints_run_beside_the_writer() {
         while !stopped.load(std::sync::atomic::Ordering::Relaxed) || seen.len() < 3 {
             let snapshot = store.snapshot().unwrap();
             let retention = Retention { records: usize::MAX, oldest_live: store.oldest_sub_batch() };
-            let done = checkpoints.run(snapshot.arena(), &snapshot.state(), Meta::default(), retention).unwrap();
+            let done =
+                checkpoints.run(snapshot.arena(), &snapshot.state(), Meta::default(), retention, &|_| ()).unwrap();
             seen.push((done.record, dump(&snapshot)));
         }
         seen

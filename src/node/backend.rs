@@ -1,11 +1,10 @@
 //! What the gateway asks of its node.
 
 use super::code::NodeCode;
-use super::datadir::REPAIR;
 use super::keeper::{Keeper, KeeperError};
 use super::reads::{NodeReads, keys_of_plan, run_plan};
 use super::state::SharedState;
-use crate::apply::machine::Committed;
+use crate::apply::machine::{Committed, LogPosition};
 use crate::apply::pending::{Outcome, Pending, Plan, Watch};
 use crate::apply::planted::Bug;
 use crate::apply::runner::Runner;
@@ -23,6 +22,7 @@ use crate::history::{History, HistoryError, LogReader, Version};
 use crate::lang::engine::Engine;
 use crate::raft::{Change, Raft};
 use crate::resp::{ReplyBuf, Request};
+use crate::store::checkpoint::Checkpointed;
 use crate::store::{Entry, Read, Value};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -89,7 +89,12 @@ impl NodeBackend {
 
     /// Makes a checkpoint and lets the log go of what it covers. Blocks.
     pub fn checkpoint_now(&self) -> Result<(), KeeperError> {
-        if let Some((position, made)) = self.0.keeper.run(&self.0.state)? {
+        self.checkpointed(self.0.keeper.run(&self.0.state)?);
+        Ok(())
+    }
+
+    pub(super) fn checkpointed(&self, made: Option<(LogPosition, Checkpointed)>) {
+        if let Some((position, made)) = made {
             tracing::info!(
                 "checkpoint at epoch {}: {} nodes in {} pages, {} bytes written",
                 made.record.epoch(),
@@ -99,7 +104,6 @@ impl NodeBackend {
             );
             self.0.raft.checkpointed(position);
         }
-        Ok(())
     }
 }
 
@@ -498,65 +502,14 @@ fn value_bytes(entry: &Entry<'_>) -> u64 {
     }
 }
 
-/// A checkpoint is due after so long if there is at least [`QUIET_BYTES`] of log behind the last one.
-const QUIET: Duration = Duration::from_secs(30);
-const QUIET_BYTES: u64 = 4 << 20;
-
-/// With so much it is due as soon as the log has not grown for a while: nobody is disturbed then, and a restart has nothing to replay.
-const REST: Duration = Duration::from_secs(2);
-const REST_BYTES: u64 = 64 << 20;
-
-/// No more log than this goes without a checkpoint: it bounds the replay of a restart.
-const LOG_BYTES_MAX: u64 = 1 << 30;
-
-/// Makes checkpoints, so that a restart has little to replay: after `checkpoint-bytes` of log (or four times what the last checkpoint
-/// wrote, if that is more, so that pages cost a fraction of what the log costs), when the log rests, and when a while has passed.
-pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
-    let node = &backend.0;
-    let mut last = Instant::now();
-    let mut grew = (Instant::now(), 0);
-    while !stopped() {
-        std::thread::sleep(Duration::from_millis(200));
-        if let Some(what) = damage(node) {
-            return node
-                .raft
-                .damaged(format!("{what} in {}; this node serves no more. {REPAIR}", node.data_dir.display()));
-        }
-        node.backups.expire();
-        let bytes = node.state.progress.log_bytes.load(Ordering::Relaxed);
-        let since = bytes.saturating_sub(node.keeper.last_bytes.load(Ordering::Relaxed));
-        let paced = (4 * node.keeper.last_page_bytes.load(Ordering::Relaxed)).min(LOG_BYTES_MAX);
-        let much = node.checkpoint_bytes.load(Ordering::Relaxed).max(paced);
-        if bytes != grew.1 {
-            grew = (Instant::now(), bytes);
-        }
-        let rests = since >= REST_BYTES && grew.0.elapsed() >= REST;
-        let waited = since >= QUIET_BYTES && last.elapsed() >= QUIET;
-        if since < much && !rests && !waited {
-            continue;
-        }
-        last = Instant::now();
-        if let Err(e) = backend.checkpoint_now() {
-            tracing::error!("cannot make a checkpoint: {e}; the log grows until one succeeds");
-            std::thread::sleep(Duration::from_secs(5));
-        }
-    }
-}
-
-/// What is damaged of this node's pages, as far as anybody has met it.
-fn damage(node: &Node) -> Option<String> {
-    let read = node.state.store().fault().map(ToString::to_string);
-    read.or_else(|| node.keeper.damage().map(String::from))
-}
-
 /// The hasher under the cluster's seed, once it is known.
 pub fn wait_for_seed(state: &SharedState, give_up: Duration) -> Option<KeyHasher> {
-    let end = std::time::Instant::now() + give_up;
+    let end = Instant::now() + give_up;
     loop {
         if let Some(seed) = state.progress.hash_seed() {
             return Some(KeyHasher::new(seed));
         }
-        if std::time::Instant::now() > end {
+        if Instant::now() > end {
             return None;
         }
         std::thread::sleep(Duration::from_millis(2));

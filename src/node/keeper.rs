@@ -17,7 +17,7 @@ use crate::store::{self, Read, Store, Writer, page, recovery};
 use bytes::Bytes;
 use std::any::Any;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Checkpoints kept for reads of the past, beyond what the window needs.
@@ -66,6 +66,8 @@ pub struct Keeper {
     /// What a transfer or a checkpoint found damaged.
     damage: Arc<OnceLock<String>>,
     running: AtomicBool,
+    /// How many wait for a checkpoint.
+    waiting: AtomicUsize,
     pub last_ok: AtomicBool,
     /// Unix seconds of the newest checkpoint.
     pub last_s: AtomicI64,
@@ -137,6 +139,7 @@ impl Keeper {
             source: AtomicU64::new(random() | 1),
             unfinished: Mutex::default(),
             damage: Arc::default(),
+            waiting: AtomicUsize::new(0),
             running: AtomicBool::new(false),
             last_ok: AtomicBool::new(true),
             last_s: AtomicI64::new(frontier.now / 1000),
@@ -155,8 +158,26 @@ impl Keeper {
         lock(&self.checkpoints).clone()
     }
 
-    /// Makes a checkpoint of the newest state; returns when it is durable. Blocks. None: nothing changed since the last one.
+    /// Somebody waits for a checkpoint: it should be made at once.
+    pub fn hurries(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Makes a checkpoint of the newest state, as fast as it can be; returns when it is durable. Blocks. None: nothing changed since
+    /// the last one.
     pub fn run(&self, state: &SharedState) -> Result<Option<(LogPosition, Checkpointed)>, KeeperError> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let made = self.run_paced(state, &|_| ());
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        made
+    }
+
+    /// The same, in no hurry: see [`Checkpoints::run`].
+    pub fn run_paced(
+        &self,
+        state: &SharedState,
+        pace: &dyn Fn(u64),
+    ) -> Result<Option<(LogPosition, Checkpointed)>, KeeperError> {
         let checkpoints = self.checkpoints();
         let bytes = state.progress.log_bytes.load(Ordering::Relaxed);
         let mut frontier = state.progress.frontier();
@@ -170,7 +191,7 @@ impl Keeper {
         let snapshot = store.snapshot_at(frontier.epoch).map_err(|e| KeeperError::Other(e.to_string()))?;
         self.running.store(true, Ordering::Relaxed);
         let retention = Retention { records: RECORDS_KEPT, oldest_live: store.oldest_sub_batch() };
-        let made = checkpoints.run(snapshot.arena(), &snapshot.state(), meta_of(&frontier.applied), retention);
+        let made = checkpoints.run(snapshot.arena(), &snapshot.state(), meta_of(&frontier.applied), retention, pace);
         self.running.store(false, Ordering::Relaxed);
         self.last_ok.store(made.is_ok(), Ordering::Relaxed);
         let made = noted(&self.damage, made)?;
@@ -329,5 +350,41 @@ impl OldStates for Keeper {
     fn since(&self, log: LogIndex) -> Option<Epoch> {
         let goes_on = |record: &RootRecord| frontier_of(record).is_ok_and(|f| f.applied.last.index.next() >= log);
         self.checkpoints().oldest_epoch(goes_on)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Value;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn who_waits_for_a_checkpoint_hurries_the_one_that_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let Opened { keeper, store, mut writer, .. } = Keeper::open(dir.path(), None).unwrap();
+        let mut slot = writer.find_slot(0, 1, b"k");
+        writer.put(&mut slot, b"k", Value::Int(1), None);
+        writer.publish();
+        let state = SharedState::new(store);
+        let (paced, hurried) = (AtomicBool::new(false), AtomicBool::new(false));
+        let pace = |_| {
+            paced.store(true, Ordering::Relaxed);
+            let begun = Instant::now();
+            while !keeper.hurries() && begun.elapsed() < Duration::from_secs(20) {
+                std::thread::yield_now();
+            }
+            hurried.store(keeper.hurries(), Ordering::Relaxed);
+        };
+        std::thread::scope(|threads| {
+            let slow = threads.spawn(|| keeper.run_paced(&state, &pace).unwrap());
+            while !paced.load(Ordering::Relaxed) && !slow.is_finished() {
+                std::thread::yield_now();
+            }
+            keeper.run(&state).unwrap();
+            assert!(slow.join().unwrap().is_some());
+        });
+        assert!(hurried.into_inner());
+        assert!(!keeper.hurries());
     }
 }

@@ -274,13 +274,15 @@ impl Checkpoints {
     }
 
     /// Makes a version durable: `state` as its snapshot tells it, which the caller keeps pinned until this returns. Returns
-    /// when all of it is synced, so that the log up to it may be purged.
+    /// when all of it is synced, so that the log up to it may be purged. `pace` hears after each page how many bytes of pages
+    /// there are by now, and may take its time.
     pub fn run(
         &self,
         arena: &Arena,
         state: &RootState,
         meta: Meta,
         retention: Retention,
+        pace: &dyn Fn(u64),
     ) -> Result<Checkpointed, CheckpointError> {
         let mut progress = lock(&self.run);
         // Sweeping does not need them, but somebody must empty the list.
@@ -288,7 +290,13 @@ impl Checkpoints {
         let mut packed = Packed::default();
         self.store.write_sorted(&mut |put| {
             // The number advances also if it fails: some pages may be there under those that were used.
-            packed = Packer::new(arena, put, &mut progress.next_page, Seen(state.sub_batch)).pack(&roots(state))?;
+            let mut written = 0;
+            let mut put = |key, page: Vec<u8>| {
+                written += page.len() as u64;
+                put(key, page).map(|()| pace(written))
+            };
+            packed =
+                Packer::new(arena, &mut put, &mut progress.next_page, Seen(state.sub_batch)).pack(&roots(state))?;
             Ok(())
         })?;
         let (sequence, next_page) = (progress.next_sequence, progress.next_page);

@@ -131,7 +131,7 @@ fn make(dir: &Path, config: &Config, set: Set, run: &Run, at: Epoch) -> Result<S
     let meta = meta_of(&Applied { last: position, membership });
     let retention = Retention { records: 1, oldest_live: SubBatch(u64::MAX) };
     use crate::store::Read;
-    checkpoints.run(snapshot.arena(), &snapshot.state(), meta, retention).map_err(failed)?;
+    checkpoints.run(snapshot.arena(), &snapshot.state(), meta, retention, &|_| ()).map_err(failed)?;
     // The old cluster's record goes: the new log does not follow it
     pages.delete(&[], &[record.sequence]).map_err(failed)?;
     drop(data);

@@ -1,0 +1,116 @@
+//! When checkpoints are made, and how fast.
+
+use super::backend::{Node, NodeBackend};
+use super::datadir::REPAIR;
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// A checkpoint is due after so long if there is at least [`QUIET_BYTES`] of log behind the last one.
+const QUIET: Duration = Duration::from_secs(30);
+const QUIET_BYTES: u64 = 4 << 20;
+
+/// With so much it is due as soon as the log has not grown for a while: nobody is disturbed then, and a restart has nothing to replay.
+const REST: Duration = Duration::from_secs(2);
+const REST_BYTES: u64 = 64 << 20;
+
+/// No more log than this goes without a checkpoint: it bounds the replay of a restart.
+const LOG_BYTES_MAX: u64 = 1 << 30;
+
+/// How fast a checkpoint's pages are written while clients write: so many bytes for each one by which the log has grown since it began,
+/// and so many each second; without bound as soon as the log rests, and once it has grown by [`REST_BYTES`].
+const PAGES_PER_LOG: u64 = 2;
+const PAGES_PER_SECOND: u64 = 8 << 20;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Of two cores a checkpoint at full speed takes one, beside clients whose writes need few bytes of log. Paced, it takes a share.
+struct Pace<'a> {
+    node: &'a Node,
+    begun: Instant,
+    /// Bytes of log then, and when last seen to grow, and the bytes seen.
+    log: u64,
+    grew: Cell<(Instant, u64)>,
+}
+
+impl Pace<'_> {
+    fn begin(node: &Node) -> Pace<'_> {
+        let (begun, log) = (Instant::now(), node.state.progress.log_bytes.load(Ordering::Relaxed));
+        Pace { node, begun, log, grew: Cell::new((begun, log)) }
+    }
+
+    /// Waits until there may be so many bytes of pages.
+    fn wait(&self, pages: u64, stopped: &dyn Fn() -> bool) {
+        while !self.may_write(pages) && !self.node.keeper.hurries() && !stopped() {
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn may_write(&self, pages: u64) -> bool {
+        let bytes = self.node.state.progress.log_bytes.load(Ordering::Relaxed);
+        if bytes != self.grew.get().1 {
+            self.grew.set((Instant::now(), bytes));
+        }
+        let grown = bytes - self.log;
+        let rests = self.grew.get().0.elapsed() > 5 * PAUSE;
+        rests || grown >= REST_BYTES || pages <= paced_pages(grown, self.begun.elapsed())
+    }
+}
+
+fn paced_pages(grown: u64, passed: Duration) -> u64 {
+    PAGES_PER_LOG * grown + PAGES_PER_SECOND * passed.as_millis() as u64 / 1000
+}
+
+/// Makes checkpoints, so that a restart has little to replay: after `checkpoint-bytes` of log (or four times what the last checkpoint
+/// wrote, if that is more, so that pages cost a fraction of what the log costs), when the log rests, and when a while has passed.
+pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
+    let node = &backend.0;
+    let mut last = Instant::now();
+    let mut grew = (Instant::now(), 0);
+    while !stopped() {
+        std::thread::sleep(Duration::from_millis(200));
+        if let Some(what) = damage(node) {
+            return node
+                .raft
+                .damaged(format!("{what} in {}; this node serves no more. {REPAIR}", node.data_dir.display()));
+        }
+        node.backups.expire();
+        let bytes = node.state.progress.log_bytes.load(Ordering::Relaxed);
+        let since = bytes.saturating_sub(node.keeper.last_bytes.load(Ordering::Relaxed));
+        let paced = (4 * node.keeper.last_page_bytes.load(Ordering::Relaxed)).min(LOG_BYTES_MAX);
+        let much = node.checkpoint_bytes.load(Ordering::Relaxed).max(paced);
+        if bytes != grew.1 {
+            grew = (Instant::now(), bytes);
+        }
+        let rests = since >= REST_BYTES && grew.0.elapsed() >= REST;
+        let waited = since >= QUIET_BYTES && last.elapsed() >= QUIET;
+        if since < much && !rests && !waited {
+            continue;
+        }
+        last = Instant::now();
+        let pace = Pace::begin(node);
+        let made = node.keeper.run_paced(&node.state, &|pages| pace.wait(pages, stopped));
+        if let Err(e) = made.map(|made| backend.checkpointed(made)) {
+            tracing::error!("cannot make a checkpoint: {e}; the log grows until one succeeds");
+            std::thread::sleep(Duration::from_secs(5));
+        }
+    }
+}
+
+/// What is damaged of this node's pages, as far as anybody has met it.
+fn damage(node: &Node) -> Option<String> {
+    let read = node.state.store().fault().map(ToString::to_string);
+    read.or_else(|| node.keeper.damage().map(String::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_the_log_and_never_stand_still() {
+        let second = Duration::from_secs(1);
+        assert_eq!(paced_pages(0, second), PAGES_PER_SECOND);
+        assert_eq!(paced_pages(100, Duration::ZERO), 100 * PAGES_PER_LOG);
+        assert_eq!(paced_pages(100, 3 * second), 100 * PAGES_PER_LOG + 3 * PAGES_PER_SECOND);
+    }
+}
