@@ -110,8 +110,10 @@ pub struct Costliest {
 /// Costs of one runner's calls since they were last drained.
 #[derive(Clone, Debug, Default)]
 pub struct Costs {
-    counters: Vec<Counter>,
-    touched: Vec<u32>,
+    /// Commands of the table.
+    commands: usize,
+    /// Of those that were called: few between two drains, mostly one.
+    counters: Vec<(usize, Counter)>,
     pub costliest: Costliest,
     pub hits: u64,
     pub misses: u64,
@@ -119,15 +121,16 @@ pub struct Costs {
 
 impl Costs {
     pub fn new(commands: usize) -> Costs {
-        Costs { counters: vec![Counter::default(); commands], ..Costs::default() }
+        Costs { commands, ..Costs::default() }
     }
 
     #[inline]
     pub fn count(&mut self, command: usize, failed: bool, ops: u64, locs: u64, words: &[u64], rider: bool) {
-        let counter = &mut self.counters[command];
-        if counter.calls == 0 {
-            self.touched.push(command as u32);
-        }
+        // Calls of one command mostly follow each other
+        let counter = match self.counters.last_mut() {
+            Some((last, counter)) if *last == command => counter,
+            _ => self.counter(command),
+        };
         counter.calls += 1;
         counter.failed += u64::from(failed);
         counter.ops += ops;
@@ -140,18 +143,28 @@ impl Costs {
         }
     }
 
+    #[cold]
+    fn counter(&mut self, command: usize) -> &mut Counter {
+        match self.counters.iter().position(|(known, _)| *known == command) {
+            Some(at) => &mut self.counters[at].1,
+            None => {
+                self.counters.push((command, Counter::default()));
+                let last = self.counters.len() - 1;
+                &mut self.counters[last].1
+            }
+        }
+    }
+
     /// Moves everything into `totals`, and `nanos` shared out by operations. Tells the sum, and how much of the time the costliest
     /// call took, in nanoseconds; what it was is forgotten at the next drain.
     pub fn drain(&mut self, nanos: u64, totals: &mut Totals) -> (Counter, u64) {
-        if totals.commands.len() < self.counters.len() {
-            totals.commands.resize(self.counters.len(), Total::default());
+        if totals.commands.len() < self.commands {
+            totals.commands.resize(self.commands, Total::default());
         }
-        let touched = &self.touched;
-        let ops: u64 = touched.iter().map(|&c| self.counters[c as usize].ops).sum::<u64>().max(1);
+        let ops: u64 = self.counters.iter().map(|(_, counter)| counter.ops).sum::<u64>().max(1);
         let share = |part: u64| (nanos as u128 * part as u128 / ops as u128) as u64;
         let mut sum = Counter::default();
-        for command in self.touched.drain(..).map(|c| c as usize) {
-            let mut counter = std::mem::take(&mut self.counters[command]);
+        for (command, mut counter) in self.counters.drain(..) {
             counter.nanos = share(counter.ops);
             sum.add(counter);
             let total = &mut totals.commands[command];
@@ -173,11 +186,13 @@ mod tests {
         let (mut costs, mut totals) = (Costs::new(3), Totals::default());
         costs.count(2, false, 30, 1, &[7], false);
         costs.count(0, true, 10, 1, &[8], true);
+        costs.count(2, false, 0, 1, &[9], false);
         let (sum, longest) = costs.drain(4000, &mut totals);
-        assert_eq!((sum.calls, sum.failed, sum.ops, sum.nanos, longest), (2, 1, 40, 4000, 3000));
+        assert_eq!((sum.calls, sum.failed, sum.ops, sum.nanos, longest), (3, 1, 40, 4000, 3000));
+        assert_eq!((totals.commands.len(), totals.commands[2].counter.calls), (3, 2));
         assert_eq!((costs.costliest.command, costs.costliest.words.as_slice()), (2, &[7][..]));
         assert_eq!(totals.commands[2].counter.nanos, 3000);
-        assert_eq!(totals.commands[2].latency.percentile(50.0), 4096);
+        assert_eq!(totals.commands[2].latency.percentile(50.0), 2048);
         assert_eq!(costs.drain(9, &mut totals).0, Counter::default());
         assert_eq!(totals.commands[0].counter.calls, 1);
     }

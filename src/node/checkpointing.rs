@@ -17,10 +17,9 @@ const REST_BYTES: u64 = 64 << 20;
 /// No more log than this goes without a checkpoint: it bounds the replay of a restart.
 const LOG_BYTES_MAX: u64 = 1 << 30;
 
-/// How fast a checkpoint's pages are written while clients write: so many bytes for each one by which the log has grown since it began,
-/// and so many each second; without bound as soon as the log rests, and once it has grown by [`REST_BYTES`].
-const PAGES_PER_LOG: u64 = 2;
-const PAGES_PER_SECOND: u64 = 8 << 20;
+/// A checkpoint's pages are written as fast as the log has grown since it began, and so many bytes each second besides, while clients
+/// write; without bound as soon as the log rests, and once it has grown by [`REST_BYTES`].
+const PAGES_PER_SECOND: u64 = 4 << 20;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Of two cores a checkpoint at full speed takes one, beside clients whose writes need few bytes of log. Paced, it takes a share.
@@ -57,7 +56,7 @@ impl Pace<'_> {
 }
 
 fn paced_pages(grown: u64, passed: Duration) -> u64 {
-    PAGES_PER_LOG * grown + PAGES_PER_SECOND * passed.as_millis() as u64 / 1000
+    grown + PAGES_PER_SECOND * passed.as_millis() as u64 / 1000
 }
 
 /// Makes checkpoints, so that a restart has little to replay: after `checkpoint-bytes` of log (or four times what the last checkpoint
@@ -110,7 +109,7 @@ mod tests {
     fn pages_follow_the_log_and_never_stand_still() {
         let second = Duration::from_secs(1);
         assert_eq!(paced_pages(0, second), PAGES_PER_SECOND);
-        assert_eq!(paced_pages(100, Duration::ZERO), 100 * PAGES_PER_LOG);
-        assert_eq!(paced_pages(100, 3 * second), 100 * PAGES_PER_LOG + 3 * PAGES_PER_SECOND);
+        assert_eq!(paced_pages(100, Duration::ZERO), 100);
+        assert_eq!(paced_pages(100, 3 * second), 100 + 3 * PAGES_PER_SECOND);
     }
 }
