@@ -88,8 +88,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<B, S> {
         }
     }
 
-    /// Serves the client until it leaves or has to.
-    pub async fn serve(mut self) {
+    /// Serves the client until it leaves or has to. Borrows: the future of a method that takes a connection holds it twice.
+    pub async fn serve(&mut self) {
         let end = self.run().await;
         if end != End::Stopping {
             let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.shutdown()).await;

@@ -273,7 +273,10 @@ where
     S: tokio::io::AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match admit(shared, addr, laddr, open) {
-        Ok(session) => drop(tokio::spawn(Connection::new(shared.clone(), stream, session).serve())),
+        Ok(session) => {
+            let mut connection = Connection::new(shared.clone(), stream, session);
+            drop(tokio::spawn(async move { connection.serve().await }));
+        }
         Err(why) => drop(tokio::spawn(turn_away(stream, why))),
     }
 }
