@@ -18,8 +18,9 @@ const REST_BYTES: u64 = 64 << 20;
 const LOG_BYTES_MAX: u64 = 1 << 30;
 
 /// A checkpoint's pages are written as fast as the log has grown since it began, and so many bytes each second besides, while clients
-/// write; without bound as soon as the log rests, and once it has grown by [`REST_BYTES`].
+/// write; without bound as soon as the log rests, once it has grown by [`REST_BYTES`], and after [`PACED`].
 const PAGES_PER_SECOND: u64 = 4 << 20;
+const PACED: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Of two cores a checkpoint at full speed takes one, beside clients whose writes need few bytes of log. Paced, it takes a share.
@@ -37,9 +38,10 @@ impl Pace<'_> {
         Pace { node, begun, log, grew: Cell::new((begun, log)) }
     }
 
-    /// Waits until there may be so many bytes of pages.
+    /// Waits until there may be so many bytes of pages, unless something waits for the end of the checkpoint.
     fn wait(&self, pages: u64, stopped: &dyn Fn() -> bool) {
-        while !self.may_write(pages) && !self.node.keeper.hurries() && !stopped() {
+        let urgent = || self.node.keeper.hurries() || stopped() || damage(self.node).is_some();
+        while !self.may_write(pages) && !urgent() {
             std::thread::sleep(PAUSE);
         }
     }
@@ -51,11 +53,15 @@ impl Pace<'_> {
         }
         let grown = bytes - self.log;
         let rests = self.grew.get().0.elapsed() > 5 * PAUSE;
-        rests || grown >= REST_BYTES || pages <= paced_pages(grown, self.begun.elapsed())
+        rests || pages <= paced_pages(grown, self.begun.elapsed())
     }
 }
 
+/// How many bytes of pages there may be when the log has grown by so much in that time.
 fn paced_pages(grown: u64, passed: Duration) -> u64 {
+    if grown >= REST_BYTES || passed >= PACED {
+        return u64::MAX;
+    }
     grown + PAGES_PER_SECOND * passed.as_millis() as u64 / 1000
 }
 
@@ -111,5 +117,6 @@ mod tests {
         assert_eq!(paced_pages(0, second), PAGES_PER_SECOND);
         assert_eq!(paced_pages(100, Duration::ZERO), 100);
         assert_eq!(paced_pages(100, 3 * second), 100 + 3 * PAGES_PER_SECOND);
+        assert_eq!((paced_pages(REST_BYTES, second), paced_pages(0, PACED)), (u64::MAX, u64::MAX));
     }
 }
