@@ -2,7 +2,7 @@
 //!
 //! Order of start: data directory (locked), newest checkpoint, code table, log and Raft (which applies what the log holds after the
 //! checkpoint), batcher, gateway. Order of stop: gateway, Raft, log; a clean stop needs no checkpoint. Holds no logic of its own: what the
-//! gateway asks of a node is in [`backend`], what the log asks in [`machine`].
+//! gateway asks of a node is in [`backend`], what the log asks in [`machine`], when it makes checkpoints in [`checkpointing`].
 
 pub mod answers;
 pub mod backend;

@@ -143,16 +143,12 @@ impl Costs {
         }
     }
 
-    #[cold]
     fn counter(&mut self, command: usize) -> &mut Counter {
-        match self.counters.iter().position(|(known, _)| *known == command) {
-            Some(at) => &mut self.counters[at].1,
-            None => {
-                self.counters.push((command, Counter::default()));
-                let last = self.counters.len() - 1;
-                &mut self.counters[last].1
-            }
-        }
+        let at = self.counters.iter().position(|(known, _)| *known == command).unwrap_or_else(|| {
+            self.counters.push((command, Counter::default()));
+            self.counters.len() - 1
+        });
+        &mut self.counters[at].1
     }
 
     /// Moves everything into `totals`, and `nanos` shared out by operations. Tells the sum, and how much of the time the costliest

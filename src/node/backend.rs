@@ -139,7 +139,7 @@ impl Backend for NodeBackend {
     }
 
     fn epoch(&self) -> Epoch {
-        Epoch(self.0.state.store().upper().0.saturating_sub(1))
+        self.0.state.store().epoch()
     }
 
     fn now_ms(&self) -> Millis {

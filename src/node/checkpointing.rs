@@ -23,19 +23,40 @@ const PAGES_PER_SECOND: u64 = 4 << 20;
 const PACED: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Since when the log has not grown, as far as was looked.
+#[derive(Clone, Copy)]
+struct Rest {
+    bytes: u64,
+    since: Instant,
+}
+
+impl Rest {
+    fn begin(bytes: u64) -> Rest {
+        Rest { bytes, since: Instant::now() }
+    }
+
+    /// It has so many bytes now: how long that has been so.
+    fn look(&mut self, bytes: u64) -> Duration {
+        if bytes != self.bytes {
+            *self = Rest::begin(bytes);
+        }
+        self.since.elapsed()
+    }
+}
+
 /// Of two cores a checkpoint at full speed takes one, beside clients whose writes need few bytes of log. Paced, it takes a share.
 struct Pace<'a> {
     node: &'a Node,
     begun: Instant,
-    /// Bytes of log then, and when last seen to grow, and the bytes seen.
+    /// Bytes of log then.
     log: u64,
-    grew: Cell<(Instant, u64)>,
+    rest: Cell<Rest>,
 }
 
 impl Pace<'_> {
     fn begin(node: &Node) -> Pace<'_> {
-        let (begun, log) = (Instant::now(), node.state.progress.log_bytes.load(Ordering::Relaxed));
-        Pace { node, begun, log, grew: Cell::new((begun, log)) }
+        let log = log_bytes(node);
+        Pace { node, begun: Instant::now(), log, rest: Cell::new(Rest::begin(log)) }
     }
 
     /// Waits until there may be so many bytes of pages, unless something waits for the end of the checkpoint.
@@ -47,13 +68,11 @@ impl Pace<'_> {
     }
 
     fn may_write(&self, pages: u64) -> bool {
-        let bytes = self.node.state.progress.log_bytes.load(Ordering::Relaxed);
-        if bytes != self.grew.get().1 {
-            self.grew.set((Instant::now(), bytes));
-        }
-        let grown = bytes - self.log;
-        let rests = self.grew.get().0.elapsed() > 5 * PAUSE;
-        rests || pages <= paced_pages(grown, self.begun.elapsed())
+        let bytes = log_bytes(self.node);
+        let mut rest = self.rest.get();
+        let rested = rest.look(bytes);
+        self.rest.set(rest);
+        rested > 5 * PAUSE || pages <= paced_pages(bytes - self.log, self.begun.elapsed())
     }
 }
 
@@ -70,7 +89,7 @@ fn paced_pages(grown: u64, passed: Duration) -> u64 {
 pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
     let node = &backend.0;
     let mut last = Instant::now();
-    let mut grew = (Instant::now(), 0);
+    let mut rest = Rest::begin(0);
     while !stopped() {
         std::thread::sleep(Duration::from_millis(200));
         if let Some(what) = damage(node) {
@@ -79,14 +98,12 @@ pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
                 .damaged(format!("{what} in {}; this node serves no more. {REPAIR}", node.data_dir.display()));
         }
         node.backups.expire();
-        let bytes = node.state.progress.log_bytes.load(Ordering::Relaxed);
+        let bytes = log_bytes(node);
         let since = bytes.saturating_sub(node.keeper.last_bytes.load(Ordering::Relaxed));
         let paced = (4 * node.keeper.last_page_bytes.load(Ordering::Relaxed)).min(LOG_BYTES_MAX);
         let much = node.checkpoint_bytes.load(Ordering::Relaxed).max(paced);
-        if bytes != grew.1 {
-            grew = (Instant::now(), bytes);
-        }
-        let rests = since >= REST_BYTES && grew.0.elapsed() >= REST;
+        let rested = rest.look(bytes);
+        let rests = since >= REST_BYTES && rested >= REST;
         let waited = since >= QUIET_BYTES && last.elapsed() >= QUIET;
         if since < much && !rests && !waited {
             continue;
@@ -99,6 +116,10 @@ pub fn checkpoint_loop(backend: &NodeBackend, stopped: &dyn Fn() -> bool) {
             std::thread::sleep(Duration::from_secs(5));
         }
     }
+}
+
+fn log_bytes(node: &Node) -> u64 {
+    node.state.progress.log_bytes.load(Ordering::Relaxed)
 }
 
 /// What is damaged of this node's pages, as far as anybody has met it.

@@ -82,9 +82,9 @@ impl Store {
     pub fn since(&self) -> Epoch {
         self.0.window.since()
     }
-    /// The first epoch that has not happened yet.
-    pub fn upper(&self) -> Epoch {
-        self.0.window.newest().epoch.next()
+    /// The newest epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.0.window.newest().epoch
     }
     /// Newest published sub-batch: changes with every publication.
     pub fn published(&self) -> SubBatch {
